@@ -1,0 +1,101 @@
+"""The training losses of the paper, one pure function each: one value per example, the caller reduces.
+
+Notation of HelpSteer2-Preference (arXiv 2410.01257): `r(x, y)` is the scalar reward of response `y` to prompt `x`,
+`y_c` the chosen and `y_r` the rejected response, and `m` in {1, 2, 3} how strongly annotators preferred `y_c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def _same_shape(**tensors: Tensor) -> None:
+    """Refuse operands that would broadcast: `[batch]` against `[batch, 1]` silently makes a `[batch, batch]` loss."""
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"shapes must be equal, got {shapes}; squeeze or index before calling the loss")
+
+
+def bradley_terry_loss(
+    reward_chosen: Float[Tensor, "batch"], reward_rejected: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch"]:
+    """Regular Bradley-Terry loss, `-log sigmoid(r_c - r_r)`, in nats per pair.
+
+    Raises ValueError where the shapes differ. Source: Bradley & Terry (1952); arXiv 2410.01257, first loss equation.
+    """
+    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected)
+    return -F.logsigmoid(reward_chosen - reward_rejected)
+
+
+def margin_bradley_terry_loss(
+    reward_chosen: Float[Tensor, "batch"], reward_rejected: Float[Tensor, "batch"], strength: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch"]:
+    """Margin Bradley-Terry loss, `-log sigmoid(r_c - r_r - m)`: the gap has to exceed the strength `m` (1, 2 or 3).
+
+    Raises ValueError where the shapes differ. Source: arXiv 2410.01257, second loss equation (after Llama 2).
+    """
+    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
+    return -F.logsigmoid(reward_chosen - reward_rejected - strength)
+
+
+def scaled_bradley_terry_loss(
+    reward_chosen: Float[Tensor, "batch"], reward_rejected: Float[Tensor, "batch"], strength: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch"]:
+    """Scaled Bradley-Terry loss, `-m log sigmoid(r_c - r_r)`: a pair counts as often as its strength `m` says.
+
+    Not renormalised by the mean strength, as in the authors' code: the loss of a batch is about twice the regular one.
+    Raises ValueError where the shapes differ. Source: arXiv 2410.01257, third loss equation.
+    """
+    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
+    return -strength * F.logsigmoid(reward_chosen - reward_rejected)
+
+
+def is_rated(rating: Float[Tensor, "batch attribute"]) -> Bool[Tensor, "batch"]:
+    """Which examples carry at least one rating; the others have no part in a regression loss or in its count."""
+    return ~torch.isnan(rating).all(dim=-1)
+
+
+def regression_loss(
+    predicted: Float[Tensor, "batch attribute"], rating: Float[Tensor, "batch attribute"]
+) -> Float[Tensor, "batch"]:
+    """Squared error averaged over the attributes that an example was rated on (NaN = not rated), in rating units².
+
+    An example without any rating gives 0; leave it out of the count (`is_rated`). The original code sums over all
+    rated entries of a batch and divides by their number instead, so there an example weighs as much as it has ratings;
+    with complete ratings, as in HelpSteer2, the two are equal. Raises ValueError where the shapes differ.
+    Source: SteerLM regression, arXiv 2406.08673 section 3 and arXiv 2410.01257.
+    """
+    _same_shape(predicted=predicted, rating=rating)
+    rated = ~torch.isnan(rating)
+    # nan_to_num before the difference: a NaN that is only masked afterwards still poisons the gradient.
+    squared_error = (predicted - torch.nan_to_num(rating)).square() * rated
+    return squared_error.sum(dim=-1) / rated.sum(dim=-1).clamp(min=1)
+
+
+PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "bradley_terry": bradley_terry_loss,
+    "margin_bradley_terry": margin_bradley_terry_loss,
+    "scaled_bradley_terry": scaled_bradley_terry_loss,
+}
+LOSSES = ("regression", *PAIR_LOSSES)
+
+
+def pair_loss(
+    name: str,
+    reward_chosen: Float[Tensor, "batch"],
+    reward_rejected: Float[Tensor, "batch"],
+    strength: Float[Tensor, "batch"],
+) -> Float[Tensor, "batch"]:
+    """The preference loss called `name` (a key of `PAIR_LOSSES`); the regular one does not look at the strength.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in PAIR_LOSSES:
+        raise ValueError(f"unknown preference loss {name!r}; known: {', '.join(PAIR_LOSSES)}")
+    operands = (reward_chosen, reward_rejected) + (() if name == "bradley_terry" else (strength,))
+    return PAIR_LOSSES[name](*operands)

@@ -1,0 +1,116 @@
+"""The losses against hand arithmetic, scikit-free identities and invariances."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmlib import losses
+
+PAIR_LOSSES = list(losses.PAIR_LOSSES)
+CHOSEN = torch.tensor([1.0, 3.0, -1.0])
+REJECTED = torch.tensor([1.0, 1.0, 1.0])  # margins 0, +2, -2
+STRENGTH = torch.tensor([1.0, 2.0, 3.0])
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        ("bradley_terry", [softplus(0), softplus(-2), softplus(2)]),
+        ("margin_bradley_terry", [softplus(1), softplus(0), softplus(5)]),
+        ("scaled_bradley_terry", [softplus(0), 2 * softplus(-2), 3 * softplus(2)]),
+    ],
+)
+def test_each_preference_loss_equals_hand_arithmetic_on_unequal_margins(name: str, by_hand: list[float]) -> None:
+    torch.testing.assert_close(losses.pair_loss(name, CHOSEN, REJECTED, STRENGTH), torch.tensor(by_hand))
+
+
+def test_bradley_terry_is_logistic_regression_on_the_margin() -> None:
+    chosen, rejected = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    expected = F.binary_cross_entropy_with_logits(chosen - rejected, torch.ones(64), reduction="none")
+    torch.testing.assert_close(losses.bradley_terry_loss(chosen, rejected), expected)
+
+
+def test_scaled_loss_has_the_gradient_of_repeating_each_pair_as_often_as_its_strength() -> None:
+    rewards = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    scaled = losses.scaled_bradley_terry_loss(rewards[0], rewards[1], STRENGTH).sum()
+    index = torch.tensor([0, 1, 1, 2, 2, 2])
+    repeated = losses.bradley_terry_loss(rewards[0][index], rewards[1][index]).sum()
+    torch.testing.assert_close(*(torch.autograd.grad(loss, rewards)[0] for loss in (scaled, repeated)))
+
+
+def test_margin_loss_is_the_regular_loss_of_a_chosen_reward_lowered_by_the_strength() -> None:
+    expected = losses.bradley_terry_loss(CHOSEN - STRENGTH, REJECTED)
+    torch.testing.assert_close(losses.margin_bradley_terry_loss(CHOSEN, REJECTED, STRENGTH), expected)
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_loss_of_a_batch_is_a_permutation_of_its_examples(name: str) -> None:
+    order = torch.tensor([2, 0, 1])
+    whole = losses.pair_loss(name, CHOSEN, REJECTED, STRENGTH)
+    torch.testing.assert_close(losses.pair_loss(name, CHOSEN[order], REJECTED[order], STRENGTH[order]), whole[order])
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+@given(shift=st.floats(-50, 50), margin=st.floats(-30, 30))
+def test_a_constant_added_to_both_rewards_changes_no_preference_loss(name: str, shift: float, margin: float) -> None:
+    strength, zero = torch.tensor([2.0], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    plain, shifted = (losses.pair_loss(name, zero + margin + c, zero + c, strength) for c in (0.0, shift))
+    torch.testing.assert_close(plain, shifted, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_huge_margins_give_finite_losses_and_gradients(name: str) -> None:
+    rewards = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    loss = losses.pair_loss(name, rewards[0], rewards[1], torch.ones(2))
+    (gradient,) = torch.autograd.grad(loss.sum(), rewards)
+    assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
+    assert loss[0] == 0 and loss[1] >= 2e4
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_shapes_that_would_broadcast_are_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="shapes must be equal"):
+        losses.pair_loss(name, CHOSEN, REJECTED[:, None], STRENGTH)
+    if name != "bradley_terry":
+        with pytest.raises(ValueError, match=r"strength \[3, 1\]"):
+            losses.pair_loss(name, CHOSEN, REJECTED, STRENGTH[:, None])
+
+
+def test_an_unknown_preference_loss_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ValueError, match="known: bradley_terry"):
+        losses.pair_loss("hinge", CHOSEN, REJECTED, STRENGTH)
+
+
+NAN = math.nan
+
+
+def test_regression_averages_squared_errors_over_the_rated_attributes_of_each_example() -> None:
+    predicted = torch.tensor([[1.0, 2.0], [0.0, 5.0], [3.0, 3.0]])
+    rating = torch.tensor([[3.0, 2.0], [1.0, NAN], [NAN, NAN]])
+    torch.testing.assert_close(losses.regression_loss(predicted, rating), torch.tensor([2.0, 1.0, 0.0]))
+    assert losses.is_rated(rating).tolist() == [True, True, False]
+
+
+def test_regression_with_complete_ratings_is_torchs_mean_squared_error() -> None:
+    predicted, rating = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(losses.regression_loss(predicted, rating).mean(), F.mse_loss(predicted, rating))
+
+
+def test_missing_ratings_send_no_gradient_and_no_nan() -> None:
+    predicted = torch.ones(2, 2, requires_grad=True)
+    rating = torch.tensor([[NAN, 0.0], [NAN, NAN]])
+    (gradient,) = torch.autograd.grad(losses.regression_loss(predicted, rating).sum(), predicted)
+    assert gradient.tolist() == [[0.0, 2.0], [0.0, 0.0]]
+
+
+def test_regression_refuses_ratings_that_would_broadcast() -> None:
+    with pytest.raises(ValueError, match="shapes must be equal"):
+        losses.regression_loss(torch.zeros(3, 2), torch.zeros(3, 1))
