@@ -1,0 +1,207 @@
+"""Batches: what the tokens are, and that the shared layout computes what the plain one does."""
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, BertConfig
+
+import tiny
+from rmlib import attention, batches
+from rmlib.attention import SHARED_PREFIX
+
+USER = [{"role": "user", "content": "2+2?"}]
+TURNS = [*USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "sure?"}]
+
+
+def random_groups(seed: int, n: int = 10) -> list[batches.Group]:
+    """Groups of 1 to 4 responses with prompts of 0 to 40 tokens; every response differs in its first own token."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    for _ in range(n):
+        prompt = rng.integers(10, 200, rng.integers(0, 40))
+        own = [rng.integers(10, 200, rng.integers(1, 60)) for _ in range(rng.integers(1, 5))]
+        rows = tuple(np.concatenate([prompt, [index], tokens]) for index, tokens in enumerate(own))
+        groups.append(batches.Group(rows, batches.common_prefix(rows)))
+    return groups
+
+
+# --- text to tokens ---------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_the_template_s_text_with_the_response_and_its_end_token_last() -> None:
+    tokenizer = tiny.byte_tokenizer()
+    encoded = batches.encode_decoder(tokenizer, [TURNS], ["yes"])
+    text = "<|user|>2+2?<|end|><|assistant|>4<|end|><|user|>sure?<|end|><|assistant|>yes<|end|>"
+    assert tokenizer.decode(encoded.ids[0]) == text
+    assert encoded.ids[0][-1] == tokenizer.eos_token_id and not encoded.cut.any()
+
+
+@pytest.mark.parametrize("template", [tiny.TEMPLATE, "{{ bos_token }}" + tiny.TEMPLATE])
+def test_there_is_one_bos_whether_or_not_the_template_writes_it(template: str) -> None:
+    tokenizer = tiny.byte_tokenizer(template=template, bos=True)
+    ids = batches.encode_decoder(tokenizer, [USER], ["four"]).ids[0]
+    assert ids[0] == tokenizer.bos_token_id and (ids == tokenizer.bos_token_id).sum() == 1
+
+
+def test_a_tokenizer_without_bos_gets_none() -> None:
+    tokenizer = tiny.byte_tokenizer()
+    assert batches.encode_decoder(tokenizer, [USER], ["four"]).ids[0][0] == tokenizer.convert_tokens_to_ids("<|user|>")
+
+
+@pytest.mark.parametrize(
+    "clock",
+    ["{{ strftime_now('%d %b %Y') }}", "{% if date_string is defined %}{{ date_string }}{% endif %}"],
+)
+def test_no_template_can_write_today_s_date(clock: str) -> None:
+    text = batches.render(tiny.byte_tokenizer(template=clock + tiny.TEMPLATE), USER, "four")
+    assert text.startswith("26 Jul 2024") and datetime.now().strftime("%d %b %Y") not in text
+
+
+def test_an_encoder_s_prompt_loses_its_beginning_before_the_response_loses_its_end() -> None:
+    tokenizer = tiny.byte_tokenizer()
+    fits, prompt_cut, both_cut = batches.encode_encoder(
+        tokenizer,
+        [[{"role": "user", "content": "abcdef"}]] * 3,
+        ["xy", "uvwxyz", "0123456789"],
+        8,
+    ).ids
+    assert [tokenizer.decode(ids) for ids in (fits, prompt_cut, both_cut)] == ["abcdefxy", "efuvwxyz", "01234567"]
+
+
+def test_cut_texts_are_marked() -> None:
+    encoded = batches.encode_encoder(tiny.byte_tokenizer(), [USER, USER], ["1234", "12345"], 8)
+    assert encoded.cut.tolist() == [False, True]
+
+
+# --- groups and packing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([[1, 2, 3], [1, 2, 4]], 2), ([[1, 2], [1, 2, 3]], 1), ([[5], [6]], 0), ([[1, 2, 3], [1, 2, 3]], 2)],
+)
+def test_the_common_prefix_leaves_every_response_a_token_of_its_own(rows: list[list[int]], expected: int) -> None:
+    assert batches.common_prefix([np.array(row) for row in rows]) == expected
+
+
+def test_the_shared_part_is_found_on_tokens_so_responses_with_a_common_beginning_share_it_too() -> None:
+    tokenizer = tiny.byte_tokenizer()
+    encoded = batches.encode_decoder(tokenizer, [USER, USER], ["yes it is", "yes, no"])
+    (item,) = batches.group(encoded, [2])
+    assert tokenizer.decode(item.ids[0][: item.n_shared]).endswith("<|assistant|>yes")
+    assert item.n_tokens_shared == item.n_shared + len("it is") + 2 + len(", no") + 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_packing_keeps_every_group_once_and_stays_within_the_budget(shared: bool) -> None:
+    groups = random_groups(3, 50)
+    packs = list(batches.pack(groups, 300, shared=shared))
+    assert sorted(index for pack in packs for index in pack) == list(range(50))
+    for pack in packs:
+        rows = [groups[index] for index in pack]
+        padded = sum(len(item.ids) for item in rows) * max(item.longest for item in rows)
+        tokens = sum(item.n_tokens_shared for item in rows) if shared else padded
+        assert tokens <= 300 or len(pack) == 1
+
+
+def test_a_packed_row_counts_positions_on_from_the_prompt_and_ends_at_each_last_token() -> None:
+    rows = (np.array([7, 7, 1]), np.array([7, 7, 2, 3]))
+    batch = batches.collate_shared([batches.Group(rows, 2), batches.Group((np.array([9]),), 0)])
+    assert batch.input_ids.tolist() == [[7, 7, 1, 2, 3, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 2, 3, 0]]
+    assert batch.ends.tolist() == [2, 4, 5]
+
+
+# --- the shared layout against the plain one --------------------------------------------------------------------------
+
+
+def hidden_states(backbone: torch.nn.Module, groups: list[batches.Group], layout: str) -> torch.Tensor:
+    if layout == "shared":
+        row = batches.collate_shared(groups)
+        output = backbone(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            attention_mask=torch.zeros(1, 1, 1, 1),
+            segments=row.segments,
+            use_cache=False,
+        )
+        return output.last_hidden_state[0][row.ends]
+    padded = batches.collate_padded(groups, 0, padding_side=layout)
+    positions = (padded.attention_mask.cumsum(1) - 1).clamp(min=0)
+    output = backbone(
+        input_ids=padded.input_ids, attention_mask=padded.attention_mask, position_ids=positions, use_cache=False
+    )
+    return output.last_hidden_state[torch.arange(len(padded.ends)), padded.ends]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_shared_and_plain_layouts_give_the_same_states_and_gradients(
+    kind: str, padding_side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CALL_OVERHEAD", 200)  # several chunks even for small groups
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(tiny.CONFIGS[kind](), attn_implementation=SHARED_PREFIX)
+    groups = random_groups(0)
+    weight = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    states, gradients = {}, {}
+    for layout in ("shared", padding_side):
+        states[layout] = hidden_states(backbone, groups, layout) @ weight
+        gradients[layout] = torch.autograd.grad(states[layout].square().sum(), list(backbone.parameters()))
+    assert (states["shared"] - states[padding_side]).abs().max() < 1e-5
+    for ours, plain in zip(gradients["shared"], gradients[padding_side], strict=True):
+        assert (ours - plain).norm() <= 1e-4 * plain.norm() + 1e-7
+
+
+def test_no_token_of_one_group_or_response_changes_another() -> None:
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(tiny.CONFIGS["llama"](), attn_implementation=SHARED_PREFIX)
+    groups = random_groups(5)
+    whole = hidden_states(backbone, groups, "shared")
+    alone = torch.cat([hidden_states(backbone, [item], "shared") for item in groups])
+    single = torch.cat(
+        [hidden_states(backbone, [batches.Group((row,), 0)], "shared") for item in groups for row in item.ids]
+    )
+    torch.testing.assert_close(whole, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, single, atol=1e-5, rtol=0)
+
+
+def test_chunks_hold_every_token_once_and_show_each_response_its_prompt_and_itself() -> None:
+    groups = random_groups(7)
+    batch = batches.collate_shared(groups)
+    outputs = [chunk.query.flatten() for chunk in batch.segments.chunks]
+    assert torch.equal(torch.cat(outputs)[batch.segments.order], torch.arange(batch.input_ids.shape[1]))
+    seen: dict[int, set[int]] = {}
+    for chunk in batch.segments.chunks:
+        size, width = chunk.query.shape
+        mask = torch.ones(width, width).tril().bool().expand(size, 1, -1, -1) if chunk.mask is None else chunk.mask
+        for row in range(size):
+            for column in range(width):
+                seen.setdefault(int(chunk.query[row, column]), set(chunk.key[row][mask[row, 0, column]].tolist()))
+    offset = 0
+    for item in groups:
+        prompt = list(range(offset, offset + item.n_shared))
+        assert all(seen[token] == set(range(offset, token + 1)) for token in prompt)
+        offset += item.n_shared
+        for row in item.ids:
+            own = range(offset, offset + len(row) - item.n_shared)
+            assert all(seen[token] == {*prompt, *range(offset, token + 1)} for token in own)
+            offset += len(own)
+
+
+def test_padding_of_an_encoder_keeps_its_segment_ids_aligned() -> None:
+    encoded = batches.encode_encoder(tiny.byte_tokenizer(), [USER, USER], ["1", "123"], 64)
+    batch = batches.collate_padded(batches.group(encoded, [2]), 0)
+    assert batch.attention_mask.sum(1).tolist() == [5, 7] and batch.ends.tolist() == [4, 6]
+    assert batch.token_type_ids is not None and batch.token_type_ids.shape == batch.input_ids.shape
+
+
+def test_an_encoder_never_takes_the_shared_layout(tmp_path: Path) -> None:
+    from rmlib.backbones import shares_prefix
+
+    possible, reason = shares_prefix(AutoModel.from_config(tiny.CONFIGS["bert"]()), 64)
+    assert not possible and "encoder" in reason
+    assert isinstance(tiny.CONFIGS["bert"](), BertConfig)

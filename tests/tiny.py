@@ -1,0 +1,57 @@
+"""Tiny backbones made on the spot: a byte-level tokenizer and random decoders or encoders, saved to a folder."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoModel, BertConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+SPECIAL = ["<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+SHAPE = {"vocab_size": 270, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODER = SHAPE | {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 512}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**DECODER),
+    "qwen2": lambda: Qwen2Config(**DECODER),
+    "qwen3": lambda: Qwen3Config(**DECODER, head_dim=8),
+    "bert": lambda: BertConfig(**SHAPE, intermediate_size=64, max_position_embeddings=64),
+}
+
+
+def byte_tokenizer(
+    *, template: str | None = TEMPLATE, pad: str = "<|pad|>", bos: bool = False
+) -> PreTrainedTokenizerFast:
+    """One token per byte, so that lengths can be counted by hand; with `bos`, encoding prepends one BOS."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", vocab["<|bos|>"])]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token=pad, bos_token="<|bos|>" if bos else None
+    )
+    fast.model_input_names = ["input_ids", "attention_mask"]
+    fast.chat_template = template
+    return fast
+
+
+def save_backbone(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: object) -> str:
+    """A random backbone of a kind with its tokenizer in `folder`; returns the folder as a backbone name."""
+    torch.manual_seed(seed)
+    backbone = AutoModel.from_config(CONFIGS[kind]())
+    # Random weights of the usual small scale make all rewards alike; larger ones make differences visible.
+    for weight in backbone.parameters():
+        if weight.ndim > 1:
+            weight.data.mul_(5)
+    backbone.save_pretrained(folder)
+    made = byte_tokenizer(**tokenizer)
+    if kind == "bert":
+        made.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+        made.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1")
+    made.save_pretrained(folder)
+    return str(folder)
