@@ -1,0 +1,126 @@
+"""Training examples: pairs as tokens with the labels of a loss, and a count of everything left out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from torch import Tensor
+
+from rmlib import batches, losses
+from rmlib import pairs as tables
+from rmlib.batches import Group
+from rmlib.features import load_or_compute
+from rmlib.models import RewardModel
+from rmlib.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: a non-finite loss, an over-long pair, nothing to train on, settings that changed."""
+
+
+@dataclass
+class Examples:
+    """Pairs as tokens with their labels; what was left out, and how many texts were cut, is counted."""
+
+    pair_ids: list[str]
+    groups: list[Group]
+    strength: Float[Tensor, "pair"]  # positive: the group's first response is preferred; 0: undecided
+    ratings: Float[Tensor, "pair 2 attribute"]  # NaN = not rated
+    left_out: dict[str, int]
+    n_cut: int
+    features: Float[Tensor, "pair 2 hidden"] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Examples:
+    """Examples for the settings' loss: decided pairs for a preference loss, rated ones for regression.
+
+    Pairs without a label, and pairs that are the same tokens twice, are left out and counted; a pair over the length
+    limit raises TrainingError with its id, or is left out and counted where `settings.overlong` says so.
+    """
+    table = _labelled(model, pairs, settings)
+    prompts = [prompt for prompt in table.prompts for _ in range(2)]
+    responses = [response for two in table.responses for response in two]
+    encoded = model.encode(prompts, responses)
+    groups = batches.group(encoded, [2] * len(table.prompts))
+    limit = min(settings.max_length or model.max_length, model.max_length)
+    keep, left_out = [], Counter(table.left_out)
+    for index, (item, pair_id) in enumerate(zip(groups, table.pair_ids, strict=True)):
+        if np.array_equal(item.ids[0], item.ids[1]):
+            left_out["same tokens twice"] += 1
+        elif item.longest > limit and settings.overlong == "error":
+            raise TrainingError(
+                f"pair {pair_id} has {item.longest} tokens, over the limit of {limit}; raise max_length, shorten it, "
+                "or set overlong='leave_out'"
+            )
+        elif item.longest > limit:
+            left_out["over the length limit"] += 1
+        else:
+            keep.append(index)
+    if not keep:
+        raise TrainingError(f"no pair is left to train on; left out: {dict(left_out)}")
+    cut = encoded.cut.reshape(-1, 2)[keep]
+    if left_out or cut.any():
+        logger.info("left out: %s; texts cut to fit: %d of %d", dict(left_out), cut.sum(), cut.size)
+    examples = Examples(
+        [table.pair_ids[index] for index in keep],
+        [groups[index] for index in keep],
+        table.strength[keep],
+        table.ratings[keep],
+        dict(left_out),
+        int(cut.sum()),
+    )
+    if settings.trainable == "head":
+        chosen = [row for index in keep for row in (2 * index, 2 * index + 1)]
+        features = load_or_compute(model, [prompts[row] for row in chosen], [responses[row] for row in chosen])
+        examples.features = torch.from_numpy(features).view(len(keep), 2, -1)
+    return examples
+
+
+@dataclass
+class _Labelled:
+    pair_ids: list[str]
+    prompts: list[Any]
+    responses: list[tuple[str, str]]
+    strength: Tensor
+    ratings: Tensor
+    left_out: dict[str, int]
+
+
+def _labelled(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
+    """Texts and labels in the order of the loss: chosen before rejected, or as in the table for regression."""
+    if settings.loss != "regression":
+        view = tables.preference_view(pairs)
+        texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"], view["rejected"], strict=True)]
+        nothing = torch.full((len(view), 2, len(model.attributes)), math.nan)
+        strength = torch.tensor(view["strength"][:], dtype=torch.float32)
+        return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, nothing, tables.left_out(pairs))
+    view = tables.rating_view(pairs)
+    if missing := set(model.attributes) - set(view.column_names):
+        raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")
+    columns = [np.array(view[name][:], dtype=np.float32) for name in model.attributes]
+    ratings = torch.from_numpy(np.stack(columns, axis=-1)).view(-1, 2, len(model.attributes))
+    rated = losses.is_rated(ratings.flatten(0, 1)).view(-1, 2).any(dim=1)
+    keep = torch.nonzero(rated).flatten().tolist()
+    preference = [-(value or 0) for value in pairs["preference"]]
+    responses, prompts, ids = view["response"][:], view["prompt"][:], view["pair_id"][:]
+    return _Labelled(
+        [ids[2 * index] for index in keep],
+        [prompts[2 * index] for index in keep],
+        [(responses[2 * index], responses[2 * index + 1]) for index in keep],
+        torch.tensor(preference, dtype=torch.float32)[keep],
+        ratings[keep],
+        {"no rating": len(pairs) - len(keep)} if len(keep) < len(pairs) else {},
+    )

@@ -1,0 +1,84 @@
+"""What names a training run: one frozen dataclass, and its hash."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rmlib import losses
+from rmlib.models import fingerprint
+
+SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
+    ("constant", "linear", "cosine"),
+    ("fp32", "bf16"),
+    ("all", "head"),
+    ("error", "leave_out"),
+)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that names a run besides its data and its initial model; `hash` is its short name.
+
+    Raises ValueError for an unknown loss, schedule, precision or policy, and for sizes that are not positive.
+    """
+
+    backbone: str = "embedded"
+    loss: str = "scaled_bradley_terry"
+    attributes: tuple[str, ...] = ("helpfulness",)  # outputs of the head
+    trainable: str = "all"  # "head": the backbone is frozen, its features are computed once and kept
+    lora_rank: int = 0  # 0: every weight is trained
+    quantization: str = "none"  # "nf4": 4-bit backbone, for adapters
+    epochs: float = 1.0
+    max_steps: int | None = None  # where given, in place of the steps that the epochs make
+    pairs_per_step: int = 64
+    token_budget: int = 16_384  # tokens of one forward pass
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 10
+    weight_decay: float = 0.1  # of matrices; biases and norms are left alone
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    precision: str = "fp32"  # bf16: autocast of the backbone; head and loss stay in fp32
+    shuffle: bool = True
+    seed: int = 0
+    max_length: int | None = None  # tokens of prompt and response; None: what the backbone admits
+    overlong: str = "error"
+    evaluate_every_steps: int = 0  # 0: after the last step only
+    checkpoint_every_steps: int = 0  # 0: none
+
+    def __post_init__(self) -> None:
+        known = {
+            "loss": losses.LOSSES,
+            "schedule": SCHEDULES,
+            "precision": PRECISIONS,
+            "trainable": TRAINABLE,
+            "overlong": OVERLONG,
+            "quantization": ("none", "nf4"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(values)}")
+        for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def hash(self) -> str:
+        return fingerprint(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
+        """Settings from JSON; raises ValueError for a name that is no setting."""
+        if unknown := values.keys() - {item.name for item in fields(cls)}:
+            known = ", ".join(item.name for item in fields(cls))
+            raise ValueError(f"unknown settings {sorted(unknown)}; known: {known}")
+        tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | tuples))
+
+    def n_steps(self, n_pairs: int) -> int:
+        """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, math.floor(self.epochs * n_pairs / self.pairs_per_step))

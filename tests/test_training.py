@@ -1,0 +1,331 @@
+"""The loop: exact means, exact resume, what the seed decides, and loud failures."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from datasets import Dataset
+
+from rmlib import training
+from rmlib.examples import TrainingError, prepare
+from rmlib.models import RewardModel
+from rmlib.pairs import make_pairs
+from rmlib.settings import TrainSettings
+from rmlib.training import evaluate, sampling_order, train
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+def made_pairs(n: int, seed: int = 0, words: tuple[str, str] = ("good", "bad")) -> Dataset:
+    """Pairs in which the response with more good words is rated and preferred higher."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for index in range(n):
+        good = rng.permutation(5)[:2]
+        ratings = [dict.fromkeys(ATTRIBUTES, float(value)) for value in good]
+        texts = [" ".join(words[int(word >= value)] for word in rng.permutation(4)) for value in good]
+        rows.append(
+            {
+                "split": "train",
+                "prompt": [{"role": "user", "content": f"question {seed}-{index}"}],
+                "response_1": texts[0],
+                "response_2": texts[1],
+                "ratings_1": ratings[0],
+                "ratings_2": ratings[1],
+                "preference": int(np.clip(good[1] - good[0], -3, 3)),
+            }
+        )
+    return make_pairs(rows, origin="made")
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> str:
+    return tiny.save_backbone(tmp_path / "backbone", "llama")
+
+
+def settings(backbone: str, **changes: object) -> TrainSettings:
+    return TrainSettings(**({"backbone": backbone, "pairs_per_step": 4, "warmup_steps": 2, "epochs": 2} | changes))
+
+
+def weights(model: RewardModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def gradients_of_first_step(model: RewardModel, pairs: Dataset, wanted: TrainSettings) -> torch.Tensor:
+    examples = prepare(model, pairs, wanted)
+    indices = list(range(len(examples)))
+    count = training.n_valid(wanted.loss, examples, indices)
+    model.zero_grad()
+    for batch in training._forward_batches(model, examples, indices, wanted.token_budget):
+        rewards = training.rewards_of(model, examples, batch)
+        (training.example_losses(wanted.loss, rewards, examples, batch).sum() / count).backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "margin_bradley_terry", "scaled_bradley_terry", "regression"])
+def test_every_loss_overfits_eight_pairs(backbone: str, loss: str) -> None:
+    pairs = made_pairs(8)
+    wanted = settings(backbone, loss=loss, pairs_per_step=8, max_steps=60, learning_rate=3e-3)
+    run = train(RewardModel.create(backbone), pairs, wanted, selection=pairs, progress=False)
+    first, last = run.history["loss"].iloc[[0, -1]]
+    assert run.summary["selection_accuracy"] == 1.0
+    assert last < 0.2 * first
+
+
+def test_a_fresh_bradley_terry_loss_starts_at_ln_2(backbone: str) -> None:
+    run = train(RewardModel.create(backbone), made_pairs(8), settings(backbone, loss="bradley_terry"), progress=False)
+    assert run.history["loss"].iloc[0] == pytest.approx(math.log(2), abs=0.05)
+
+
+def test_a_fresh_regression_head_starts_at_the_mean_rating_and_a_kept_one_does_not(backbone: str) -> None:
+    pairs, wanted = made_pairs(8), settings(backbone, loss="regression", learning_rate=1e-12)
+    mean = np.mean([[row["helpfulness"] for row in pairs[side]] for side in ("ratings_1", "ratings_2")])
+    run = train(RewardModel.create(backbone), pairs, wanted, progress=False)
+    assert run.model.head.bias.item() == pytest.approx(mean, abs=1e-5)
+    kept = run.model
+    with torch.no_grad():
+        kept.head.bias.fill_(-7)
+    kept.identity = "moved"
+    assert train(kept, pairs, wanted, progress=False).model.head.bias.item() == pytest.approx(-7, abs=1e-5)
+
+
+def test_several_attributes_are_learnt_at_once(backbone: str) -> None:
+    wanted = settings(backbone, loss="regression", attributes=ATTRIBUTES, max_steps=3)
+    run = train(RewardModel.create(backbone, ATTRIBUTES), made_pairs(8), wanted, progress=False)
+    assert run.model.score([[{"role": "user", "content": "q"}]], ["good"]).shape == (1, 5)
+
+
+def test_a_frozen_backbone_stays_as_it_is_and_its_head_learns_the_same_as_without_kept_features(backbone: str) -> None:
+    pairs, model = made_pairs(12), RewardModel.create(backbone)
+    before = weights(model)
+    wanted = settings(backbone, trainable="head", max_steps=5, learning_rate=1e-2, weight_decay=0.0)
+    trained = train(model, pairs, wanted, progress=False).model
+    after = weights(trained)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("head"))
+    # The same steps by hand: whole texts through the backbone, plain AdamW on the head.
+    fresh = RewardModel.create(backbone)
+    examples = prepare(fresh, pairs, settings(backbone))
+    optimizer = torch.optim.AdamW(fresh.head.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.0)
+    order = sampling_order(len(examples), 20, wanted)
+    for step in range(5):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * min(1.0, step / 2)
+        batch = order[4 * step : 4 * step + 4].tolist()
+        rewards = training.rewards_of(fresh, examples, batch)
+        loss = training.example_losses(wanted.loss, rewards, examples, batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(fresh.head.parameters(), 1.0)
+        optimizer.step()
+    torch.testing.assert_close(trained.head.weight, fresh.head.weight, atol=1e-6, rtol=1e-4)
+
+
+# --- invariances ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["scaled_bradley_terry", "regression"])
+def test_splitting_a_step_into_forward_passes_leaves_its_gradient_as_it_was(backbone: str, loss: str) -> None:
+    pairs, model = made_pairs(13), RewardModel.create(backbone)
+    whole = gradients_of_first_step(model, pairs, settings(backbone, loss=loss))
+    pieces = gradients_of_first_step(model, pairs, settings(backbone, loss=loss, token_budget=150))
+    assert (whole - pieces).norm() <= 1e-5 * whole.norm()
+
+
+def test_the_shared_layout_trains_as_the_plain_one_does(backbone: str) -> None:
+    pairs, model = made_pairs(9), RewardModel.create(backbone)
+    shared = gradients_of_first_step(model, pairs, settings(backbone))
+    model.shared = False
+    plain = gradients_of_first_step(model, pairs, settings(backbone))
+    assert (shared - plain).norm() <= 1e-4 * plain.norm()
+
+
+def test_swapping_the_responses_of_every_pair_mirrors_accuracy_and_keeps_the_loss(backbone: str) -> None:
+    pairs = made_pairs(15)
+    swap = {"response_1": "response_2", "ratings_1": "ratings_2"}
+    rows = [{**row, **{a: row[b] for a, b in swap.items()}, **{b: row[a] for a, b in swap.items()}} for row in pairs]
+    relabelled = make_pairs([row | {"pair_id": None} for row in rows], origin="swapped")  # preference now points wrong
+    model, wanted = RewardModel.create(backbone, seed=3), settings(backbone, loss="bradley_terry")
+    right = evaluate(model, prepare(model, pairs, wanted), wanted)["accuracy"]
+    wrong = evaluate(model, prepare(model, relabelled, wanted), wanted)["accuracy"]
+    assert right + wrong == pytest.approx(1.0)
+
+
+def test_a_model_that_gives_every_text_the_same_reward_has_accuracy_zero(backbone: str) -> None:
+    model, wanted = RewardModel.create(backbone), settings(backbone)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    scores = evaluate(model, prepare(model, made_pairs(7), wanted), wanted)
+    assert scores["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize("loss", ["scaled_bradley_terry", "regression"])
+def test_evaluation_is_the_exact_mean_over_ragged_batches(backbone: str, loss: str) -> None:
+    model, wanted = RewardModel.create(backbone, seed=2), settings(backbone, loss=loss, token_budget=170)
+    examples = prepare(model, made_pairs(11), wanted)
+    with torch.no_grad():
+        rewards = training.rewards_of(model, examples, range(11))
+        by_hand = training.example_losses(loss, rewards, examples, range(11)).mean().item()
+    assert evaluate(model, examples, wanted)["loss"] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_unrated_responses_have_no_part_in_a_regression_loss_or_its_count(backbone: str) -> None:
+    rows = [dict(row) for row in made_pairs(4)]
+    rows[0]["ratings_1"] = None
+    rows[1] |= {"ratings_1": None, "ratings_2": None}
+    model, wanted = RewardModel.create(backbone), settings(backbone, loss="regression")
+    examples = prepare(model, make_pairs(rows, origin="partly rated"), wanted)
+    assert len(examples) == 3 and examples.left_out == {"no rating": 1}
+    assert training.n_valid("regression", examples, range(3)) == 5
+
+
+# --- order and steps --------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_those_of_the_original_recipe() -> None:
+    assert TrainSettings(epochs=2, pairs_per_step=64).n_steps(10_162) == 317
+    assert TrainSettings(epochs=1, pairs_per_step=64).n_steps(6_766) == 105
+
+
+def test_each_epoch_draws_every_pair_once_and_the_seed_decides_the_order() -> None:
+    order = sampling_order(10, 25, TrainSettings(seed=1))
+    assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and len(order) == 25
+    assert not np.array_equal(order, sampling_order(10, 25, TrainSettings(seed=2)))
+    assert sampling_order(10, 12, TrainSettings(shuffle=False)).tolist() == [*range(10), 0, 1]
+
+
+# --- run, reuse, resume -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_run_asked_for_again_is_not_trained_again(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, wanted = made_pairs(8), settings(backbone)
+    first = train(RewardModel.create(backbone), pairs, wanted, progress=False)
+    monkeypatch.setattr(training._Loop, "run", lambda *_: pytest.fail("trained again"))
+    again = train(RewardModel.create(backbone), pairs, wanted, progress=False)
+    assert again.folder == first.folder and again.summary == first.summary
+
+
+@pytest.mark.parametrize("stop_after", [3, 5, 8])
+def test_a_killed_run_resumes_to_the_same_bits(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    pairs, wanted = made_pairs(18), settings(backbone, epochs=3, checkpoint_every_steps=3, schedule="cosine")
+    whole = train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "whole", progress=False)
+    step = training._Loop._train_step
+
+    def dies(loop: training._Loop, order: np.ndarray) -> dict[str, float]:
+        if loop.step == stop_after:
+            raise KeyboardInterrupt
+        return step(loop, order)
+
+    monkeypatch.setattr(training._Loop, "_train_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "killed", progress=False)
+    monkeypatch.setattr(training._Loop, "_train_step", step)
+    resumed = train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "killed", progress=False)
+    assert whole.history["step"].tolist() == resumed.history["step"].tolist()
+    assert whole.history["loss"].tolist() == resumed.history["loss"].tolist()
+    expected, found = weights(whole.model), weights(resumed.model)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_folder_of_another_run_is_refused(backbone: str, tmp_path: Path) -> None:
+    model, pairs = RewardModel.create(backbone), made_pairs(8)
+    train(model, pairs, settings(backbone), folder=tmp_path / "run", progress=False)
+    with pytest.raises(TrainingError, match="settings, data or initial model differ"):
+        train(RewardModel.create(backbone), pairs, settings(backbone, seed=1), folder=tmp_path / "run", progress=False)
+
+
+def test_training_leaves_the_caller_s_generator_alone(backbone: str) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(RewardModel.create(backbone), made_pairs(4), settings(backbone), progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_keeps_log_settings_and_tensorboard_scalars(backbone: str) -> None:
+    run = train(RewardModel.create(backbone), made_pairs(8), settings(backbone), progress=False)
+    assert {"step", "loss", "gradient_norm", "learning_rate", "tokens", "seconds"} <= set(run.history.columns)
+    assert json.loads((run.folder / "settings.json").read_text())["settings"]["pairs_per_step"] == 4
+    assert list((run.folder / "tensorboard").glob("events*"))
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": "hinge"}, {"schedule": "steps"}, {"precision": "fp8"}, {"trainable": "none"}, {"learning_rate": 0.0}],
+)
+def test_unknown_settings_are_refused_by_name(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        TrainSettings(**change)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown settings"):
+        TrainSettings.from_dict({"learning_rat": 1e-3})
+
+
+def test_a_pair_over_the_limit_is_named_or_left_out_and_counted(backbone: str) -> None:
+    rows = [dict(row) for row in made_pairs(3)]
+    rows[1]["response_1"] = "x" * 300
+    rows[1]["pair_id"] = None
+    pairs = make_pairs(rows, origin="long")
+    model = RewardModel.create(backbone)
+    with pytest.raises(TrainingError, match=f"pair {pairs[1]['pair_id']} has 3.. tokens, over the limit of 200"):
+        prepare(model, pairs, settings(backbone, max_length=200))
+    examples = prepare(model, pairs, settings(backbone, max_length=200, overlong="leave_out"))
+    assert len(examples) == 2 and examples.left_out["over the length limit"] == 1
+
+
+def test_a_pair_that_cutting_makes_identical_is_left_out_and_counted(tmp_path: Path) -> None:
+    name = tiny.save_backbone(tmp_path / "encoder", "bert")
+    rows = [dict(row) for row in made_pairs(3)]
+    rows[2] |= {"response_1": "x" * 80, "response_2": "x" * 90, "pair_id": None}
+    model = RewardModel.create(name)
+    examples = prepare(model, make_pairs(rows, origin="long"), settings(name))
+    assert examples.left_out["same tokens twice"] == 1 and len(examples) == 2
+
+
+def test_nothing_left_to_train_on_is_an_error(backbone: str) -> None:
+    ties = make_pairs([dict(row) | {"preference": 0} for row in made_pairs(3)], origin="ties")
+    with pytest.raises(TrainingError, match="no pair is left to train on"):
+        train(RewardModel.create(backbone), ties, settings(backbone), progress=False)
+
+
+def test_a_non_finite_loss_stops_the_run_with_the_pair_ids_and_keeps_the_checkpoint(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, wanted = made_pairs(16), settings(backbone, epochs=2, checkpoint_every_steps=2)
+    honest = training.rewards_of
+    calls: list[int] = []
+
+    def spoilt(*arguments: object, **keywords: object) -> torch.Tensor:
+        calls.append(1)
+        return honest(*arguments, **keywords) * (math.inf if len(calls) > 4 else 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "rewards_of", spoilt)
+    with pytest.raises(TrainingError, match="loss is nan at step 5, pairs ") as error:
+        train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "run", progress=False)
+    assert sum(pair_id in str(error.value) for pair_id in pairs["pair_id"]) == 4
+    assert (tmp_path / "run" / "checkpoint-000004").is_dir() and not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_the_shell_entry_trains_from_a_json_file(backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [row | {"split": "train"} for row in made_pairs(30)]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = {"source": str(tmp_path / "own"), "settings": {"backbone": backbone, "max_steps": 2, "pairs_per_step": 4}}
+    (tmp_path / "run.json").write_text(json.dumps(job))
+    training.main([str(tmp_path / "run.json")])
+    assert json.loads(capsys.readouterr().out)["n_steps"] == 2
