@@ -1,0 +1,181 @@
+"""The columns of the table of pairs, and the check that one row fits them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+from datasets import Features, List, Value
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+SPLITS = ("train", "validation")
+ROLES = ("system", "user", "assistant")
+RATING_RANGE = (0, 4)
+PREFERENCE_RANGE = (-3, 3)
+NEITHER_VALID = -100  # an annotator's "neither response is valid"; never the preference of a pair
+
+MESSAGES = List({"role": Value("string"), "content": Value("string")})
+SCORES = {attribute: Value("float64") for attribute in ATTRIBUTES}
+ANNOTATION = {
+    "annotator": Value("string"),
+    "preference": Value("int64"),
+    "statement": Value("string"),
+    "elaboration": Value("string"),
+    "justification": Value("string"),
+    "ratings_1": SCORES,
+    "ratings_2": SCORES,
+}
+FEATURES = Features(
+    {
+        "pair_id": Value("string"),
+        "split": Value("string"),
+        "prompt": MESSAGES,
+        "response_1": Value("string"),
+        "response_2": Value("string"),
+        "ratings_1": SCORES,
+        "ratings_2": SCORES,
+        "preference": Value("int64"),
+        "annotations": List(ANNOTATION),
+        "truth_1": SCORES,
+        "truth_2": SCORES,
+    }
+)
+
+Message = Mapping[str, str]
+
+
+class Place(NamedTuple):
+    """Where a value stands: the file or source, the row (from 1), the field."""
+
+    origin: str
+    row: int | None = None
+    field: str | None = None
+
+    def at(self, field: str) -> "Place":
+        """The same row, another field."""
+        return Place(self.origin, self.row, field)
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f", row {self.row}"
+        return self.origin + row + ("" if self.field is None else f", field '{self.field}'")
+
+
+class DataError(ValueError):
+    """Input that cannot be used: says where it stands, what is wrong with it and what to do."""
+
+    def __init__(self, place: Place, problem: str, remedy: str) -> None:
+        super().__init__(f"{place}: {problem}. {remedy}.")
+        self.place = place
+
+
+def shown(value: Any) -> str:
+    """A value as an error message quotes it: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_string(value: Any, place: Place) -> str:
+    """The value, if it is a valid Unicode string (it may be empty); else DataError."""
+    if not isinstance(value, str):
+        raise DataError(place, f"{shown(value)} is not a text", "Give a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(place, f"not valid Unicode ({error.reason})", "Write the file as UTF-8") from error
+    return value
+
+
+def check_text(value: Any, place: Place) -> str:
+    """The value, if it is a string with something in it; else DataError."""
+    if not check_string(value, place).strip():
+        raise DataError(place, "the text is empty", "Fill it in or remove the pair")
+    return value
+
+
+def check_number(value: Any, limits: tuple[float, float], place: Place) -> float:
+    """The value as a float, if it is a number within the limits; else DataError."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(place, f"{shown(value)} is not a finite number", "Give one, or remove the pair")
+    low, high = limits
+    if not low <= number <= high:
+        raise DataError(place, f"{shown(value)} is outside {low} to {high}", "Correct it, or remove the pair")
+    return number
+
+
+def check_preference(value: Any, place: Place) -> int:
+    """The value as an int, if it is a whole number in -3..3; else DataError."""
+    number = check_number(value, PREFERENCE_RANGE, place)
+    if not number.is_integer():
+        raise DataError(place, f"{value} is not a whole number", "Use -3 (response 1 much better) to 3")
+    return int(number)
+
+
+def check_messages(prompt: Any, place: Place) -> list[dict[str, str]]:
+    """The prompt as plain dictionaries, if it is a list of {role, content} that ends with a user's text."""
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str) or not prompt:
+        raise DataError(place, f"{shown(prompt)} is not a list of messages", "Give [{role, content}, ...]")
+    for message in prompt:
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            raise DataError(place, f"{shown(message)} is not a message", "Give each message a role and a content")
+        if message["role"] not in ROLES:
+            raise DataError(place, f"{shown(message['role'])} is not a role", f"Use one of {', '.join(ROLES)}")
+        check_string(message["content"], place)
+    if prompt[-1]["role"] != "user":
+        raise DataError(place, "the last message is not the user's", "End the prompt with the turn to be answered")
+    check_text(prompt[-1]["content"], place)
+    return [dict(message) for message in prompt]
+
+
+def check_scores(scores: Any, limits: tuple[float, float], place: Place) -> dict[str, float | None] | None:
+    """One number or null for each attribute; null where all are."""
+    if scores is None:
+        return None
+    if not isinstance(scores, Mapping) or not set(scores) <= set(ATTRIBUTES):
+        raise DataError(place, f"{shown(scores)} does not map attributes", f"Use {', '.join(ATTRIBUTES)}")
+    checked: dict[str, float | None] = dict.fromkeys(ATTRIBUTES)
+    for attribute, value in scores.items():
+        if value is not None:
+            checked[attribute] = check_number(value, limits, place.at(f"{place.field}.{attribute}"))
+    return None if set(checked.values()) == {None} else checked
+
+
+def check_annotation(given: Any, place: Place) -> dict[str, Any]:
+    """One annotator's judgement with every field of the schema; its preference may also be -100 (neither is valid)."""
+    if not isinstance(given, Mapping) or not set(given) <= set(ANNOTATION):
+        raise DataError(place, f"{shown(given)} is not an annotation", f"Its fields are {', '.join(ANNOTATION)}")
+    annotation = dict.fromkeys(ANNOTATION) | dict(given)
+    if annotation["preference"] != NEITHER_VALID:
+        annotation["preference"] = check_preference(annotation["preference"], place.at(f"{place.field}.preference"))
+    for field in ("annotator", "statement", "elaboration", "justification"):
+        if annotation[field] is not None:
+            check_string(annotation[field], place.at(f"{place.field}.{field}"))
+    for field in ("ratings_1", "ratings_2"):
+        annotation[field] = check_scores(annotation[field], RATING_RANGE, place.at(f"{place.field}.{field}"))
+    return annotation
+
+
+def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The row with every column of the table but for `pair_id`, missing optional ones null; else DataError."""
+    unknown = sorted(set(row) - set(FEATURES))
+    if unknown:
+        raise DataError(place.at(unknown[0]), "unknown column", f"The columns are {', '.join(FEATURES)}")
+    pair: dict[str, Any] = dict.fromkeys(FEATURES) | dict(row)
+    if pair["split"] not in SPLITS:
+        raise DataError(place.at("split"), f"{shown(pair['split'])} is not a split", f"Use one of {', '.join(SPLITS)}")
+    pair["prompt"] = check_messages(pair["prompt"], place.at("prompt"))
+    for field in ("response_1", "response_2"):
+        check_text(pair[field], place.at(field))
+    for field in ("ratings_1", "ratings_2"):
+        pair[field] = check_scores(pair[field], RATING_RANGE, place.at(field))
+    for field in ("truth_1", "truth_2"):
+        pair[field] = check_scores(pair[field], (-math.inf, math.inf), place.at(field))
+    if pair["preference"] is not None:
+        pair["preference"] = check_preference(pair["preference"], place.at("preference"))
+    if pair["annotations"] is not None:
+        entries = enumerate(pair["annotations"])
+        pair["annotations"] = [check_annotation(entry, place.at(f"annotations[{i}]")) for i, entry in entries]
+    return pair

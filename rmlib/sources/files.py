@@ -1,0 +1,88 @@
+"""Rows from JSON-lines (plain or gzip) and parquet files, with errors that name file and row."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from rmlib.schema import DataError, Place, shown
+
+JSONL_ENDINGS = (".jsonl.gz", ".jsonl")
+
+
+def folder_of(source: str | Path) -> Path:
+    """The folder, if there is one of this name; else DataError."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise DataError(Place(str(source)), "there is no such folder", "Name a folder that exists")
+    return folder
+
+
+def contents(folder: Path) -> str:
+    """What lies in a folder, as an error message lists it."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return (", ".join(names[:20]) or "nothing") + more
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Every row of the file as a dictionary. Raises DataError naming file and row."""
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    lines = _read_bytes(path).split(b"\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise DataError(Place(path.name), "the file is empty", "Fetch or write it again")
+    return [_parsed(line, Place(path.name, number)) for number, line in enumerate(lines, start=1)]
+
+
+def first_columns(path: Path) -> set[str]:
+    """The columns of the first row of a JSON-lines file, empty where it cannot be read."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            row = json.loads(file.readline())
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError):
+        return set()
+    return set(row) if isinstance(row, dict) else set()
+
+
+def value_of(row: Mapping[str, Any], field: str, place: Place) -> Any:
+    """The value of a field that every row must have; else DataError."""
+    if field not in row:
+        problem = f"the field is missing; the row has {', '.join(row) or 'none'}"
+        raise DataError(place.at(field), problem, "Add it, or fetch the file again")
+    return row[field]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(Place(path.name), f"broken or truncated gzip ({error})", "Fetch the file again") from error
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(Place(path.name), f"not a readable parquet file ({error})", "Write it again") from error
+
+
+def _parsed(line: bytes, place: Place) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(place, f"not a line of JSON ({error})", "Fetch the file again or correct the line") from error
+    if not isinstance(row, dict):
+        raise DataError(place, f"{shown(row)} is not a JSON object", "Write one object a line")
+    return row
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON: write null where there is no value")

@@ -1,0 +1,40 @@
+"""What every test shares: real data where it can be had, one thread, no network."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported: waiting threads that spin starve whatever shares the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hypothesis
+import pytest
+
+# The same examples every time, however slow the machine: a failure here is a failure everywhere.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """A function from the name of a real data set to its folder; a test whose data are absent is skipped."""
+    root = Path(os.environ.get("RMLIB_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+
+    def folder(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"no real data '{name}': set RMLIB_SHARED_DATA to the folder that holds it")
+        return root / name
+
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Sums in one order whatever the machine; torch is left alone by tests that do not import it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
