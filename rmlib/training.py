@@ -384,7 +384,7 @@ def main(arguments: Sequence[str]) -> None:
     table = sources.load(job["source"])
     start = job.get("initialise_from")
     model = RewardModel.load(start) if start else create_model(settings)
-    pairs, selection = tables.carve_selection(table.filter(lambda s: s == "train", input_columns="split"), 0.1, 0)
+    pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
     run = train(model, pairs, settings, selection=selection, folder=job.get("folder"))
     print(json.dumps(run.summary, indent=1))
 

@@ -1,0 +1,113 @@
+"""Settings that carry the same arms across scales; change a field with `preset.change(...)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rmlib.settings import TrainSettings
+
+STAGES = ("regression", "preference", "second")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the three kinds of training: regression, Bradley-Terry from scratch, and after regression."""
+
+    name: str
+    regression: TrainSettings
+    preference: TrainSettings
+    second: TrainSettings
+
+    @property
+    def backbone(self) -> str:
+        return self.regression.backbone
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only heads are trained, on features computed once."""
+        return self.regression.trainable == "head"
+
+    def stage(self, loss: str, *, initialised: bool) -> TrainSettings:
+        """The settings for a loss, from scratch or initialised from the regression model."""
+        if loss == "regression":
+            return self.regression
+        return self.second if initialised else self.preference
+
+    def change(self, **settings: Any) -> Preset:
+        """The same preset with some settings changed in all three kinds; raises TypeError for an unknown setting."""
+        stages = {name: replace(getattr(self, name), **settings) for name in STAGES}
+        return replace(self, **stages)
+
+
+def _preset(name: str, common: dict[str, Any], **stages: dict[str, Any]) -> Preset:
+    made = {
+        stage: TrainSettings(**(common | stages.get(stage, {}))) for stage in ("regression", "preference", "second")
+    }
+    return Preset(name, **made)
+
+
+_PAPER: dict[str, Any] = {
+    "backbone": "meta-llama/Llama-3.1-70B-Instruct",
+    "pairs_per_step": 64,  # 128 responses
+    "schedule": "constant",
+    "warmup_steps": 10,
+    "weight_decay": 0.1,
+    "betas": (0.9, 0.98),
+    "clip_norm": 1.0,
+    "precision": "bf16",
+    "max_length": 4096,
+    "evaluate_every_steps": 10,
+    "checkpoint_every_steps": 10,
+}
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        # Two CPU cores, seconds a run; chosen on the selection split of the simulated source.
+        _preset("embedded", {"backbone": "embedded", "pairs_per_step": 32, "learning_rate": 1e-3, "epochs": 3}),
+        # A small pretrained encoder whose features are computed once; only heads are trained.
+        _preset(
+            "frozen",
+            {"backbone": "minilm", "trainable": "head", "pairs_per_step": 64, "learning_rate": 1e-3, "epochs": 40},
+            second={"learning_rate": 5e-4, "epochs": 20},
+        ),
+        # The same encoder, every weight trained.
+        _preset(
+            "finetuned",
+            {"backbone": "minilm", "pairs_per_step": 16, "token_budget": 4096, "learning_rate": 3e-5, "epochs": 1},
+            second={"learning_rate": 1.5e-5},
+        ),
+        # One GPU: a decoder of 0.5 to 8 billion parameters with adapters.
+        _preset(
+            "single-gpu",
+            {
+                **_PAPER,
+                "backbone": "Qwen/Qwen2.5-0.5B-Instruct",
+                "lora_rank": 32,
+                "learning_rate": 1e-4,
+                "overlong": "leave_out",
+                "checkpoint_every_steps": 50,
+            },
+            regression={"epochs": 2},
+            second={"learning_rate": 5e-5},
+        ),
+        # The authors' replication recipe. That of Bradley-Terry from scratch is not published: it takes the second
+        # stage's here.
+        _preset(
+            "paper",
+            _PAPER,
+            regression={"learning_rate": 2e-6, "epochs": 2, "max_steps": 317},
+            preference={"learning_rate": 1e-6, "max_steps": 105},
+            second={"learning_rate": 1e-6, "max_steps": 105, "shuffle": False},
+        ),
+    )
+}
+
+
+def preset_for(backbone: str, *, finetune: bool = False) -> Preset:
+    """The preset that suits a backbone: `embedded`; `frozen` or `finetuned` for minilm; `single-gpu` for any other."""
+    if backbone == "embedded":
+        return PRESETS["embedded"]
+    if backbone == "minilm":
+        return PRESETS["finetuned" if finetune else "frozen"]
+    return PRESETS["single-gpu"].change(backbone=backbone)

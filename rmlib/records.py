@@ -1,0 +1,281 @@
+"""Append-only records: one JSON line for each run or score, with what was asked and where it came from.
+
+Figures read nothing else but these and the published numbers. `append` writes, `read` and `published` give tables.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from io import FileIO
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rmlib import paths
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "transformers", "numpy", "datasets")
+FIELDS = (
+    "schema_version", "record_id", "time", "kind", "asked", "outcome", "seed", "seconds", "commit", "command",
+    "packages", "hardware",
+)  # fmt: skip
+# A path that means something on one machine alone: absolute, of a home, or leading out of the clone.
+_MACHINE_PATH = re.compile(r"/[\w.]|~\w*/|\.\.([/\\]|$)|[A-Za-z]:[/\\]|\\\\")
+# What a run writes itself does not make the code another one.
+_WRITTEN_BY_RUNS = (":(exclude)data/results", ":(exclude)figures")
+
+
+class RecordError(ValueError):
+    """A record that cannot be written or read: says which key, or which file and line, and what to do."""
+
+
+def append(
+    path: Path | str,
+    *,
+    kind: str,
+    asked: Mapping[str, Any],
+    outcome: Mapping[str, Any],
+    seconds: float | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Add one record to a JSON-lines file and return it, as it is in the file.
+
+    Args:
+        path: the file; it and its folder are made where they are missing.
+        kind: what sort of result this is, e.g. "run" or "rewardbench".
+        asked: settings, arm, source with its content hash. With kind and seed it names the record.
+        outcome: what came out. Values of both: numbers, texts, None, numpy, dataclasses, lists and mappings of these.
+        seconds: wall time.
+    Raises:
+        RecordError: NaN or infinity, a path as typed (give a content hash or "$DATA"), a value JSON does not have.
+
+    Where the latest record of the same name has an equal outcome, that one is returned and nothing is written, so a
+    notebook run again for nothing leaves the file as it is. Writers may share a file: each holds a lock, and a record
+    is one write that is on the disk when this returns.
+    """
+    name = {"kind": kind, "asked": _plain(asked, "asked"), "seed": _plain(seed, "seed")}
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "record_id": hashlib.sha256(_json(name, sort_keys=True).encode()).hexdigest()[:16],
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "outcome": _plain(outcome, "outcome"),
+        "seconds": None if seconds is None else round(_plain(float(seconds), "seconds"), 3),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path) as file:
+        _repair_end(file, path)
+        known = _latest(file.read(), path).get(record["record_id"])
+        if known is not None and known["outcome"] == record["outcome"]:
+            return known
+        complete = name | record | provenance()
+        written = {key: complete[key] for key in FIELDS}
+        _write_line(file, _json(written).encode())
+    return written
+
+
+def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
+    """One row for the latest record of each `record_id`, in the order in which these first appeared.
+
+    Columns: the fields of the record, with asked, outcome, packages and hardware spread one level deep ("asked.arm",
+    "outcome.accuracy"; deeper mappings stay dictionaries), and `file`, the name of the file. `path` may be a folder:
+    then all its .jsonl files are read. `kind` keeps the records of one kind.
+
+    Raises FileNotFoundError where there is nothing to read, RecordError for a malformed line (naming file and line) or
+    where no record is of this kind. A last line cut short by a killed writer is left out, with a warning.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise FileNotFoundError(f"no records at {path}: run the notebook that writes them, or `make reproduce`")
+    records = [record | {"file": file.name} for file in files for record in _latest(file.read_bytes(), file).values()]
+    kinds = sorted({record["kind"] for record in records})
+    if kind is not None and kind not in kinds:
+        raise RecordError(f"{path.name}: no record of kind {kind!r}, only {kinds}: run the notebook that writes them")
+    chosen = [record for record in records if kind in (None, record["kind"])]
+    if not chosen:
+        return pd.DataFrame(columns=[*FIELDS, "file"])
+    return pd.json_normalize(chosen, max_level=1).astype({"seed": "Int64"})
+
+
+def published(name: str) -> pd.DataFrame:
+    """A table of published numbers, data/published/<name>.csv, each row with the source of its numbers.
+
+    The columns `citation` and `source_kind` ("primary" or "secondary") are looked up from `source` in sources.csv;
+    data/published/README.md explains files, units and tags. Raises ValueError for an unknown name.
+    """
+    folder = paths.data_dir() / "published"
+    known = sorted(file.stem for file in folder.glob("*.csv"))
+    if name not in known:
+        raise ValueError(f"no published table {name!r}; known: {', '.join(known)}")
+    table, sources = pd.read_csv(folder / f"{name}.csv"), pd.read_csv(folder / "sources.csv")
+    return table if name == "sources" else table.merge(sources, on="source", how="left", validate="many_to_one")
+
+
+def provenance() -> dict[str, Any]:
+    """What a result came from: commit ("-dirty" where files were changed), command, package versions, hardware."""
+    return {"commit": _commit(), "command": _command(), "packages": _packages(), "hardware": _hardware()}
+
+
+def _commit() -> str:
+    try:
+        folder = paths.root()
+        # An rmlib that lies inside some other repository must not be taken for a commit of that one.
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return "unknown"
+        changed = _git(folder, "status", "--porcelain", "--", ".", *_WRITTEN_BY_RUNS)
+        return _git(folder, "rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no clone, no git, or no commit yet
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _command() -> str:
+    if "RMLIB_COMMAND" in os.environ:
+        return os.environ["RMLIB_COMMAND"]
+    if Path(sys.argv[0]).name == "ipykernel_launcher.py":
+        return "notebook"
+    return shlex.join(_without_folder(argument) for argument in sys.argv)
+
+
+def _without_folder(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    if _MACHINE_PATH.match(argument):
+        return PureWindowsPath(argument).name
+    return f"{option}={PureWindowsPath(value).name}" if equals and _MACHINE_PATH.match(value) else argument
+
+
+@cache
+def _packages() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+@cache
+def _hardware() -> dict[str, Any]:
+    # A process that never loaded torch did not use a GPU, and loading it here to look for one takes seconds.
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _plain(value: Any, where: str) -> Any:
+    """The value as JSON has it; RecordError names the key of what JSON, or a record, does not have."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise RecordError(f"{where}: keys must be texts, got {list(value)[:5]}: convert them with str()")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{where} is {value}: record None and the reason, or mend what gave it")
+    if isinstance(value, Path) or (isinstance(value, str) and _MACHINE_PATH.match(value)):
+        raise RecordError(f"{where} is a path, {str(value)!r}: record a content hash, a name or a variable like $DATA")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise RecordError(f"{where} is a {type(value).__name__}, which JSON does not have: convert it first")
+
+
+def _json(value: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[FileIO]:
+    with path.open("a+b", buffering=0) as file:  # every write goes to the end, in one call
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
+        file.seek(0)
+        yield file
+
+
+def _write_line(file: FileIO, line: bytes) -> None:
+    if file.write(line + b"\n") != len(line) + 1:
+        raise OSError(f"the disk took only a part of a record of {len(line)} bytes; make room and run again")
+    os.fsync(file.fileno())
+
+
+def _repair_end(file: FileIO, path: Path) -> None:
+    """Take away what a killed writer left of its line, so that the next record starts on a line of its own."""
+    content = file.read()
+    whole, _, rest = content.rpartition(b"\n")
+    if rest and _is_cut_short(rest):
+        logger.warning("%s: removed line %d, cut short by a killed writer", path, content.count(b"\n") + 1)
+        file.truncate(len(content) - len(rest))
+    elif rest:
+        file.write(b"\n")
+    file.seek(0)
+
+
+def _is_cut_short(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _latest(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    lines = content.split(b"\n")
+    if lines[-1] and _is_cut_short(lines[-1]):
+        logger.warning("%s: left out line %d, cut short by a killed writer", path, len(lines))
+        lines.pop()
+    records: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if line:
+            record = _parsed(line, f"{path}, line {number}")
+            records[record["record_id"]] = record
+    return records
+
+
+def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise RecordError(f"{place}: not JSON ({error}); restore the file from git or remove the line") from error
+    if not isinstance(record, dict) or "schema_version" not in record:
+        raise RecordError(f"{place}: not a record; restore the file from git or remove the line")
+    if record["schema_version"] != SCHEMA_VERSION:
+        version = record["schema_version"]
+        raise RecordError(f"{place}: schema version {version}, this code reads {SCHEMA_VERSION}; use the matching code")
+    missing = [key for key in FIELDS if key not in record]
+    if missing:
+        raise RecordError(f"{place}: the record lacks {', '.join(missing)}; restore the file from git")
+    return record

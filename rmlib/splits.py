@@ -1,0 +1,63 @@
+"""The pairs of a comparison: to train on, to select on, to test on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from rmlib import pairs as tables
+from rmlib import sources
+from rmlib.models import fingerprint
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Pairs to train on, to select on (carved from training) and to test on (read once per arm)."""
+
+    source: sources.SourceInfo
+    train: Dataset
+    selection: Dataset
+    test: Dataset
+
+    @cached_property
+    def identity(self) -> str:
+        return fingerprint(*(tables.content_hash(part) for part in (self.train, self.selection, self.test)))
+
+    def counts(self) -> pd.DataFrame:
+        """Pairs and decided pairs of each split."""
+        parts = {"train": self.train, "selection": self.selection, "test": self.test}
+        rows = {name: {"pairs": len(part), **tables.left_out(part)} for name, part in parts.items()}
+        table = pd.DataFrame(rows).T
+        table["decided"] = table["pairs"] - table["ties"] - table["no preference"]
+        return table
+
+
+def load_splits(source: str | Path, *, selection_fraction: float = 0.1, max_pairs: int = -1, seed: int = 0) -> Splits:
+    """The splits of a source; `max_pairs` keeps that many training and test pairs each (-1: all).
+
+    Raises DataError from the source, and ValueError where a split is empty.
+    """
+    table = sources.load(source)
+    parts = {}
+    for name in ("train", "validation"):
+        part = table.select(np.flatnonzero(np.array(table["split"]) == name))
+        parts[name] = part.select(range(min(max_pairs, len(part)))) if max_pairs >= 0 else part
+    train_pairs, selection = tables.carve_selection(parts["train"], selection_fraction, seed)
+    splits = Splits(sources.describe(source), train_pairs, selection, parts["validation"])
+    decided = splits.counts()["decided"]
+    if (decided == 0).any():
+        empty = list(decided.index[decided == 0])
+        raise ValueError(f"{splits.source.name}: no decided pair in {empty}; take more pairs (max_pairs, source)")
+    return splits
+
+
+def shuffled_labels(pairs: Dataset, seed: int) -> Dataset:
+    """The same pairs with each preference turned round with probability 1/2: nothing is left to learn."""
+    signs = np.random.default_rng(seed).choice([-1, 1], size=len(pairs))
+    flipped = [None if p is None else int(s) * p for s, p in zip(signs, pairs["preference"], strict=True)]
+    return pairs.remove_columns("preference").add_column("preference", flipped)
