@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
 from rmlib import benchmarks, combining, descriptions, paths, records, statistics
 from rmlib import pairs as tables
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
+from rmlib.bars import progress_bar
 from rmlib.features import FromFeatures
 from rmlib.models import RewardModel, fingerprint
 from rmlib.presets import Preset
+from rmlib.runs import Run, write_json
 from rmlib.splits import Splits, load_splits, shuffled_labels
-from rmlib.training import Run, create_model, train, write_json
+from rmlib.training import create_model, train
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def run_all(
     record_test_pairs(splits, results or results_file(splits, settings))
     jobs = [(seed, arm) for seed in seeds for arm in arms]
     finished = []
-    with tqdm(jobs, unit="run", leave=False) as bar:
+    with progress_bar(jobs, unit="run", leave=False) as bar:
         for seed, arm in bar:
             bar.set_description(f"{arm}, seed {seed}")
             finished.append(run(arm, settings, splits, seed=seed, results=results, progress=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -17,10 +16,10 @@ from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rmlib import backbones, batches
+from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 
 logger = logging.getLogger(__name__)
@@ -177,41 +176,13 @@ class RewardModel(nn.Module):
         """Write a plain `AutoModelForSequenceClassification` with one label, and return its constant offset.
 
         That class has no bias: its reward plus the returned offset (also `reward_bias` in its config) is ours. The pad
-        token is distinct from EOS, since transformers reads the reward at the last token that is not padding.
-        Raises ModelError for what the class cannot express: several outputs (fold them with
-        `combining.weigh_attributes`), mean pooling.
+        token is distinct from EOS, since transformers reads the reward at the last token that is not padding. The
+        export is checked by reloading it. Raises ModelError for what the class cannot express: several outputs (fold
+        them with `combining.weigh_attributes`), mean pooling.
         """
-        if len(self.attributes) != 1:
-            raise ModelError(f"{len(self.attributes)} outputs are not one label; use combining.weigh_attributes first")
-        if self.kind == "encoder":
-            raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
-        folder = Path(folder)
-        body: Any = self.backbone
-        if isinstance(body, PeftModel):  # merging is done in place: on a copy, so that this model stays as it was
-            body = copy.deepcopy(body).merge_and_unload()
-        tokenizer = _tokenizer_with_pad(self.tokenizer, folder)
-        config = copy.deepcopy(body.config)
-        config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
-        config.reward_bias = float(self.head.bias.item())
-        plain = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-        plain.base_model.load_state_dict(body.state_dict())
-        if len(tokenizer) > config.vocab_size:
-            plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        plain.score.weight.data.copy_(self.head.weight.data)
-        plain.save_pretrained(folder)
-        self._check_export(folder, config.reward_bias)
-        return config.reward_bias
+        from rmlib.exporting import export  # needs this module
 
-    def _check_export(self, folder: Path, bias: float) -> None:
-        """Reload the export and compare one reward; raises ModelError where transformers reads something else."""
-        prompt, response = [{"role": "user", "content": "What is two and two?"}], "Four."
-        plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        ids = torch.from_numpy(self.encode([prompt], [response]).ids[0])[None]
-        with torch.no_grad():
-            exported = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item() + bias
-        ours = float(self.score([prompt], [response])[0])
-        if abs(exported - ours) > 1e-3 * max(1.0, abs(ours)):
-            raise ModelError(f"the export in {folder.name} gives {exported:.6f} where this model gives {ours:.6f}")
+        return export(self, Path(folder))
 
     # --- rewards ------------------------------------------------------------------------------------------------------
 
@@ -267,6 +238,21 @@ class RewardModel(nn.Module):
         pad = self.tokenizer.pad_token_id
         return batches.collate_padded(groups, 0 if pad is None else pad).to(self.device)
 
+    @torch.no_grad()
+    def check_layout(self, groups: Sequence[Group]) -> None:
+        """Compare the shared layout with padded rows on some groups, and fall back to these, loudly, if they differ."""
+        if not self.shared:
+            return
+        was_training = self.training
+        self.eval()
+        shared, padded = (self(self.collate(groups, shared=layout)) for layout in (True, False))
+        self.train(was_training)
+        precise = next(self.backbone.parameters()).dtype == torch.float32
+        difference, scale = float((shared - padded).abs().max()), max(1.0, float(padded.abs().max()))
+        if difference > (1e-4 if precise else 5e-2) * scale:
+            self.shared, self.layout = False, f"padded rows: sharing the prompt changed a reward by {difference:.2g}"
+            logger.warning("%s: %s", self.name, self.layout)
+
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
     ) -> np.ndarray:
@@ -303,7 +289,7 @@ class RewardModel(nn.Module):
         result = np.empty((len(responses), width), dtype=np.float32)
         was_training = self.training
         self.eval()
-        with tqdm(total=len(responses), unit="response", disable=not progress) as bar:
+        with progress_bar(total=len(responses), unit="response", show=progress, leave=False) as bar:
             for indices in batches.pack(groups, token_budget, shared=self.shared):
                 output = function(self.collate([groups[index] for index in indices]))
                 rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
@@ -357,13 +343,3 @@ def _saved_head(folder: Path, hidden_size: int, n_attributes: int) -> nn.Linear:
     head = nn.Linear(hidden_size, n_attributes)
     head.load_state_dict(state)
     return head
-
-
-def _tokenizer_with_pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
-    """Save the tokenizer with a pad token that no text contains, adding one where pad is unset or equals EOS."""
-    tokenizer.save_pretrained(folder)
-    copy = type(tokenizer).from_pretrained(folder)
-    if copy.pad_token_id is None or copy.pad_token_id == copy.eos_token_id:
-        copy.add_special_tokens({"pad_token": "<|reward_pad|>"})
-        copy.save_pretrained(folder)
-    return copy

@@ -186,6 +186,7 @@ def _plain_metadata(metadata: NotebookNode) -> NotebookNode:
 def run_line(tasks: Sequence[Task]) -> list[Outcome]:
     """Run the notebooks one after the other; those before a failure have kept what they wrote."""
     outcomes = []
+    os.environ["TQDM_DISABLE"] = "1"  # of the kernels' bars: one bar is enough here, and outputs stay free of them
     with Progress([(task.notebook, task.output) for task in tasks]) as progress:
         for task in tasks:
             started, before = time.time(), _count_records()

@@ -42,13 +42,13 @@ def load_splits(source: str | Path, *, selection_fraction: float = 0.1, max_pair
 
     Raises DataError from the source, and ValueError where a split is empty.
     """
-    table = sources.load(source)
+    table, info = sources.load_described(source)
     parts = {}
     for name in ("train", "validation"):
         part = table.select(np.flatnonzero(np.array(table["split"]) == name))
         parts[name] = part.select(range(min(max_pairs, len(part)))) if max_pairs >= 0 else part
     train_pairs, selection = tables.carve_selection(parts["train"], selection_fraction, seed)
-    splits = Splits(sources.describe(source), train_pairs, selection, parts["validation"])
+    splits = Splits(info, train_pairs, selection, parts["validation"])
     decided = splits.counts()["decided"]
     if (decided == 0).any():
         empty = list(decided.index[decided == 0])

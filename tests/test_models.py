@@ -9,7 +9,7 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib import backbones
+from rmlib import backbones, batches
 from rmlib.backbones import BackboneError
 from rmlib.models import ModelError, RewardModel
 
@@ -267,3 +267,18 @@ def test_minilm_prefers_the_paraphrase_of_a_sentence_over_an_unrelated_one() -> 
     base, near, far = model.features([prompt] * 3, ["A man is playing the guitar.", *texts])
     cosine = [float(base @ other / np.linalg.norm(base) / np.linalg.norm(other)) for other in (near, far)]
     assert cosine[0] > cosine[1]
+
+
+# --- the start-up check of the shared layout --------------------------------------------------------------------------
+
+
+def test_a_layout_that_changes_rewards_is_given_up_loudly(
+    decoder: RewardModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = batches.group(decoder.encode(PROMPTS, RESPONSES), [3, 2])
+    decoder.check_layout(groups)
+    assert decoder.shared and not caplog.records
+    honest = batches.segments_of
+    monkeypatch.setattr(batches, "segments_of", lambda table, n: honest(table * [1, 1, 1, 0], n))  # hide the prompts
+    decoder.check_layout(groups)
+    assert not decoder.shared and "sharing the prompt changed a reward" in caplog.text

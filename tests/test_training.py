@@ -66,7 +66,7 @@ def gradients_of_first_step(model: RewardModel, pairs: Dataset, wanted: TrainSet
     indices = list(range(len(examples)))
     count = training.n_valid(wanted.loss, examples, indices)
     model.zero_grad()
-    for batch in training._forward_batches(model, examples, indices, wanted.token_budget):
+    for batch in training.forward_batches(model, examples, indices, wanted.token_budget):
         rewards = training.rewards_of(model, examples, batch)
         (training.example_losses(wanted.loss, rewards, examples, batch).sum() / count).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])

@@ -13,7 +13,7 @@ from rmlib.pairs import content_hash
 from rmlib.schema import DataError, Place
 from rmlib.sources import folder, helpsteer2, simulated
 
-__all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "simulated"]
+__all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "load_described", "simulated"]
 
 NAMES = ("simulated", "hub")
 
@@ -38,7 +38,12 @@ def load(name_or_folder: str | Path, **options: Any) -> Dataset:
 
 
 def describe(name_or_folder: str | Path, **options: Any) -> SourceInfo:
-    """Name, title, origin of the preferences and content hash of a source; loads it, so raises what `load` raises.
+    """Name, title, origin of the preferences and content hash of a source; loads it, so raises what `load` raises."""
+    return load_described(name_or_folder, **options)[1]
+
+
+def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset, SourceInfo]:
+    """What `load` and `describe` return, of one reading.
 
     A folder of one's own pairs is named by its content, never by its path.
     """
@@ -48,7 +53,8 @@ def describe(name_or_folder: str | Path, **options: Any) -> SourceInfo:
     counts = Counter(pairs["split"])
     titles = {"simulated": "simulated pairs", "helpsteer2": "HelpSteer2", "folder": "own pairs"}
     title = f"{titles[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
-    return SourceInfo(f"folder-{digest[:8]}" if name == "folder" else name, title, pairs.info.description, digest)
+    public = f"folder-{digest[:8]}" if name == "folder" else name
+    return pairs, SourceInfo(public, title, pairs.info.description, digest)
 
 
 def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:

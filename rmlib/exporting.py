@@ -1,0 +1,59 @@
+"""A reward model as a plain transformers model, for tools that know nothing of this library."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from rmlib.models import ModelError, RewardModel
+
+
+def export(model: RewardModel, folder: Path) -> float:
+    """See `RewardModel.export`."""
+    if len(model.attributes) != 1:
+        raise ModelError(f"{len(model.attributes)} outputs are not one label; use combining.weigh_attributes first")
+    if model.kind == "encoder":
+        raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
+    folder = Path(folder)
+    body: Any = model.backbone
+    if isinstance(body, PeftModel):  # merging is done in place: on a copy, so that this model stays as it was
+        body = copy.deepcopy(body).merge_and_unload()
+    tokenizer = _tokenizer_with_pad(model.tokenizer, folder)
+    config = copy.deepcopy(body.config)
+    config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
+    config.reward_bias = float(model.head.bias.item())
+    plain = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    plain.base_model.load_state_dict(body.state_dict())
+    if len(tokenizer) > config.vocab_size:
+        plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    plain.score.weight.data.copy_(model.head.weight.data)
+    plain.save_pretrained(folder)
+    _check(model, folder, config.reward_bias)
+    return config.reward_bias
+
+
+def _check(model: RewardModel, folder: Path, bias: float) -> None:
+    """Reload the export and compare one reward; raises ModelError where transformers reads something else."""
+    prompt, response = [{"role": "user", "content": "What is two and two?"}], "Four."
+    plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.from_numpy(model.encode([prompt], [response]).ids[0])[None]
+    with torch.no_grad():
+        exported = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item() + bias
+    ours = float(model.score([prompt], [response])[0])
+    if abs(exported - ours) > 1e-3 * max(1.0, abs(ours)):
+        raise ModelError(f"the export in {folder.name} gives {exported:.6f} where this model gives {ours:.6f}")
+
+
+def _tokenizer_with_pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """Save the tokenizer with a pad token that no text contains, adding one where pad is unset or equals EOS."""
+    tokenizer.save_pretrained(folder)
+    copy = type(tokenizer).from_pretrained(folder)
+    if copy.pad_token_id is None or copy.pad_token_id == copy.eos_token_id:
+        copy.add_special_tokens({"pad_token": "<|reward_pad|>"})
+        copy.save_pretrained(folder)
+    return copy
