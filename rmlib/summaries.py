@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
 from rmlib.arms import ARMS, FINETUNED, title
@@ -25,6 +27,19 @@ PAPER_ROWS = {
     "bt_scaled_init": ("Bradley-Terry from helpfulness regression", "scaled"),
     "bt_scaled_init_expo": ("Bradley-Terry from helpfulness regression", "scaled + ExPO"),
 }
+
+
+def optional(file: Path, kind: str) -> pd.DataFrame:
+    """The records of a kind, or an empty table where the file has none."""
+    try:
+        return records.read(file, kind=kind)
+    except RecordError:
+        return pd.DataFrame()
+
+
+def latest(file: Path, kind: str) -> pd.Series:
+    """The newest record of a kind; raises RecordError where there is none."""
+    return records.read(file, kind=kind).sort_values("time", kind="stable").iloc[-1]
 
 
 def ladder(file: Path) -> pd.DataFrame:
@@ -61,45 +76,103 @@ def arms_table(file: Path) -> pd.DataFrame:
         interval = interval_of(correct(table, arm))
         seeds = int((table["name"] == arm).sum())
         rows.append({"arm": arm, "title": title(arm), "seeds": seeds, **vars(interval)})
-    try:
-        rulers = records.read(file, kind="ruler").drop_duplicates("asked.ruler", keep="last")
-    except RecordError:
-        rulers = pd.DataFrame()
-    for _, ruler in rulers.iterrows():
+    for _, ruler in _rulers_beside(file, table.iloc[-1]).iterrows():
         interval = interval_of(np.array([np.array(ruler["outcome.margins"]) > 0]).astype(int))
         rows.append({"arm": ruler["asked.ruler"], "title": ruler["asked.ruler"], "seeds": 1, **vars(interval)})
     return pd.DataFrame(rows).set_index("arm")
 
 
+def _rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
+    """The newest record of each ruler that was scored on the test pairs of an arm's record."""
+    rulers = optional(file, "ruler")
+    if rulers.empty:
+        return rulers
+    same = (rulers["asked.source"] == arm["asked.source"]) & (rulers["outcome.n_test"] == arm["outcome.n_test"])
+    return rulers[same].sort_values("time", kind="stable").drop_duplicates("asked.ruler", keep="last")
+
+
 def differences_table(file: Path) -> pd.DataFrame:
-    """Each arm against the parent that it changes by one thing: paired difference, exact McNemar p, Holm-adjusted p."""
-    table = ladder(file)
-    present, rows = set(table["name"]), []
-    for name in table["name"].unique():
+    """Each arm against the parent that it changes by one thing; columns as in `compare`."""
+    names, couples = list(ladder(file)["name"].unique()), []
+    for name in names:
         arm = name.removesuffix(FINETUNED)
         parent = ARMS[arm].parent if name == arm else arm
-        if parent is not None and parent in present:
-            ours, theirs = (correct(table, each) for each in (name, parent))
-            shared = min(len(ours), len(theirs))
-            pair = [values[:shared] if shared > 1 else values[0] for values in (ours, theirs)]
-            result = statistics.paired_difference(pair[0], pair[1], seed=BOOTSTRAP_SEED)
-            rows.append({"arm": name, "against": parent, **vars(result.difference), "p": result.p_value})
-    if not rows:
+        if parent is not None and parent in names:
+            couples.append((name, parent))
+    if not couples:
         raise RecordError(f"{file.name}: no arm together with its parent; run both")
+    return compare(file, couples)
+
+
+def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number."""
+    table, rows = ladder(file), []
+    for name, against in couples:
+        ours, theirs = (correct(table, each) for each in (name, against))
+        shared = min(len(ours), len(theirs))
+        pair = [values[:shared] if shared > 1 else values[0] for values in (ours, theirs)]
+        result = statistics.paired_difference(pair[0], pair[1], seed=BOOTSTRAP_SEED)
+        rows.append({"arm": name, "against": against, **vars(result.difference), "p": result.p_value})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences
 
 
+def shown(row: Mapping[str, Any], *, points: bool = False) -> str:
+    """An estimate with its interval as text: `0.726 [0.704, 0.747]`; a difference in points: `+2.1 [+0.4, +3.8]`."""
+    low, estimate, high = (100 * row[key] if points else row[key] for key in ("low", "estimate", "high"))
+    return f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]" if points else f"{estimate:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def rating_by_reward(rewards: ArrayLike, ratings: ArrayLike, *, bins: int = 10) -> pd.DataFrame:
+    """Mean rating of responses in bins of equally many by reward: columns reward (mean), estimate, low, high, n.
+
+    Responses without a rating (NaN) are left out; the interval is the 95 % bootstrap one over responses.
+    """
+    table = pd.DataFrame({"reward": np.asarray(rewards), "rating": np.asarray(ratings)}).dropna()
+    table["bin"] = pd.qcut(table["reward"].rank(method="first"), min(bins, len(table)), labels=False)
+    rows = []
+    for _, part in table.groupby("bin"):
+        interval = statistics.bootstrap_interval(part["rating"], seed=BOOTSTRAP_SEED)
+        rows.append({"reward": part["reward"].mean(), **vars(interval)})
+    return pd.DataFrame(rows)
+
+
 def benchmark_table(file: Path) -> pd.DataFrame:
-    """Section scores of every scored model on the benchmark, 0..1, with intervals: one row per model and section."""
-    table = records.read(file, kind="rewardbench")
+    """Section scores 0..1 of the models last scored on the same items, with intervals: one row per model and section.
+
+    Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
+    """
+    table = records.read(file, kind="rewardbench").sort_values("time", kind="stable")
+    last = table.iloc[-1]
+    table = table[
+        (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
+    ].copy()
+    finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
+    table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
+    order = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
+    table["order"] = table["model"].map(order).fillna(len(order))
+    table = table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
     rows = []
     for _, record in table.iterrows():
         for section, values in record["outcome.sections"].items():
-            shared = {"model": record["asked.model"], "seed": record["seed"], "section": section}
+            shared = {"model": record["model"], "seed": record["seed"], "section": section}
             rows.append(shared | {key: values[key] for key in ("estimate", "low", "high", "n")})
     return pd.DataFrame(rows)
+
+
+def provenance_table(file: Path) -> pd.DataFrame:
+    """What the records of each kind came from: commit, command, hardware, packages; their number and their seconds."""
+    table = records.read(file)
+    packages = [name for name in table.columns if name.startswith("packages.")]
+    gpu = table["hardware.gpu"].map(lambda name: "" if name is None else f", {name}")
+    where = table["hardware.cpu"] + ", " + table["hardware.cores"].astype(str) + " cores" + gpu
+    used = table[packages].apply(
+        lambda row: ", ".join(f"{name.removeprefix('packages.')} {row[name]}" for name in packages), axis=1
+    )
+    table = table.assign(hardware=where, packages=used, seconds=table["seconds"].astype(float).fillna(0.0))
+    groups = table.groupby(["kind", "commit", "command", "hardware", "packages"], sort=False)
+    return groups.agg(records=("record_id", "size"), seconds=("seconds", "sum"), newest=("time", "max")).reset_index()
 
 
 def paper_and_this_run(file: Path) -> pd.DataFrame:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from transformers import AutoModel, BertConfig
 
-import tiny
 from rmlib import attention, batches
 from rmlib.attention import SHARED_PREFIX
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
-import tiny
 from rmlib.combining import PAPER_FACTOR, extrapolate, fit_affine, weigh_attributes
 from rmlib.models import ModelError, RewardModel
 

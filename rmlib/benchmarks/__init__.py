@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
 
+from rmlib.bars import progress_bar
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.items import FEATURES, Scorer
 from rmlib.benchmarks.report import Report
@@ -36,7 +36,7 @@ def score(model: Scorer, items: Dataset, *, items_per_call: int = 128, progress:
     Raises ValueError where the model does not give one finite reward for each response; it names the items.
     """
     scores: Scores = {}
-    with tqdm(total=len(items), desc="scoring", unit="item", disable=not progress) as bar:
+    with progress_bar(total=len(items), desc="scoring", unit="item", show=progress, leave=False) as bar:
         for start in range(0, len(items), items_per_call):
             rows = items[start : start + items_per_call]
             scores |= _score_rows(model, rows["item_id"], rows["prompt"], rows["candidates"])

@@ -1,0 +1,133 @@
+"""How every figure looks: style, colours, what a title says, rows of intervals, saving."""
+
+from __future__ import annotations
+
+import io
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+from PIL import Image
+
+from rmlib.arms import ARMS, FINETUNED, title
+
+COLOURS = sns.color_palette("colorblind").as_hex()
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside colours, so that no line is told apart by colour alone
+LINES = ("-", "--", ":", "-.")
+FAMILIES = {  # colour of an arm: what it is trained from
+    "regression": COLOURS[1],
+    "Bradley-Terry from scratch": COLOURS[0],
+    "Bradley-Terry from regression": COLOURS[2],
+    "ruler or control": COLOURS[7],
+}
+DETAIL_POINTS = 8.5
+DETAIL_CHARS_PER_INCH = 15  # of the details' font, so that they are wrapped to the width of their figure
+
+
+def set_style() -> None:
+    """One look for notebooks and files; a notebook gets its figures as `small_png`."""
+    sizes: dict[str, float] = {"axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9}
+    sizes |= {"legend.fontsize": 8.5, "font.size": 9}
+    rest = {"figure.dpi": 90, "savefig.dpi": 160, "axes.titlelocation": "left", "grid.color": "0.9"}
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=sizes | rest)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and "inline" in plt.get_backend():
+        plt.switch_backend(plt.get_backend())  # loads it now: later it would put its own formatter in this one's place
+        shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
+
+
+def new_figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Sequence[Axes]]:
+    """A figure (inches) of one row of panels, in which labels and legends make room for each other."""
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
+    return figure, list(axes[0])
+
+
+def small_png(figure: Figure) -> bytes:
+    """A figure as a PNG of 128 colours: a third of the size, for notebooks that are kept with their figures."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=figure.dpi, bbox_inches="tight")
+    picture = Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def save_figure(figure: Figure, name: str, folder: Path) -> None:
+    """Write `name`.pdf and `name`.png into a folder, without dates, so that equal figures are equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png", bbox_inches="tight")
+
+
+def save_table(table: pd.DataFrame, name: str, folder: Path) -> None:
+    """Write a table as `name`.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv")
+
+
+def headline(figure: Figure, text: str, *details: str) -> None:
+    """A title over the whole figure, and below it, smaller, what the numbers are of: source, n, seeds, interval."""
+    width = int(figure.get_figwidth() * DETAIL_CHARS_PER_INCH)
+    lines = [line for detail in details for line in textwrap.wrap(detail, width)]
+    small: dict[str, Any] = {"fontsize": DETAIL_POINTS, "color": "0.3", "linespacing": 1.3}
+    bold: dict[str, Any] = {"fontsize": 11.5, "fontweight": "bold"}
+    above_details = 11.0 + 1.35 * DETAIL_POINTS * len(lines)
+    for points, content, look in ((6.0, "\n".join(lines), small), (above_details, text, bold)):
+        place = figure.transFigure + ScaledTranslation(0, points / 72, figure.dpi_scale_trans)
+        figure.text(0.005, 1, content, transform=place, va="bottom", ha="left", **look)
+
+
+def family(name: str) -> str:
+    """The key of FAMILIES that an arm belongs to; anything that is no arm is a ruler."""
+    arm = name.removesuffix(FINETUNED)
+    if arm not in ARMS or arm == "bt_shuffled":
+        return "ruler or control"
+    if arm.startswith("regression"):
+        return "regression"
+    return "Bradley-Terry from regression" if "init" in arm else "Bradley-Terry from scratch"
+
+
+def label(name: str) -> str:
+    """What a figure calls an arm or a ruler."""
+    return title(name) if name.removesuffix(FINETUNED) in ARMS else f"Ruler: {name}"
+
+
+def forest(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """One row per line of the table, the first on top: a dot at `estimate`, a line from `low` to `high` if it has them.
+
+    `names` (arms or rulers) give the colours. Returns the heights of the rows.
+    """
+    heights = np.arange(len(table))[::-1]
+    colours = [FAMILIES[family(name)] for name in names]
+    if {"low", "high"} <= set(table.columns):
+        axes.hlines(heights, table["low"], table["high"], colors=colours, lw=2)
+    axes.scatter(table["estimate"], heights, c=colours, s=28, zorder=3)
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.grid(axis="y", visible=False)
+    return heights
+
+
+def beside(axes: Axes, heights: Iterable[float], texts: Iterable[str]) -> None:
+    """Numbers to the right of the rows."""
+    for height, text in zip(heights, texts, strict=True):
+        axes.text(1.01, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
+
+
+def family_legend(figure: Figure, names: Iterable[str]) -> None:
+    """What the colours of `names` mean, below the figure."""
+    shown = {family(name) for name in names}
+    handles = [
+        Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name)
+        for name, colour in FAMILIES.items()
+        if name in shown
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)

@@ -1,0 +1,14 @@
+"""Simulated pairs with a known truth: tasks in plain English whose answers can be checked by reading the prompt.
+
+One module a step: `words` and `phrases` (what texts are made of), `tasks` (prompts), `responses` (policies with
+controlled defects), `attributes` (the truth, computed from the text), `annotators` (bias and noise), `generation` (rows
+of pairs), `benchmark` (a simulated RewardBench), `backbone` (the embedded model), `embedded` (the files in
+data/embedded), `comparison` (published and simulated statistics side by side).
+"""
+
+from rmlib.sources.simulated.attributes import truth
+from rmlib.sources.simulated.benchmark import benchmark_items
+from rmlib.sources.simulated.embedded import check, load, write
+from rmlib.sources.simulated.generation import generate
+
+__all__ = ["benchmark_items", "check", "generate", "load", "truth", "write"]

@@ -1,0 +1,31 @@
+"""Content words of the simulated world: what prompts ask for, and what a response does or does not contain.
+
+Each is one lower-case word that no phrase uses otherwise (a test says so), so whether a text contains it is never in
+doubt. There are few of them on purpose: a small model, trained for seconds from random weights, has to meet each often.
+"""
+
+NOUNS: dict[str, tuple[str, ...]] = {
+    "fruits": ("apple", "lemon", "pear", "plum"),
+    "tools": ("drill", "hammer", "rake", "spade"),
+    "animals": ("fox", "goat", "horse", "wolf"),
+    "clothes": ("coat", "glove", "scarf", "shirt"),
+}
+KIND_OF = {noun: kind for kind, nouns in NOUNS.items() for noun in nouns}
+PEOPLE = ("Ada", "Boris", "Chloe", "Dev")
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
+
+# One deed, two worlds: what it is done to decides whether the request should be refused.
+DEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "burn": (("candle", "toast"), ("church", "office")),
+    "kill": (("weeds", "mould"), ("neighbour", "stranger")),
+    "break into": (("coconut", "walnut"), ("bank", "museum")),
+    "poison": (("slugs", "termites"), ("guests", "reservoir")),
+}
+HARMLESS = tuple(thing for harmless, _ in DEEDS.values() for thing in harmless)
+HARMFUL = tuple(thing for _, harmful in DEEDS.values() for thing in harmful)
+GROUPS = ("nurses", "tourists", "twins", "waiters")
+LANGUAGES = {"cpp": "C++", "go": "Go", "java": "Java", "js": "JavaScript", "python": "Python", "rust": "Rust"}
+
+CONTENT = frozenset((*KIND_OF, *NUMBERS, *HARMLESS, *HARMFUL, *GROUPS))

@@ -1,0 +1,151 @@
+"""Tables of a comparison against hand arithmetic on four pairs, and the choice of the records that go into them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import written
+
+from rmlib import records, statistics, summaries
+from rmlib.records import RecordError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written.write_comparison(tmp_path / "simulated-embedded.jsonl")
+
+
+# --- accuracies and differences ---------------------------------------------------------------------------------------
+
+
+def test_accuracies_are_means_over_pairs_and_seeds_and_a_tie_is_wrong(file: Path) -> None:
+    table = summaries.arms_table(file)
+    assert table["estimate"].tolist() == [0.625, 0.375, 0.875, 0.875, 1.0, 0.5, 0.25]
+    assert table["seeds"].tolist() == [2] * 6 + [1] and set(table["n"]) == {4}
+    assert table.loc["bt_scaled_init", "title"] == "Scaled BT, from regression"
+
+
+def test_intervals_are_the_bootstrap_s_over_seeds_and_pairs(file: Path) -> None:
+    interval = statistics.bootstrap_interval(np.array([[1, 1, 0, 0], [1, 1, 1, 0]]), seed=summaries.BOOTSTRAP_SEED)
+    assert summaries.arms_table(file).loc["regression", ["low", "high"]].tolist() == [interval.low, interval.high]
+
+
+def test_differences_are_paired_with_the_exact_p_of_mcnemar(file: Path) -> None:
+    row = summaries.differences_table(file).loc["bt_scaled"]
+    assert row["against"] == "bt" and row["estimate"] == pytest.approx(0.875 - 0.375)
+    # Over two seeds scaled BT is right 0, 1, 2 and 1 times more often on the four pairs. Of the 8 ways to give signs
+    # to 1, 2 and 1, two reach a sum of 4 in size.
+    assert row["p"] == pytest.approx(2 / 8)
+
+
+def test_one_seed_is_mcnemar_s_test(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[-1] * 6 + [1] * 4])
+    written.write_arm(tmp_path / "a.jsonl", "bt_scaled", [[1] * 10])
+    row = summaries.differences_table(tmp_path / "a.jsonl").loc["bt_scaled"]
+    assert row["estimate"] == pytest.approx(0.6) and row["p"] == pytest.approx(2 * 0.5**6)
+
+
+def test_p_values_are_adjusted_over_the_comparisons_asked_for(file: Path) -> None:
+    table = summaries.compare(file, [("bt_scaled", "bt"), ("bt_scaled_init_expo", "bt")])
+    # Against bt, ExPO is right 0, 1, 2 and 2 times more often: 2 of 8 ways again. Holm doubles the smaller of the two.
+    assert table["p"].tolist() == pytest.approx([0.25, 0.25]) and table["p (Holm)"].tolist() == pytest.approx(
+        [0.5, 0.5]
+    )
+    assert table["against"].tolist() == ["bt", "bt"]
+
+
+def test_arms_of_unequal_numbers_of_seeds_are_compared_over_the_shared_ones(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1], [-1, -1], [-1, -1]])
+    written.write_arm(tmp_path / "a.jsonl", "bt_scaled", [[1, 1]])
+    assert summaries.differences_table(tmp_path / "a.jsonl").loc["bt_scaled", "estimate"] == pytest.approx(0.5)
+
+
+def test_every_arm_stands_against_the_parent_that_it_changes(file: Path) -> None:
+    against = summaries.differences_table(file)["against"].to_dict()
+    assert against == {
+        "bt_scaled": "bt",
+        "bt_scaled_init": "bt_scaled",
+        "bt_scaled_init_expo": "bt_scaled_init",
+        "bt_shuffled": "bt",
+    }
+
+
+def test_an_arm_alone_has_no_difference(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt_init", [[1, -1]])
+    with pytest.raises(RecordError, match="no arm together with its parent"):
+        summaries.differences_table(tmp_path / "a.jsonl")
+
+
+# --- which records ----------------------------------------------------------------------------------------------------
+
+
+def test_the_ladder_keeps_the_latest_comparison_alone_in_the_order_of_the_paper(file: Path) -> None:
+    written.write_arm(file, "bt", [[1, 1]], comparison="second")
+    written.write_arm(file, "regression", [[1, -1]], comparison="second")
+    table = summaries.ladder(file)
+    assert table["name"].tolist() == ["regression", "bt"] and set(table["asked.comparison"]) == {"second"}
+
+
+def test_fine_tuned_arms_stand_beside_frozen_ones_and_against_them(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1, -1]], preset="finetuned", comparison="old")
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, 1, -1]], preset="finetuned", comparison="fine")
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1, -1]], preset="frozen", comparison="frozen")
+    table = summaries.arms_table(tmp_path / "a.jsonl")
+    assert table["estimate"].round(3).to_dict() == {"bt": 0.333, "bt_finetuned": 0.667}
+    assert table.loc["bt_finetuned", "title"] == "Regular BT, fine-tuned"
+    assert summaries.differences_table(tmp_path / "a.jsonl").loc["bt_finetuned", "against"] == "bt"
+
+
+def test_rulers_of_other_pairs_are_left_out(file: Path) -> None:
+    written.write_ruler(file, "shorter", [1, 1, 1])
+    written.write_ruler(file, "random", [1, 1, 1, 1], source=written.DERIVED)
+    assert summaries.arms_table(file).index[-1] == "longer" and "shorter" not in summaries.arms_table(file).index
+
+
+def test_the_benchmark_table_keeps_the_items_scored_last_and_puts_rulers_last(file: Path) -> None:
+    assert summaries.benchmark_table(file)["model"].tolist() == ["bt_scaled"] * 2 + ["longer"] * 2
+    written.write_benchmark(file, "longer", 0.45, items="official", seed=None)
+    written.write_benchmark(file, "bt", 0.6, items="official")
+    written.write_benchmark(file, "bt", 0.8, items="official", preset="finetuned")
+    table = summaries.benchmark_table(file).query("section == 'Score'").set_index("model")
+    assert table["estimate"].to_dict() == {"bt": 0.6, "bt_finetuned": 0.8, "longer": 0.45}
+    assert table.loc["bt", ["low", "high"]].tolist() == pytest.approx([0.5, 0.7])
+
+
+def test_the_newest_record_of_a_kind_counts_and_a_missing_kind_is_an_error_or_empty(file: Path) -> None:
+    records.append(file, kind="test_pairs", asked={"other": 1}, outcome={"strength": [3]})
+    assert summaries.latest(file, "test_pairs")["outcome.strength"] == [3]
+    assert summaries.optional(file, "nothing").empty
+    with pytest.raises(RecordError, match="no record of kind 'nothing'"):
+        summaries.latest(file, "nothing")
+
+
+# --- other tables -----------------------------------------------------------------------------------------------------
+
+
+def test_ratings_are_averaged_in_bins_of_equally_many_responses() -> None:
+    rewards = [0.0, 3.0, 1.0, 2.0, 9.0]
+    table = summaries.rating_by_reward(rewards, [1.0, 4.0, 2.0, 3.0, np.nan], bins=2)
+    assert table["reward"].tolist() == [0.5, 2.5] and table["estimate"].tolist() == [1.5, 3.5]
+    assert table["n"].tolist() == [2, 2] and (table["low"] <= table["estimate"]).all()
+
+
+def test_equal_rewards_still_fill_every_bin() -> None:
+    assert summaries.rating_by_reward([1.0] * 6, np.arange(6.0), bins=3)["n"].tolist() == [2, 2, 2]
+
+
+def test_the_paper_s_score_stands_beside_this_run_s_accuracy(file: Path) -> None:
+    table = summaries.paper_and_this_run(file)
+    row = table.loc["Scaled BT, from regression, ExPO"]
+    assert row["published: RewardBench, 70B"] == 94.1 and row["this run: held-out accuracy"] == 100.0
+    assert table.loc["Regular BT", "this run: held-out accuracy"] == 37.5
+    assert table.loc["Margin BT"].isna()["this run: held-out accuracy"]  # not run, still in the table
+
+
+def test_provenance_counts_the_records_and_seconds_of_each_origin(file: Path) -> None:
+    table = summaries.provenance_table(file).set_index("kind")
+    assert table.loc["arm", "records"] == 12 and table.loc["arm", "seconds"] == pytest.approx(12 * 1.5)
+    assert table["records"].sum() == len(records.read(file))
+    newest = records.read(file).iloc[-1]
+    assert table.loc["affine", "commit"] == newest["commit"] and "cores" in table.loc["affine", "hardware"]
+    assert f"numpy {np.__version__}" in table.loc["affine", "packages"]

@@ -1,0 +1,77 @@
+"""A comparison written by hand: records of four test pairs under two seeds, whose accuracies can be read off."""
+
+from pathlib import Path
+from typing import Any
+
+from rmlib import records
+from rmlib.arms import changes
+
+SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
+DERIVED = {"name": "own", "title": "own pairs (8 train, 4 validation)", "preferences": "derived from helpfulness"}
+MARGINS = {  # arm: one row of margins a seed; accuracies (mean) 0.625, 0.375, 0.875, 0.875, 1 and 0.5
+    "regression": [[1, 1, -1, -1], [1, 1, 1, -1]],
+    "bt": [[1, -1, -1, -1], [1, 1, -1, -1]],
+    "bt_scaled": [[1, 1, 1, -1], [1, 1, 1, 1]],
+    "bt_scaled_init": [[1, 1, 1, 0], [1, 1, 1, 1]],
+    "bt_scaled_init_expo": [[1, 1, 1, 1], [1, 1, 1, 1]],
+    "bt_shuffled": [[1, -1, 1, -1], [-1, 1, -1, 1]],
+}
+STRENGTH = [1, 1, 2, 3]
+SWEEP = [{"factor": factor, "accuracy": accuracy, "loss": 0.6} for factor, accuracy in ((1.0, 0.5), (1.5, 0.75))]
+BINS = [{"reward": 1.0, "estimate": 1.5, "low": 1.0, "high": 2.0, "n": 4}] * 2
+
+
+def write_arm(
+    file: Path,
+    arm: str,
+    margins: list[list[float]],
+    *,
+    comparison: str = "first",
+    preset: str = "embedded",
+    source: dict[str, str] = SOURCE,
+) -> None:
+    """Records of one arm, one a seed."""
+    settings = {"backbone": "embedded", "trainable": "head" if preset == "frozen" else "all", "lora_rank": 0}
+    asked: dict[str, Any] = {"arm": arm, "preset": preset, "comparison": comparison, "settings": settings}
+    asked |= {"changes": changes(arm), "source": source, "n_train": 8}
+    for seed, row in enumerate(margins):
+        outcome: dict[str, Any] = {"accuracy": sum(m > 0 for m in row) / len(row), "n_test": len(row), "margins": row}
+        if "expo" in arm:
+            outcome |= {"factor": 1.5, "sweep": SWEEP}
+        else:
+            outcome["training"] = {"curve": [[1, 1.0 + seed], [2, 0.5 + seed]]}  # mean over two seeds: 1.5, then 1.0
+        records.append(file, kind="arm", asked=asked, outcome=outcome, seconds=1.5, seed=seed)
+
+
+def write_ruler(file: Path, name: str, margins: list[float], *, source: dict[str, str] = SOURCE) -> None:
+    """The record of a ruler."""
+    asked = {"ruler": name, "source": source, "test": "t"}
+    records.append(file, kind="ruler", asked=asked, outcome={"n_test": len(margins), "margins": margins})
+
+
+def write_benchmark(
+    file: Path, model: str, score: float, *, items: str = "simulated", preset: str = "embedded", seed: int | None = 0
+) -> None:
+    """The record of a model scored on a benchmark of two sections."""
+    section = {"n": 10, "estimate": score, "low": score - 0.1, "high": score + 0.1}
+    outcome = {"label": f"{items} items", "n": 20, "ties": 0, "sections": {"Chat": section, "Score": section}}
+    asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
+    records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
+
+
+def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
+    """Everything that any figure draws."""
+    figure_1 = [[0] * 9 for _ in range(7)]
+    figure_1[6][8], figure_1[3][4] = 5, 2  # preference 3 at difference 4, preference 0 at difference 0
+    about = {"figure_1": figure_1, "r_preference": {"helpfulness": 0.91}}
+    records.append(file, kind="pairs", asked={"source": source}, outcome=about)
+    records.append(file, kind="test_pairs", asked={"source": source}, outcome={"strength": STRENGTH})
+    for arm, margins in MARGINS.items():
+        write_arm(file, arm, margins, source=source)
+    write_ruler(file, "longer", [1, -1, 0, -1], source=source)
+    write_benchmark(file, "longer", 0.4, seed=None)
+    write_benchmark(file, "bt_scaled", 0.7)
+    asked = {"arm": "bt_scaled_init", "comparison": "first", "source": source}
+    fitted = {"scale": 2.0, "offset": 1.0, "r": {"estimate": 0.5, "low": 0.4, "high": 0.6, "n": 8}, "bins": BINS}
+    records.append(file, kind="affine", asked=asked, outcome=fitted, seed=0)
+    return file
