@@ -66,14 +66,18 @@ def run(
     asked: dict[str, Any] = {
         "arm": arm,
         "preset": settings.name,
-        "comparison": fingerprint(asdict(settings), splits.identity),
+        "comparison": comparison_of(settings, splits),
         "settings": asdict(settings_for(arm, settings, seed)) | {"backbone": paths.public_name(settings.backbone)},
         "changes": changes(arm),
         "source": asdict(splits.source),
         "n_train": len(splits.train),
     }
+    file = results or results_file(splits, settings)
+    # Finished runs are not recorded twice, so their age does not tell which comparison was looked at last; this does.
+    current = {"comparison": asked["comparison"]}
+    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
     record = records.append(
-        results or results_file(splits, settings),
+        file,
         kind="arm",
         asked=asked,
         outcome=outcome,
@@ -119,6 +123,11 @@ def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
     }
     asked = {"source": asdict(splits.source), "test": tables.content_hash(splits.test)}
     return records.append(results, kind="test_pairs", asked=asked, outcome=outcome)
+
+
+def comparison_of(settings: Preset, splits: Splits) -> str:
+    """The name that all runs with the same settings on the same splits share, whatever their arm and seed."""
+    return fingerprint(asdict(settings), splits.identity)
 
 
 def results_file(splits: Splits, settings: Preset) -> Path:
@@ -265,6 +274,7 @@ def run_benchmark(
     """Score a benchmark by anything with a `score`, and write a record of the benchmark's kind."""
     report = benchmarks.summarise(items, benchmarks.score(model, items, progress=False))
     asked = {"model": name, "items": report.source, "source": asdict(splits.source), "preset": settings.name}
+    asked["comparison"] = comparison_of(settings, splits)
     file = results or results_file(splits, settings)
     records.append(file, kind=report.benchmark, asked=asked, outcome=report.to_records(), seed=seed)
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from datasets import Dataset
 from rmlib import pairs as tables
 from rmlib import sources
 from rmlib.models import fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,13 @@ class Splits:
         return table
 
 
-def load_splits(source: str | Path, *, selection_fraction: float = 0.1, max_pairs: int = -1, seed: int = 0) -> Splits:
+def load_splits(
+    source: str | Path, *, selection_fraction: float = 0.1, max_pairs: int = -1, matched: bool = True, seed: int = 0
+) -> Splits:
     """The splits of a source; `max_pairs` keeps that many training and test pairs each (-1: all).
+
+    `matched` keeps the training pairs that every loss can learn from, decided and rated, so that arms differ in how
+    they use the same pairs and in nothing else; with False, regression also learns from ties.
 
     Raises DataError from the source, and ValueError where a split is empty.
     """
@@ -48,12 +56,25 @@ def load_splits(source: str | Path, *, selection_fraction: float = 0.1, max_pair
         part = table.select(np.flatnonzero(np.array(table["split"]) == name))
         parts[name] = part.select(range(min(max_pairs, len(part)))) if max_pairs >= 0 else part
     train_pairs, selection = tables.carve_selection(parts["train"], selection_fraction, seed)
+    if matched:
+        train_pairs = only_matched(train_pairs)
     splits = Splits(info, train_pairs, selection, parts["validation"])
     decided = splits.counts()["decided"]
     if (decided == 0).any():
         empty = list(decided.index[decided == 0])
         raise ValueError(f"{splits.source.name}: no decided pair in {empty}; take more pairs (max_pairs, source)")
     return splits
+
+
+def only_matched(pairs: Dataset) -> Dataset:
+    """Decided pairs with both responses rated (or decided alone, where a source rates none); others are counted."""
+    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"], pairs["ratings_2"], strict=True)])
+    decided = np.array([bool(preference) for preference in pairs["preference"]])
+    keep = np.flatnonzero(decided & rated if rated.any() else decided)
+    logger.info(
+        "matched: %d of %d training pairs are decided and rated; the others are left out", len(keep), len(pairs)
+    )
+    return pairs.select(keep)
 
 
 def shuffled_labels(pairs: Dataset, seed: int) -> Dataset:

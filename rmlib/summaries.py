@@ -49,8 +49,12 @@ def ladder(file: Path) -> pd.DataFrame:
     """
     table = records.read(file, kind="arm").sort_values("time", kind="stable")
     table["beside"] = table["asked.preset"] == "finetuned"
-    latest = table.groupby("beside")["asked.comparison"].transform("last")
-    table = table[table["asked.comparison"] == latest]
+    current = optional(file, "comparison")
+    if current.empty:
+        chosen = table.groupby("beside")["asked.comparison"].transform("last")
+    else:
+        chosen = table["beside"].map(current.set_index("asked.beside")["outcome.comparison"].to_dict())
+    table = table[table["asked.comparison"] == chosen]
     table["name"] = table["asked.arm"] + np.where(table["beside"], FINETUNED, "")
     position = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
     return table.sort_values(
@@ -148,6 +152,8 @@ def benchmark_table(file: Path) -> pd.DataFrame:
     table = table[
         (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
     ].copy()
+    if "asked.comparison" in table:
+        table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
     finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
     table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
     order = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}

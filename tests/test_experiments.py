@@ -111,6 +111,17 @@ def test_a_split_without_a_decided_pair_is_an_error(source: Path) -> None:
         load_splits(source, selection_fraction=0.25)
 
 
+def test_matched_arms_learn_from_the_same_pairs_and_unmatched_regression_from_ties_too(source: Path) -> None:
+    rows = [json.loads(line) for line in (source / "train.jsonl").read_text().splitlines()]
+    for row in rows[:20]:  # ten ties
+        row["helpfulness"] = 2
+    (source / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    matched, all_pairs = (load_splits(source, selection_fraction=0.25, matched=value) for value in (True, False))
+    assert 0 not in matched.train["preference"] and 0 in all_pairs.train["preference"]
+    assert len(all_pairs.train) == 30 and len(matched.train) == sum(p != 0 for p in all_pairs.train["preference"])
+    assert matched.test["pair_id"][:] == all_pairs.test["pair_id"][:]
+
+
 def test_margins_point_to_the_chosen_response_and_leave_ties_out() -> None:
     prompt = [{"role": "user", "content": "q"}]
     rows = [
@@ -151,6 +162,17 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     table = summaries.ladder(file)
     assert len(table) == 2 * len(ARMS) and list(table["asked.arm"].unique()) == list(ARMS)
     assert not any(str(source) in line or str(preset.backbone) in line for line in file.read_text().splitlines())
+
+
+def test_the_ladder_shows_what_was_asked_for_last_even_where_it_was_finished_before(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    short = preset.change(max_steps=2)
+    for settings in (preset, short, preset):
+        run_all(["bt"], settings, splits, seeds=[0])
+    table = summaries.ladder(experiments.results_file(splits, preset))
+    assert table["asked.comparison"].tolist() == [experiments.comparison_of(preset, splits)]
 
 
 def test_a_record_s_accuracy_is_that_of_its_margins_and_of_the_model_scored_anew(source: Path, preset: Preset) -> None:
@@ -211,3 +233,11 @@ def test_an_interrupted_ladder_continues_with_what_is_missing(source: Path, pres
 def test_only_simulated_pairs_have_an_oracle(source: Path) -> None:
     with pytest.raises(ValueError, match="only simulated pairs carry a truth"):
         experiments.oracle_rewards(load_splits(source).test)
+
+
+def test_a_ruler_may_be_given_as_rewards_of_the_test_pairs(source: Path, preset: Preset) -> None:
+    splits = load_splits(source)
+    second = np.tile([0.0, 1.0], (len(splits.test), 1))  # always the second response
+    outcome = experiments.run_ruler("second", second, splits, preset)["outcome"]
+    preferences = [value for value in splits.test["preference"] if value]
+    assert outcome["margins"] == np.sign(preferences).tolist() and len(outcome["margins"]) == outcome["n_test"]

@@ -54,6 +54,12 @@ def test_p_values_are_adjusted_over_the_comparisons_asked_for(file: Path) -> Non
     assert table["against"].tolist() == ["bt", "bt"]
 
 
+def test_an_estimate_is_shown_with_its_interval_as_a_share_or_in_points() -> None:
+    row = {"estimate": 0.0214, "low": -0.004, "high": 0.03, "n": 7}
+    assert summaries.shown(row) == "0.021 [-0.004, 0.030]"
+    assert summaries.shown(row, points=True) == "+2.1 [-0.4, +3.0]"
+
+
 def test_arms_of_unequal_numbers_of_seeds_are_compared_over_the_shared_ones(tmp_path: Path) -> None:
     written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1], [-1, -1], [-1, -1]])
     written.write_arm(tmp_path / "a.jsonl", "bt_scaled", [[1, 1]])
