@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
         if name == EMBEDDED:
             backbone = AutoModel.from_config(config, dtype=dtype)
         else:
-            backbone = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **_quantized(quantization))
-    except (OSError, ValueError, KeyError) as error:
+            options = {"dtype": dtype, "use_safetensors": True, **_quantized(quantization)}
+            backbone, loaded = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+            _refuse_missing(name, loaded["missing_keys"])
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BackboneError(
             f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
             "machine can reach."
@@ -84,6 +87,14 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
         backbone.set_attn_implementation(SHARED_PREFIX)
     prepare_tokenizer(tokenizer, name)
     return backbone, tokenizer
+
+
+def _refuse_missing(name: str, missing: Iterable[str]) -> None:
+    """Weights that a checkpoint lacks would be drawn at random; a pooler, which no reward is read from, may be."""
+    if lacking := sorted(key for key in missing if not key.startswith("pooler.")):
+        raise BackboneError(
+            f"its checkpoint lacks {len(lacking)} weights, e.g. {lacking[0]}; is the download complete?"
+        )
 
 
 def _quantized(quantization: dict[str, Any] | None) -> dict[str, Any]:

