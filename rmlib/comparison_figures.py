@@ -197,7 +197,9 @@ def sweep_figure(file: Path) -> Figure:
 def affine_figure(file: Path) -> Figure:
     """Do calibrated rewards read as ratings? Mean rating over the reward, in bins of equally many responses."""
     table = records.read(file, kind="affine")
-    table = table[table["asked.comparison"] == table["asked.comparison"].iloc[-1]]
+    table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())]
+    if table.empty:
+        raise RecordError(f"{file.name}: no affine fit of the comparison shown; run notebook 03")
     figure, (axes,) = new_figure(7.2, 4)
     for offset, row in enumerate(table.to_dict(orient="records")):
         bins = pd.DataFrame(row["outcome.bins"])
