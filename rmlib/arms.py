@@ -38,9 +38,9 @@ ARMS = _arms(
 )
 # Rows of the paper's table of reward models, in its order; the control is ours.
 PAPER_ARMS = tuple(name for name in ARMS if name != "bt_shuffled")
-
-
 FINETUNED = "_finetuned"  # ends the name of an arm that was fine-tuned beside frozen ones
+# Where each name stands in a table: arms in the paper's order, then those fine-tuned beside frozen ones.
+POSITIONS = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
 
 
 def changes(arm: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +94,6 @@ def run_all(
     seeds: Iterable[int],
     *,
     results: Path | None = None,
-    then: Callable[[ArmRun], None] | None = None,
 ) -> list[ArmRun]:
     """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished."""
     record_test_pairs(splits, results or results_file(splits, settings))
@@ -104,8 +103,6 @@ def run_all(
         for seed, arm in bar:
             bar.set_description(f"{arm}, seed {seed}")
             finished.append(run(arm, settings, splits, seed=seed, results=results, progress=False))
-            if then is not None:
-                then(finished[-1])
     return finished
 
 

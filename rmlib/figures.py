@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 SECTIONS = ("Score", "Chat", "Chat Hard", "Safety", "Reasoning")
 
@@ -196,24 +198,27 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 def draw(name: str, file: Path, folder: Path) -> Figure | None:
     """Draw and save one of FIGURES; None, and a log line that says what to run, where its records are missing."""
-    try:
-        figure = FIGURES[name](file)
-    except RecordError as error:
-        logger.warning("%s: no figure %r: %s", file.stem, name, error)
-        return None
-    save_figure(figure, name, folder)
+    figure = _made("figure", name, FIGURES[name], file)
+    if figure is not None:
+        save_figure(figure, name, folder)
     return figure
 
 
 def tabulate(name: str, file: Path, folder: Path) -> pd.DataFrame | None:
     """Make and save one of TABLES; None, and a log line that says what to run, where its records are missing."""
-    try:
-        table = TABLES[name](file)
-    except RecordError as error:
-        logger.warning("%s: no table %r: %s", file.stem, name, error)
-        return None
-    save_table(table, name, folder)
+    table = _made("table", name, TABLES[name], file)
+    if table is not None:
+        save_table(table, name, folder)
     return table
+
+
+def _made(what: str, name: str, make: Callable[[Path], Made], file: Path) -> Made | None:
+    """What `make` makes of the records of a file; None, and a log line, where they are missing."""
+    try:
+        return make(file)
+    except RecordError as error:
+        logger.warning("%s: no %s %r: %s", file.stem, what, name, error)
+        return None
 
 
 def main() -> None:

@@ -154,13 +154,14 @@ class RewardModel(nn.Module):
         body, tokenizer = backbones.build(source, quantization=quantization)
         if card["adapted"]:
             body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
-        new = _saved_head(folder, body.config.hidden_size, len(wanted)) if head == "keep" else None
-        if new is None:
+        if head == "keep":
+            new = _saved_head(folder, body.config.hidden_size, len(wanted))
+            identity, fresh = card["identity"], card["fresh_head"]
+        else:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 new = new_head(body.config.hidden_size, len(wanted))
-        identity = card["identity"] if head == "keep" else fingerprint("redraw", card["identity"], wanted, seed)
-        fresh = card["fresh_head"] if head == "keep" else True
+            identity, fresh = fingerprint("redraw", card["identity"], wanted, seed), True
         return cls(
             body,
             new,

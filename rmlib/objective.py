@@ -69,6 +69,7 @@ def evaluate(model: RewardModel, examples: Examples, settings: TrainSettings) ->
 def forward_batches(
     model: RewardModel, examples: Examples, indices: Sequence[int], token_budget: int
 ) -> Iterator[list[int]]:
+    """The indices, one list per forward pass: within the token budget, or all at once where features are kept."""
     if examples.features is not None:
         yield list(indices)
         return

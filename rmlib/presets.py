@@ -41,10 +41,7 @@ class Preset:
 
 
 def _preset(name: str, common: dict[str, Any], **stages: dict[str, Any]) -> Preset:
-    made = {
-        stage: TrainSettings(**(common | stages.get(stage, {}))) for stage in ("regression", "preference", "second")
-    }
-    return Preset(name, **made)
+    return Preset(name, **{stage: TrainSettings(**(common | stages.get(stage, {}))) for stage in STAGES})
 
 
 _PAPER: dict[str, Any] = {
@@ -115,10 +112,10 @@ PRESETS = {
 }
 
 
-def preset_for(backbone: str, *, finetune: bool = False) -> Preset:
-    """The preset that suits a backbone: `embedded`; `frozen` or `finetuned` for minilm; `single-gpu` for any other."""
+def preset_for(backbone: str) -> Preset:
+    """The preset that suits a backbone: `embedded`; `frozen` for minilm; `single-gpu` for any other."""
     if backbone == "embedded":
         return PRESETS["embedded"]
     if backbone == "minilm":
-        return PRESETS["finetuned" if finetune else "frozen"]
+        return PRESETS["frozen"]
     return PRESETS["single-gpu"].change(backbone=backbone)

@@ -60,6 +60,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:
+    """Rows of a run's log up to a step; a last line that a killed run left unfinished is passed over."""
     file = folder / LOG_FILE
     rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
     return [row for row in rows if until_step is None or row["step"] <= until_step]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
-from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.records import RecordError
 
 BOOTSTRAP_SEED = 0
@@ -56,9 +56,8 @@ def ladder(file: Path) -> pd.DataFrame:
         chosen = table["beside"].map(current.set_index("asked.beside")["outcome.comparison"].to_dict())
     table = table[table["asked.comparison"] == chosen]
     table["name"] = table["asked.arm"] + np.where(table["beside"], FINETUNED, "")
-    position = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
     return table.sort_values(
-        ["name", "seed"], key=lambda column: column.map(position) if column.name == "name" else column
+        ["name", "seed"], key=lambda column: column.map(POSITIONS) if column.name == "name" else column
     )
 
 
@@ -156,8 +155,7 @@ def benchmark_table(file: Path) -> pd.DataFrame:
         table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
     finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
     table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
-    order = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
-    table["order"] = table["model"].map(order).fillna(len(order))
+    table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))
     table = table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
     rows = []
     for _, record in table.iterrows():
