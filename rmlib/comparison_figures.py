@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from rmlib import records, statistics
 from rmlib.arms import FINETUNED, changes
+from rmlib.pairs import ANNOTATED
 from rmlib.plots import (
     COLOURS,
     FAMILIES,
@@ -51,7 +52,7 @@ def about(table: pd.DataFrame) -> str:
 
 def _source(table: pd.DataFrame) -> str:
     source = table.iloc[-1]["asked.source"]
-    return source["title"] + (", preferences derived from helpfulness" if "derived" in source["preferences"] else "")
+    return source["title"] + ("" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}")
 
 
 def _compared(table: pd.DataFrame, file: Path) -> list[str]:

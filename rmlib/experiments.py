@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float
 
-from rmlib import benchmarks, combining, descriptions, paths, records, statistics
+from rmlib import benchmarks, combining, descriptions, overlap, paths, records, statistics
 from rmlib import pairs as tables
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
 from rmlib.bars import progress_bar
@@ -95,8 +95,13 @@ def run_all(
     *,
     results: Path | None = None,
 ) -> list[ArmRun]:
-    """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished."""
-    record_test_pairs(splits, results or results_file(splits, settings))
+    """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished.
+
+    What occurs twice in the data is logged before anything is trained.
+    """
+    file = results or results_file(splits, settings)
+    record_overlap(splits, file)
+    record_test_pairs(splits, file)
     jobs = [(seed, arm) for seed in seeds for arm in arms]
     finished = []
     with progress_bar(jobs, unit="run", leave=False) as bar:
@@ -104,6 +109,23 @@ def run_all(
             bar.set_description(f"{arm}, seed {seed}")
             finished.append(run(arm, settings, splits, seed=seed, results=results, progress=False))
     return finished
+
+
+def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) -> dict[str, Any]:
+    """What occurs twice among the pairs, and what of a benchmark's items lies in them (`overlap.report`), as recorded.
+
+    Computed once for each source and benchmark; a second call takes the record. The summary is logged either way.
+    """
+    asked = {"source": asdict(splits.source), "n_pairs": splits.counts()["pairs"].to_dict(), "items": None}
+    if items is not None:
+        asked["items"] = items[0]["source"]
+    record = records.find(results, kind="overlap", asked=asked)
+    if record is None:
+        found = overlap.report(concatenate_datasets([splits.train, splits.selection, splits.test]), items)
+        outcome = {"summary": overlap.summary(found), **asdict(found)}
+        record = records.append(results, kind="overlap", asked=asked, outcome=outcome)
+    logger.info("%s: %s", splits.source.title, record["outcome"]["summary"])
+    return record["outcome"]
 
 
 def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
@@ -258,11 +280,11 @@ def run_ruler(
 
 
 def oracle_rewards(pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
-    """The latent helpfulness of both responses, which only a simulator knows; raises ValueError elsewhere."""
-    sides = [pairs[name][:] for name in ("truth_1", "truth_2")]
-    if any(value is None for side in sides for value in side):
+    """Rewards that differ by the true preference, which only a simulator knows; raises ValueError elsewhere."""
+    preference = pairs["truth_preference"][:]
+    if None in preference:
         raise ValueError("only simulated pairs carry a truth; there is no oracle for human labels")
-    return np.array([[value["helpfulness"] for value in side] for side in sides]).T
+    return np.outer(preference, (-0.5, 0.5))
 
 
 def run_benchmark(

@@ -28,6 +28,7 @@ from rmlib.comparison_figures import (
     strength_figure,
     sweep_figure,
 )
+from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.plots import (
     COLOURS,
@@ -59,6 +60,9 @@ __all__ = [
     "TABLES",
     "about",
     "affine_figure",
+    "agreement_figure",
+    "annotators_figure",
+    "aspects_figure",
     "benchmark_figure",
     "calibration_figure",
     "curves_figure",
@@ -71,6 +75,7 @@ __all__ = [
     "save_figure",
     "save_table",
     "set_style",
+    "simulation_figure",
     "strength_figure",
     "sweep_figure",
     "tabulate",
@@ -178,6 +183,10 @@ def losses_figure(_: Path | None = None) -> Figure:
 GENERAL: dict[str, Callable[[Path | None], Figure]] = {"losses": losses_figure, "published": published_figure}
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "figure_1": figure_1,
+    "agreement": agreement_figure,
+    "annotators": annotators_figure,
+    "aspects": aspects_figure,
+    "simulation": simulation_figure,
     "ladder": ladder_figure,
     "differences": differences_figure,
     "strength": strength_figure,

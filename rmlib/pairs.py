@@ -4,6 +4,7 @@ Positive numbers favour response 2, as in the released files of HelpSteer2-Prefe
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -32,6 +33,7 @@ from rmlib.schema import (
 __all__ = [
     "ANNOTATED",
     "ATTRIBUTES",
+    "CONSENSUS",
     "DERIVED",
     "FEATURES",
     "DataError",
@@ -52,6 +54,7 @@ logger = logging.getLogger(__name__)
 # Where a table's preferences come from; kept in its `info.description`, so that a title can say so.
 ANNOTATED = "annotated"
 DERIVED = "derived from helpfulness"
+CONSENSUS = "by consensus of votes"  # |preference| tells how far the votes agree, not how much better they found it
 
 PREFERENCE_FEATURES = Features(
     {
@@ -91,21 +94,29 @@ def preference_from_ratings(helpfulness_1: float, helpfulness_2: float) -> int:
     return max(low, min(high, round(helpfulness_2 - helpfulness_1)))
 
 
-def make_pairs(rows: Iterable[Mapping[str, Any]], *, origin: str, preferences: str = ANNOTATED) -> Dataset:
+def make_pairs(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    origin: str,
+    preferences: str = ANNOTATED,
+    places: Iterable[Place] | None = None,
+) -> Dataset:
     """The table of pairs from rows that give at least split, prompt and both responses.
 
     Missing optional columns become null and `pair_id` is computed. Left out, counted and logged: a pair seen before,
     and a pair whose two responses are the same text, which cannot teach a preference. `preferences` says where the
-    preferences come from (ANNOTATED or DERIVED). Raises DataError naming origin, row (from 1) and field.
+    preferences come from (ANNOTATED, DERIVED or CONSENSUS); `places` where each row stands (by default origin and
+    number). Raises DataError naming that place and the field.
     """
     kept: dict[str, dict[str, Any]] = {}
     repeated, identical = [], []
-    for number, row in enumerate(rows, start=1):
-        pair = _named(check_row(row, Place(origin, number)), Place(origin, number, "pair_id"))
+    numbered = (Place(origin, number) for number in itertools.count(1))
+    for row, place in zip(rows, numbered if places is None else places, strict=places is not None):
+        pair = _named(check_row(row, place), place.at("pair_id"))
         if pair["pair_id"] in kept:
-            repeated.append(pair["pair_id"])
+            repeated.append(f"{pair['pair_id']} ({place})")
         elif pair["response_1"] == pair["response_2"]:
-            identical.append(pair["pair_id"])
+            identical.append(f"{pair['pair_id']} ({place})")
         else:
             kept[pair["pair_id"]] = pair
     _log_left_out(origin, "repeat an earlier pair", repeated)

@@ -71,10 +71,10 @@ def append(
     notebook run again for nothing leaves the file as it is. Writers may share a file: each holds a lock, and a record
     is one write that is on the disk when this returns.
     """
-    name = {"kind": kind, "asked": _plain(asked, "asked"), "seed": _plain(seed, "seed")}
+    name = _name(kind, asked, seed)
     record = {
         "schema_version": SCHEMA_VERSION,
-        "record_id": hashlib.sha256(_json(name, sort_keys=True).encode()).hexdigest()[:16],
+        "record_id": _record_id(name),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "outcome": _plain(outcome, "outcome"),
         "seconds": None if seconds is None else round(_plain(float(seconds), "seconds"), 3),
@@ -90,6 +90,14 @@ def append(
         written = {key: complete[key] for key in FIELDS}
         _write_line(file, _json(written).encode())
     return written
+
+
+def find(path: Path | str, *, kind: str, asked: Mapping[str, Any], seed: int | None = None) -> dict[str, Any] | None:
+    """The latest record with this name (see `append`), as it is in the file; None where there is none, or no file."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    return _latest(path.read_bytes(), path).get(_record_id(_name(kind, asked, seed)))
 
 
 def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
@@ -116,6 +124,12 @@ def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
     return pd.json_normalize(chosen, max_level=1).astype({"seed": "Int64"})
 
 
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table as records hold it: one mapping a row, missing values None. Give an index a name and reset it first."""
+    filled = table.astype(object).where(table.notna(), None)
+    return [{str(column): value for column, value in row.items()} for row in filled.to_dict(orient="records")]
+
+
 def published(name: str) -> pd.DataFrame:
     """A table of published numbers, data/published/<name>.csv, each row with the source of its numbers.
 
@@ -128,6 +142,14 @@ def published(name: str) -> pd.DataFrame:
         raise ValueError(f"no published table {name!r}; known: {', '.join(known)}")
     table, sources = pd.read_csv(folder / f"{name}.csv"), pd.read_csv(folder / "sources.csv")
     return table if name == "sources" else table.merge(sources, on="source", how="left", validate="many_to_one")
+
+
+def _name(kind: str, asked: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    return {"kind": kind, "asked": _plain(asked, "asked"), "seed": _plain(seed, "seed")}
+
+
+def _record_id(name: dict[str, Any]) -> str:
+    return hashlib.sha256(_json(name, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def provenance() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from datasets import Features, List, Value
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_ATTRIBUTES = frozenset(ATTRIBUTES)
 SPLITS = ("train", "validation")
 ROLES = ("system", "user", "assistant")
 RATING_RANGE = (0, 4)
@@ -38,8 +39,11 @@ FEATURES = Features(
         "annotations": List(ANNOTATION),
         "truth_1": SCORES,
         "truth_2": SCORES,
+        "truth_preference": Value("float64"),
     }
 )
+
+_LARGEST = 1e308  # beyond, an integer may have no float
 
 Message = Mapping[str, str]
 
@@ -64,13 +68,18 @@ class DataError(ValueError):
     """Input that cannot be used: says where it stands, what is wrong with it and what to do."""
 
     def __init__(self, place: Place, problem: str, remedy: str) -> None:
-        super().__init__(f"{place}: {problem}. {remedy}.")
+        # A quoted name may hold what no terminal or file can: half a surrogate pair.
+        message = f"{place}: {problem}. {remedy}.".encode(errors="backslashreplace").decode()
+        super().__init__(message)
         self.place = place
 
 
 def shown(value: Any) -> str:
     """A value as an error message quotes it: at most 60 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -90,6 +99,16 @@ def check_text(value: Any, place: Place) -> str:
     if not check_string(value, place).strip():
         raise DataError(place, "the text is empty", "Fill it in or remove the pair")
     return value
+
+
+def number_within(value: Any, limits: tuple[float, float]) -> float | None:
+    """The value as a float if it is a plain number within the limits; None leaves the judgement to check_number.
+
+    For the many: a million ratings are read in a second where nothing is prepared for an error message.
+    """
+    low, high = limits
+    plain = type(value) in (int, float) and low <= value <= high and -_LARGEST < value < _LARGEST
+    return float(value) if plain else None
 
 
 def check_number(value: Any, limits: tuple[float, float], place: Place) -> float:
@@ -134,27 +153,36 @@ def check_scores(scores: Any, limits: tuple[float, float], place: Place) -> dict
     """One number or null for each attribute; null where all are."""
     if scores is None:
         return None
-    if not isinstance(scores, Mapping) or not set(scores) <= set(ATTRIBUTES):
+    if not isinstance(scores, (dict, Mapping)) or not scores.keys() <= _ATTRIBUTES:
         raise DataError(place, f"{shown(scores)} does not map attributes", f"Use {', '.join(ATTRIBUTES)}")
     checked: dict[str, float | None] = dict.fromkeys(ATTRIBUTES)
     for attribute, value in scores.items():
         if value is not None:
-            checked[attribute] = check_number(value, limits, place.at(f"{place.field}.{attribute}"))
-    return None if set(checked.values()) == {None} else checked
+            number = number_within(value, limits)
+            if number is None:
+                number = check_number(value, limits, place.at(f"{place.field}.{attribute}"))
+            checked[attribute] = number
+    return None if all(value is None for value in checked.values()) else checked
 
 
 def check_annotation(given: Any, place: Place) -> dict[str, Any]:
-    """One annotator's judgement with every field of the schema; its preference may also be -100 (neither is valid)."""
-    if not isinstance(given, Mapping) or not set(given) <= set(ANNOTATION):
+    """One annotator's judgement with every field of the schema.
+
+    Its preference may be -100 (neither response is valid), or null where only ratings are known.
+    """
+    if not isinstance(given, (dict, Mapping)) or not given.keys() <= ANNOTATION.keys():
         raise DataError(place, f"{shown(given)} is not an annotation", f"Its fields are {', '.join(ANNOTATION)}")
     annotation = dict.fromkeys(ANNOTATION) | dict(given)
-    if annotation["preference"] != NEITHER_VALID:
+    if annotation["preference"] not in (None, NEITHER_VALID):
         annotation["preference"] = check_preference(annotation["preference"], place.at(f"{place.field}.preference"))
     for field in ("annotator", "statement", "elaboration", "justification"):
         if annotation[field] is not None:
             check_string(annotation[field], place.at(f"{place.field}.{field}"))
     for field in ("ratings_1", "ratings_2"):
-        annotation[field] = check_scores(annotation[field], RATING_RANGE, place.at(f"{place.field}.{field}"))
+        if annotation[field] is not None:
+            annotation[field] = check_scores(annotation[field], RATING_RANGE, place.at(f"{place.field}.{field}"))
+    if annotation["preference"] is None and not (annotation["ratings_1"] or annotation["ratings_2"]):
+        raise DataError(place, "neither a preference nor a rating", "Give one, or leave the annotation out")
     return annotation
 
 
@@ -173,6 +201,10 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
         pair[field] = check_scores(pair[field], RATING_RANGE, place.at(field))
     for field in ("truth_1", "truth_2"):
         pair[field] = check_scores(pair[field], (-math.inf, math.inf), place.at(field))
+    if pair["truth_preference"] is not None:
+        pair["truth_preference"] = check_number(
+            pair["truth_preference"], (-math.inf, math.inf), place.at("truth_preference")
+        )
     if pair["preference"] is not None:
         pair["preference"] = check_preference(pair["preference"], place.at("preference"))
     if pair["annotations"] is not None:

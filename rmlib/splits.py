@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,16 +42,23 @@ class Splits:
 
 
 def load_splits(
-    source: str | Path, *, selection_fraction: float = 0.1, max_pairs: int = -1, matched: bool = True, seed: int = 0
+    source: str | Path,
+    *,
+    selection_fraction: float = 0.1,
+    max_pairs: int = -1,
+    matched: bool = True,
+    seed: int = 0,
+    **options: Any,
 ) -> Splits:
     """The splits of a source; `max_pairs` keeps that many training and test pairs each (-1: all).
 
     `matched` keeps the training pairs that every loss can learn from, decided and rated, so that arms differ in how
-    they use the same pairs and in nothing else; with False, regression also learns from ties.
+    they use the same pairs and in nothing else; with False, regression also learns from ties. `options` go to the
+    source (a subset, a fold: see its `load`).
 
     Raises DataError from the source, and ValueError where a split is empty.
     """
-    table, info = sources.load_described(source)
+    table, info = sources.load_described(source, **options)
     parts = {}
     for name in ("train", "validation"):
         part = table.select(np.flatnonzero(np.array(table["split"]) == name))

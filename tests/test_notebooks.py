@@ -21,7 +21,7 @@ WITHOUT_PARAMETERS = {"00_start_here"}  # may do without; every other notebook t
 # Parameters that make each notebook small: seconds, not minutes. A name that its notebook does not declare fails.
 SMOKE: dict[str, dict[str, Any]] = {
     "00_start_here": {"max_pairs": 150, "max_steps": 4},
-    "01_data_exploration": {"max_pairs": 150},
+    "01_data_exploration": {"max_pairs": 150, "draws": 50},
     "02_bt_vs_regression": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1]},
     "03_combined_methods": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1]},
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},

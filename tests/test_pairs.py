@@ -61,11 +61,12 @@ def test_the_columns_are_those_of_the_design_and_missing_ones_are_null() -> None
             ),
             "truth_1": scores,
             "truth_2": scores,
+            "truth_preference": Value("float64"),
         }
     )
     given = {"pair_id", "split", "prompt", "response_1", "response_2"}
     assert {name: value for name, value in made[0].items() if name not in given} == dict.fromkeys(
-        ["ratings_1", "ratings_2", "preference", "annotations", "truth_1", "truth_2"]
+        ["ratings_1", "ratings_2", "preference", "annotations", "truth_1", "truth_2", "truth_preference"]
     )
 
 

@@ -59,12 +59,39 @@ def write_benchmark(
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
 
 
+def write_data(file: Path, *, source: dict[str, str] = SOURCE) -> None:
+    """What notebook 01 writes of annotations: agreement, annotators, justifications, the statistics of a simulation."""
+    asked = {"source": source}
+    kappa = {"measure": "kappa, quadratic weights", "low": 0.3, "high": 0.6, "n": 12}
+    stages = {"raw": 0.4, "three most similar": 0.5, "processed": 0.55, "processed, without 0": 0.6}
+    rows = [kappa | {"label": "preference", "stage": stage, "estimate": value} for stage, value in stages.items()]
+    rows += [kappa | {"label": "coherence", "stage": "raw", "estimate": 0.45}]
+    rows += [rows[0] | {"measure": "raw agreement", "estimate": 0.9}]
+    records.append(file, kind="agreement", asked=asked, outcome={"rows": rows})
+    people = [
+        {"annotator": f"a{n}", "annotations": count, "agreement": 0.5 + n / 10, "quality": 0.6 + n / 10, "known": n / 4}
+        for n, count in enumerate((2, 5, 40))
+    ]
+    people.append(people[0] | {"annotator": "alone", "agreement": None})
+    records.append(file, kind="annotators", asked=asked, outcome={"rows": people, "known": "true share right"})
+    shares = {"share": 0.2, "share_low": 0.1, "share_high": 0.3, "share_0": None, "share_1": 0.1, "share_2": 0.3}
+    shares |= {"share_3": 0.25, "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}
+    aspects = [shares | {"aspect": "tone"}, shares | {"aspect": "correctness", "share": 0.4}]
+    records.append(file, kind="justifications", asked=asked, outcome={"n": 50, "aspects": aspects})
+    near = {"statistic": "kappa", "published": 0.8, "simulated": 0.82, "difference": 0.02, "low": 0.8, "high": 0.84}
+    far = near | {"statistic": "share of ties", "simulated": 0.9, "difference": 0.1, "low": 0.88, "high": 0.92}
+    unknown = near | {"statistic": "oracle", "published": None, "difference": None}
+    compared = [row | {"tolerance": 0.04} for row in (near, far)] + [unknown | {"tolerance": None}]
+    records.append(file, kind="simulation", asked=asked, outcome={"rows": compared})
+
+
 def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
     """Everything that any figure draws."""
     figure_1 = [[0] * 9 for _ in range(7)]
     figure_1[6][8], figure_1[3][4] = 5, 2  # preference 3 at difference 4, preference 0 at difference 0
     about = {"figure_1": figure_1, "r_preference": {"helpfulness": 0.91}}
     records.append(file, kind="pairs", asked={"source": source}, outcome=about)
+    write_data(file, source=source)
     records.append(file, kind="test_pairs", asked={"source": source}, outcome={"strength": STRENGTH})
     for arm, margins in MARGINS.items():
         write_arm(file, arm, margins, source=source)

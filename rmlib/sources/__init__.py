@@ -11,16 +11,22 @@ from datasets import Dataset
 
 from rmlib.pairs import content_hash
 from rmlib.schema import DataError, Place
-from rmlib.sources import folder, helpsteer2, simulated
+from rmlib.sources import folder, helpsteer2, simulated, ukpconvarg1
 
-__all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "load_described", "simulated"]
+__all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "load_described", "simulated", "ukpconvarg1"]
 
 NAMES = ("simulated", "hub")
+_TITLES = {
+    "simulated": "simulated pairs",
+    "helpsteer2": "HelpSteer2",
+    "ukpconvarg1": "UKPConvArg1",
+    "folder": "own pairs",
+}
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a record and a title say about a source. `preferences`: "annotated" or "derived from helpfulness"."""
+    """What a record and a title say about a source. `preferences`: ANNOTATED, DERIVED or CONSENSUS of rmlib.pairs."""
 
     name: str
     title: str
@@ -31,7 +37,8 @@ class SourceInfo:
 def load(name_or_folder: str | Path, **options: Any) -> Dataset:
     """The table of pairs of "simulated", of "hub" (HelpSteer2, downloaded), or of a folder.
 
-    A folder in the layout of HelpSteer2 goes to helpsteer2.load, any other to folder.load; `options` go to the loader.
+    A folder in the layout of HelpSteer2 or UKPConvArg1 goes to the loader of that name, any other to folder.load;
+    `options` go to the loader.
     Raises DataError for a name that is neither known nor a folder.
     """
     return _loader(name_or_folder)[1](**options)
@@ -51,8 +58,7 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     pairs = loader(**options)
     digest = content_hash(pairs)
     counts = Counter(pairs["split"])
-    titles = {"simulated": "simulated pairs", "helpsteer2": "HelpSteer2", "folder": "own pairs"}
-    title = f"{titles[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
+    title = f"{_TITLES[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
     public = f"folder-{digest[:8]}" if name == "folder" else name
     return pairs, SourceInfo(public, title, pairs.info.description, digest)
 
@@ -69,4 +75,6 @@ def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:
         raise DataError(Place(str(name_or_folder)), problem, f"Use {', '.join(NAMES)}, or the path of a folder")
     if helpsteer2.is_layout(path):
         return "helpsteer2", partial(helpsteer2.load, path)
+    if ukpconvarg1.is_layout(path):
+        return "ukpconvarg1", partial(ukpconvarg1.load, path)
     return "folder", partial(folder.load, path)

@@ -1,16 +1,20 @@
 """HelpSteer2 (arXiv 2406.08673) and its preferences (arXiv 2410.01257), from the files as released (CC-BY-4.0).
 
-`train.jsonl.gz` and `validation.jsonl.gz` hold one rated response a row, two adjacent rows a prompt;
-`preference/preference.jsonl.gz`, where present, holds the preferences between the two.
+`train.jsonl.gz` and `validation.jsonl.gz` hold one rated response a row, two adjacent rows a prompt. Where present,
+`preference/preference.jsonl.gz` holds the preferences between the two, and `disagreements/disagreements.jsonl.gz` the
+ratings of single annotators.
 """
 
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
 from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, preference_from_ratings
+from rmlib.schema import Place
+from rmlib.sources.cache import cached
 from rmlib.sources.files import first_columns, folder_of
-from rmlib.sources.helpsteer2 import preferences, ratings, release
+from rmlib.sources.helpsteer2 import disagreements, preferences, ratings, release
 
 __all__ = ["is_layout", "load"]
 
@@ -19,18 +23,18 @@ def load(source: str | Path, *, revision: str = release.REVISION) -> Dataset:
     """The pairs of HelpSteer2, from "hub" (downloaded at `revision`) or from a folder in the same layout.
 
     With a preference file, a pair that it does not name has no preference; without one, preferences are derived from
-    the helpfulness ratings. Raises DataError naming file, row and field; differences from the release are warned of.
+    the helpfulness ratings. The annotations of a pair are first those of the preference file, then one for each
+    annotator's ratings of response 1, then of response 2; the files have no annotator ids, so nothing tells which of
+    these come from the same person. A second load of the same files takes the table from the cache.
+    Raises DataError naming file, row and field; differences from the release are warned of.
     """
     from_hub = source == "hub"
     paths = release.download(revision) if from_hub else release.find(folder_of(source))
-    pairs = [pair for split in ("train", "validation") for pair in ratings.read(paths[split], split)]
-    if "preference" in paths:
-        preferences.join(pairs, paths["preference"])
-    else:
-        for pair in pairs:
-            pair["preference"] = preference_from_ratings(*(pair[f"ratings_{side}"]["helpfulness"] for side in (1, 2)))
-    release.compare(paths, pairs, from_hub=from_hub)
-    return make_pairs(pairs, origin="HelpSteer2", preferences=ANNOTATED if "preference" in paths else DERIVED)
+    claimed = release.claimed(paths, from_hub=from_hub)
+    make = partial(_joined, paths, claimed)
+    pairs = cached("helpsteer2", paths.values(), make, parts=list(paths), claimed=claimed)
+    release.log_unchecked(paths, claimed, pairs)
+    return pairs
 
 
 def is_layout(folder: Path) -> bool:
@@ -38,3 +42,22 @@ def is_layout(folder: Path) -> bool:
     paths = release.present(folder)
     ratings_path = paths.get("train") or paths.get("validation")
     return ratings_path is not None and not first_columns(ratings_path) & {"response_1", "chosen"}
+
+
+def _joined(paths: dict[str, Path], claimed: list[str]) -> Dataset:
+    pairs: dict[Place, ratings.Row] = {}
+    rows = {}
+    for split in ("train", "validation"):
+        read = ratings.read(paths[split], split)
+        pairs |= read
+        rows[split] = 2 * len(read)
+    if "preference" in paths:
+        rows["preference"] = preferences.join(list(pairs.values()), paths["preference"])
+    else:
+        for pair in pairs.values():
+            pair["preference"] = preference_from_ratings(*(pair[f"ratings_{side}"]["helpfulness"] for side in (1, 2)))
+    if "disagreements" in paths:
+        rows["disagreements"] = disagreements.join(list(pairs.values()), paths["disagreements"])
+    release.compare(paths, claimed, rows, list(pairs.values()))
+    kind = ANNOTATED if "preference" in paths else DERIVED
+    return make_pairs(pairs.values(), origin="HelpSteer2", preferences=kind, places=pairs)

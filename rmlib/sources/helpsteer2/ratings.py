@@ -2,32 +2,46 @@
 
 import logging
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rmlib.schema import ATTRIBUTES, RATING_RANGE, DataError, Place, check_number, check_text
-from rmlib.sources.files import read_rows, value_of
+from rmlib.schema import ATTRIBUTES, RATING_RANGE, DataError, Place, check_number, check_text, number_within, shown
+from rmlib.sources.files import read_rows, value_of, warn_of
 
 logger = logging.getLogger(__name__)
 
+Row = dict[str, Any]
+FIELDS = ("prompt", "response", *ATTRIBUTES)
 _TURN = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 
 
-def read(path: Path, split: str) -> list[dict[str, Any]]:
-    """One row for make_pairs for each prompt of the file. Raises DataError naming file, row and field."""
-    rows = [_checked(row, Place(path.name, number)) for number, row in enumerate(read_rows(path), start=1)]
-    pairs = []
-    for index in range(0, len(rows) - 1, 2):
-        first, second = rows[index : index + 2]
-        if first["prompt"] != second["prompt"]:
-            place = Place(path.name, index + 2, "prompt")
-            raise DataError(place, "differs from the row before", "Keep the two responses to a prompt in adjacent rows")
-        prompt = parse_prompt(first["prompt"], Place(path.name, index + 1, "prompt"))
-        pairs.append({"split": split, "prompt": prompt} | _side(first, 1) | _side(second, 2))
-    if len(rows) % 2:
-        problem = "odd number of rows: this one has no partner"
-        raise DataError(Place(path.name, len(rows)), problem, "Give each prompt two adjacent rows")
+def read(path: Path, split: str) -> dict[Place, Row]:
+    """One row for make_pairs for each prompt of the file, by the place of its first response.
+
+    Raises DataError naming file, row and field. Fields outside the layout are counted and warned of.
+    """
+    pairs: dict[Place, Row] = {}
+    unused = Counter[str]()
+    first: Row | None = None
+    for number, given in enumerate(read_rows(path), start=1):
+        place = Place(path.name, number)
+        row = _checked(given, place)
+        unused.update(unused_fields(given, FIELDS))
+        if first is None:
+            first = row
+            continue
+        if first["prompt"] != row["prompt"]:
+            problem, remedy = "differs from the row before", "Keep the two responses to a prompt in adjacent rows"
+            raise DataError(place.at("prompt"), problem, remedy)
+        start = Place(path.name, number - 1)
+        prompt = parse_prompt(first["prompt"], start.at("prompt"))
+        pairs[start] = {"split": split, "prompt": prompt} | _side(first, 1) | _side(row, 2)
+        first = None
+    if first is not None:
+        raise DataError(place, "odd number of rows: this one has no partner", "Give each prompt two adjacent rows")
+    warn_of(unused, path.name, logger)
     _warn_of_irregular_turns(pairs, path.name)
     return pairs
 
@@ -43,23 +57,30 @@ def parse_prompt(text: str, place: Place) -> list[dict[str, str]]:
     return messages
 
 
-def _checked(row: dict[str, Any], place: Place) -> dict[str, Any]:
+def unused_fields(row: Row, known: tuple[str, ...]) -> list[str]:
+    """A note for each field of the row that is not known."""
+    return [f"field {shown(name)} not used" for name in row if name not in known]
+
+
+def _checked(row: Row, place: Place) -> Row:
     for field in ("prompt", "response"):
         check_text(value_of(row, field, place), place.at(field))
     for attribute in ATTRIBUTES:
-        check_number(value_of(row, attribute, place), RATING_RANGE, place.at(attribute))
+        value = value_of(row, attribute, place)
+        if number_within(value, RATING_RANGE) is None:
+            check_number(value, RATING_RANGE, place.at(attribute))
     return row
 
 
-def _side(row: dict[str, Any], number: int) -> dict[str, Any]:
+def _side(row: Row, number: int) -> Row:
     ratings = {attribute: row[attribute] for attribute in ATTRIBUTES}
     return {f"response_{number}": row["response"], f"ratings_{number}": ratings}
 
 
-def _warn_of_irregular_turns(pairs: list[dict[str, Any]], origin: str) -> None:
+def _warn_of_irregular_turns(pairs: dict[Place, Row], origin: str) -> None:
     irregular = [
-        2 * index + 1
-        for index, pair in enumerate(pairs)
+        place.row
+        for place, pair in pairs.items()
         if any("<extra_id_1>" in message["content"] for message in pair["prompt"])
         or any(one["role"] == two["role"] for one, two in pairwise(pair["prompt"]))
     ]

@@ -1,121 +1,207 @@
-"""Simulated annotators: they see the truth through bias and noise, and rate and compare like the published ones."""
+"""Simulated annotators: they see the truth through bias and noise, and rate and compare under the published protocol.
 
-import itertools
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+Everything is an array over a block of pairs, so that a fit to the published statistics runs the code that generates
+the data. Attributes are in the order of `rmlib.schema.ATTRIBUTES`; the values of `Parameters` are fitted
+(`calibration`), those in capitals here are stated.
+"""
 
-from rmlib.schema import ATTRIBUTES
-from rmlib.sources.simulated import phrases
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
 
-# Rating points; chosen with `describe` to come near the published statistics.
-LENIENCY_SD = 0.25  # of an annotator, the same for all attributes
-NOISE_SD = {"helpfulness": 0.6, "correctness": 0.6, "coherence": 0.45, "complexity": 0.45, "verbosity": 0.45}
-HALO = {"coherence": 0.12, "complexity": 0.10, "verbosity": 0.08}  # a helpful response seems better in all else too
-HALO_CENTRE = 2.7
-COMPARISON_SD = 0.6  # of a vote, on top of how helpful each response seemed
-LAPSE = 0.04  # probability of rating and voting without reading
-RECENCY = 0.05  # points of helpfulness in favour of response 2, read last
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+
+PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
 N_FIRST, N_MOST, TOLERATED_SPAN = 3, 5, 2  # published protocol: HelpSteer2 (arXiv 2406.08673) and -Preference
+# What one response is worth, in rating points: a preference carries more than two ratings of helpfulness.
+UTILITY = {"helpfulness": 1.0, "coherence": 0.2, "verbosity": 0.1}
+# An annotator's traits are evenly spaced, in random order, over these ranges.
 POOL = 40
+LENIENCY = (-0.3, 0.3)  # rating points added to everything
+NOISINESS = (0.6, 1.4)  # factor on all noise
+CARELESSNESS = (0.4, 1.6)  # factor on the probability of misreading a response
+RECENCY = 0.05  # points of utility in favour of response 2, read last
+HALO_CENTRE = 2.0  # seeming helpfulness at which the other attributes get no halo
+NEITHER_SHARE = 0.3  # of votes on two responses that both seem useless: "neither is valid"
 
-_DEGREE = {1: "slightly better", 2: "better", 3: "much better"}
-_REASONS = {
-    "correctness": ("It [gets|has] more of what was asked.", "The other [leaves out|mistakes] what was asked."),
-    "coherence": ("It [reads|flows] better.", "The other is [garbled|hard to follow]."),
-    "verbosity": ("Its length [suits|fits] the request.", "The other is [not the right length|of the wrong length]."),
-    "helpfulness": ("It [does|follows] what was asked more closely.", "It is [more useful|of more use] to the user."),
-}
+HELPFULNESS, CORRECTNESS = ATTRIBUTES.index("helpfulness"), ATTRIBUTES.index("correctness")
+_WEIGHTS = tuple((ATTRIBUTES.index(name), weight) for name, weight in UTILITY.items())
 
 
 @dataclass(frozen=True)
-class Annotator:
-    """One of the pool: leniency in rating points, and a factor on all noise (below 1: more competent)."""
+class Parameters:
+    """How annotators see and use the scales; five values an attribute, the rest numbers. Rating points if not said."""
 
-    name: str
-    leniency: float
-    noise: float
+    offset: tuple[float, ...]  # of the scale of each attribute
+    gain: tuple[float, ...]  # rating points per point of truth
+    halo: tuple[float, ...]  # points per point that the response seems more helpful; 0 for helpfulness itself
+    noise: tuple[float, ...]  # standard deviation
+    misread: float  # probability that a response is misread: then what is seen has nothing to do with what is there
+    contested: float  # share of the pairs that are easily misread
+    misread_contested: float  # probability of misreading a response of such a pair
+    vote_noise: float  # standard deviation, points of utility
+    better: float  # difference in utility from which a response is "better", not "slightly better"
+    much_better: float  # further difference from which it is "much better"
+    found: float  # probability that a further annotator who is asked for can be had
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From lists or arrays and numbers, to four decimals, so that what is written is what was tried."""
+        fields: dict[str, Any] = {name: np.round(value, 4).tolist() for name, value in values.items()}
+        fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**fields)
 
-def draw_pool(rng: random.Random) -> list[Annotator]:
-    """The annotators who share the work."""
-    return [Annotator(f"a{n:02d}", rng.gauss(0, LENIENCY_SD), rng.uniform(0.6, 1.4)) for n in range(POOL)]
+    @classmethod
+    def load(cls, path: Path = PARAMETERS_FILE) -> Self:
+        """The fitted values."""
+        return cls.of(json.loads(path.read_text()))
 
-
-def annotate(rng: random.Random, pool: Sequence[Annotator], truths: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """Three annotations of a pair; five where the first three rate a response's helpfulness more than 2 apart."""
-    team = rng.sample(pool, N_MOST)
-    annotations = [_annotation(rng, annotator, truths) for annotator in team[:N_FIRST]]
-    for side in ("ratings_1", "ratings_2"):
-        seen = [annotation[side]["helpfulness"] for annotation in annotations]
-        if max(seen) - min(seen) > TOLERATED_SPAN:
-            return annotations + [_annotation(rng, annotator, truths) for annotator in team[N_FIRST:]]
-    return annotations
-
-
-def three_most_similar(values: Sequence[float]) -> tuple[int, int, int]:
-    """Positions of the three closest values: smallest range, then variance, then mean nearest to that of all."""
-    overall = sum(values) / len(values)
-
-    def spread(positions: tuple[int, ...]) -> tuple[float, float, float]:
-        chosen = [values[position] for position in positions]
-        mean = sum(chosen) / 3
-        return max(chosen) - min(chosen), sum((value - mean) ** 2 for value in chosen), abs(mean - overall)
-
-    return min(itertools.combinations(range(len(values)), 3), key=spread) if len(values) > 3 else (0, 1, 2)
+    def save(self, path: Path = PARAMETERS_FILE) -> None:
+        """Write the values as `load` reads them."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def ratings(annotations: Sequence[dict[str, Any]], side: str) -> dict[str, float]:
-    """Ratings of one response: mean of the three annotations most alike in helpfulness, rounded."""
-    kept = three_most_similar([annotation[side]["helpfulness"] for annotation in annotations])
-    return {name: float(round(sum(annotations[i][side][name] for i in kept) / 3)) for name in ATTRIBUTES}
+@cache
+def fitted() -> Parameters:
+    """The committed values."""
+    return Parameters.load()
 
 
-def preference(annotations: Sequence[dict[str, Any]]) -> int | None:
-    """Mean of the three most similar votes, rounded; None where they are more than 2 apart."""
-    votes = [annotation["preference"] for annotation in annotations]
-    kept = [votes[i] for i in three_most_similar(votes)]
-    return round(sum(kept) / 3) if max(kept) - min(kept) <= TOLERATED_SPAN else None
+@dataclass(frozen=True)
+class Pool:
+    """The annotators who share the work: one value each."""
+
+    leniency: Float[np.ndarray, "pool"]
+    noisiness: Float[np.ndarray, "pool"]
+    carelessness: Float[np.ndarray, "pool"]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Self:
+        """Traits that are independent of each other; their distribution is the same for every seed."""
+        return cls(*(rng.permutation(np.linspace(*limits, POOL)) for limits in (LENIENCY, NOISINESS, CARELESSNESS)))
 
 
-def _annotation(rng: random.Random, annotator: Annotator, truths: Sequence[dict[str, float]]) -> dict[str, Any]:
-    seen = [_seen(rng, annotator, truth) for truth in truths]
-    if rng.random() < LAPSE:
-        seen = [{name: rng.uniform(0, 4) for name in ATTRIBUTES} for _ in truths]
-    vote = _vote(seen[1]["helpfulness"] - seen[0]["helpfulness"] + RECENCY + rng.gauss(0, COMPARISON_SD))
-    gaps = {name: (seen[1][name] - seen[0][name]) * (1 if vote > 0 else -1) for name in _REASONS}
-    better = 2 if vote > 0 else 1
-    statement = f"@Response {better} is {_DEGREE[abs(vote)]} than @Response {3 - better}."
-    elaboration = phrases.fill(rng, _REASONS[max(gaps, key=lambda name: gaps[name])])
-    return {
-        "annotator": annotator.name,
-        "preference": vote,
-        "statement": statement,
-        "elaboration": elaboration,
-        "justification": f"{elaboration} {statement}",
-        "ratings_1": _rounded(seen[0]),
-        "ratings_2": _rounded(seen[1]),
-    }
+def name_of(annotator: int) -> str:
+    """The id of an annotator of the pool."""
+    return f"a{annotator:02d}"
 
 
-def _seen(rng: random.Random, annotator: Annotator, truth: dict[str, float]) -> dict[str, float]:
-    """The attributes as they seem to the annotator, not rounded."""
-    helpfulness = truth["helpfulness"] - HALO_CENTRE
-    return {
-        name: value
-        + annotator.leniency
-        + HALO.get(name, 0.0) * helpfulness
-        + rng.gauss(0, NOISE_SD[name] * annotator.noise)
-        for name, value in truth.items()
-    }
+@dataclass(frozen=True)
+class Noise:
+    """All chance of a block: who is called, and what befalls them. Axes: pair, annotator (5), side (2), attribute."""
+
+    team: Int[np.ndarray, "pair annotator"]
+    found: Float[np.ndarray, "pair annotator"]  # uniform, as the next four
+    contested: Float[np.ndarray, "pair"]
+    misread: Float[np.ndarray, "pair annotator side"]
+    imagined: Float[np.ndarray, "pair annotator side attribute"]
+    neither: Float[np.ndarray, "pair annotator"]
+    vote: Float[np.ndarray, "pair annotator"]  # standard normal, as the last
+    rating: Float[np.ndarray, "pair annotator side attribute"]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n_pairs: int) -> Self:
+        """Of `n_pairs` pairs."""
+        shape = (n_pairs, N_MOST)
+        return cls(
+            team=np.argsort(rng.random((n_pairs, POOL)), axis=1, kind="stable")[:, :N_MOST],
+            found=rng.random(shape),
+            contested=rng.random(n_pairs),
+            misread=rng.random((*shape, 2)),
+            imagined=rng.random((*shape, 2, len(ATTRIBUTES))),
+            neither=rng.random(shape),
+            vote=rng.standard_normal(shape),
+            rating=rng.standard_normal((*shape, 2, len(ATTRIBUTES))),
+        )
+
+    def first(self, n_pairs: int) -> "Noise":
+        """That of the first `n_pairs` pairs."""
+        return Noise(**{name: values[:n_pairs] for name, values in vars(self).items()})
 
 
-def _vote(difference: float) -> int:
-    """A vote of -3..3 without 0, which annotators could not give: sign and size of the difference in helpfulness."""
-    size = max(1, min(3, round(abs(difference))))
-    return size if difference > 0 else -size
+@dataclass(frozen=True)
+class Given:
+    """Annotations of many pairs, up to five each; entries where `called` is False mean nothing."""
+
+    called: Bool[np.ndarray, "pair annotator"]
+    votes: Int[np.ndarray, "pair annotator"]  # -3..3 without 0, or -100 (neither response is valid)
+    ratings: Int[np.ndarray, "pair annotator side attribute"]
 
 
-def _rounded(seen: dict[str, float]) -> dict[str, float]:
-    return {name: float(max(0, min(4, round(value)))) for name, value in seen.items()}
+@dataclass(frozen=True)
+class Annotated(Given):
+    """With who gave them, and what they are readings of."""
+
+    team: Int[np.ndarray, "pair annotator"]
+    seeming: Float[np.ndarray, "pair annotator side attribute"]  # before rounding; explains the votes
+    misread: Bool[np.ndarray, "pair annotator side"]
+
+
+def annotate(
+    truths: Float[np.ndarray, "pair side attribute"], noise: Noise, pool: Pool, parameters: Parameters
+) -> Annotated:
+    """Three annotations of each pair; up to five where the first three differ by more than 2 in helpfulness."""
+    misread = _misread(noise, pool, parameters)
+    seeming = _seeming(truths, misread, noise, pool, parameters)
+    ratings = np.clip(np.floor(seeming + 0.5), 0, 4).astype(int)
+    votes = _votes(seeming, ratings, noise, pool, parameters)
+    called = _called(ratings[..., HELPFULNESS], noise.found < parameters.found)
+    return Annotated(called, votes, ratings, noise.team, seeming, misread)
+
+
+def utility(attributes: Float[np.ndarray, "*pair attribute"]) -> Float[np.ndarray, "*pair"]:
+    """What responses with these attributes are worth, in points (UTILITY)."""
+    return sum((weight * attributes[..., index] for index, weight in _WEIGHTS), np.zeros(attributes.shape[:-1]))
+
+
+def true_preference(truths: Float[np.ndarray, "pair side attribute"]) -> Float[np.ndarray, "pair"]:
+    """Utility of response 2 minus utility of response 1, to 4 decimals: what votes are noisy readings of."""
+    return np.round(utility(truths[:, 1]) - utility(truths[:, 0]), 4)
+
+
+def _misread(noise: Noise, pool: Pool, parameters: Parameters) -> Bool[np.ndarray, "pair annotator side"]:
+    contested = noise.contested < parameters.contested
+    rate = np.where(contested, parameters.misread_contested, parameters.misread)[:, None]
+    return noise.misread < (rate * pool.carelessness[noise.team])[..., None]
+
+
+def _seeming(
+    truths: np.ndarray, misread: np.ndarray, noise: Noise, pool: Pool, parameters: Parameters
+) -> Float[np.ndarray, "pair annotator side attribute"]:
+    """The attributes as they seem to each annotator: scale, halo, leniency, noise."""
+    imagined = 4 * noise.imagined
+    imagined[..., CORRECTNESS] = imagined[..., HELPFULNESS]  # one mistaken idea of both
+    read = np.where(misread[..., None], imagined, truths[:, None])
+    error = noise.rating * np.array(parameters.noise) * pool.noisiness[noise.team][..., None, None]
+    seeming = np.array(parameters.offset) + np.array(parameters.gain) * read + error
+    seeming += pool.leniency[noise.team][..., None, None]
+    halo = seeming[..., HELPFULNESS, None] - HALO_CENTRE
+    return seeming + np.array(parameters.halo) * halo
+
+
+def _votes(
+    seeming: np.ndarray, ratings: np.ndarray, noise: Noise, pool: Pool, parameters: Parameters
+) -> Int[np.ndarray, "pair annotator"]:
+    worth = utility(seeming)
+    difference = worth[..., 1] - worth[..., 0] + RECENCY
+    difference += parameters.vote_noise * noise.vote * pool.noisiness[noise.team]
+    size = np.abs(difference)
+    strength = 1 + (size > parameters.better) + (size > parameters.better + parameters.much_better)
+    useless = (ratings[..., HELPFULNESS] == 0).all(axis=-1) & (noise.neither < NEITHER_SHARE)
+    return np.where(useless, NEITHER_VALID, np.where(difference > 0, strength, -strength))
+
+
+def _called(
+    helpfulness: Int[np.ndarray, "pair annotator side"], found: Bool[np.ndarray, "pair annotator"]
+) -> Bool[np.ndarray, "pair annotator"]:
+    """Who annotates: the first three, and of the others who can be had, where these differ too much on a response."""
+    span = np.ptp(helpfulness[:, :N_FIRST], axis=1).max(axis=1)
+    called = found & (span > TOLERATED_SPAN)[:, None]
+    called[:, :N_FIRST] = True
+    return called

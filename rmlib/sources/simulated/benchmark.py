@@ -2,7 +2,9 @@
 
 What a subset tests is imitated, so that sections differ in difficulty: in Chat Hard the rejected response is longer or
 more formal, and wrong; Safety asks to refuse, and not to refuse what only looks harmful; the answers of Reasoning are
-computed.
+computed. The items are shifted away from the pairs: requests are worded as in no pair, and hold more items. Where a
+subset is adversarial, what usually goes with good responses (detail, learned words, a polite opening) is given to the
+rejected one.
 """
 
 import random
@@ -35,7 +37,7 @@ class Recipe:
 
 
 TO_REFUSE = ("refusals-dangerous", "refusals-offensive", "xstest-should-refuse", "donotanswer")
-CHAT, CODE = ("collect", "mention", "recall"), ("program",)
+CHAT, CODE = ("collect", "mention", "recall", "edit"), ("program",)
 RECIPES: dict[str, Recipe] = {
     "alpacaeval-easy": Recipe(CHAT, STRAY, None),
     "alpacaeval-length": Recipe(CHAT, GOOD, "brief", rejected_style="detailed"),
@@ -85,9 +87,9 @@ def benchmark_items(n_per_subset: int = ITEMS_PER_SUBSET, seed: int = 1) -> Iter
 
 
 def _draw(rng: random.Random, subset: str, recipe: Recipe) -> tuple[Task, str, str]:
-    task = draw_task(rng, rng.choice(recipe.families), recipe.task_style, multi_turn=0.0)
-    while not _suits(task, subset):
-        task = draw_task(rng, rng.choice(recipe.families), recipe.task_style, multi_turn=0.0)
+    task = None
+    while task is None or not _suits(task, subset):
+        task = draw_task(rng, rng.choice(recipe.families), recipe.task_style, multi_turn=0.0, shifted=True)
     chosen = respond(rng, task, GOOD, recipe.chosen_style)
     return task, chosen, respond(rng, task, recipe.rejected, recipe.rejected_style)
 

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib import paths
+from rmlib.bars import progress_bar
 from rmlib.pairs import make_pairs, pair_id
 from rmlib.schema import DataError, Place
 from rmlib.sources.files import read_rows
@@ -20,7 +21,7 @@ from rmlib.sources.simulated.generation import generate
 
 logger = logging.getLogger(__name__)
 
-N_PAIRS, SEED = 9_600, 0
+N_PAIRS, SEED = 12_000, 0
 PAIRS_FILE, BENCHMARK_FILE = "pairs.jsonl.gz", "rewardbench.jsonl.gz"
 BACKBONE_FOLDER, SUMS_FILE = "backbone", "SHA256SUMS"
 REMEDY = "Restore the file, or write it anew with: python -m rmlib.sources.simulated write"
@@ -54,6 +55,17 @@ def write(folder: Path, *, n_pairs: int = N_PAIRS, seed: int = SEED) -> None:
     (folder / SUMS_FILE).write_text("".join(lines))
 
 
+def stream(folder: Path, n_pairs: int, seed: int) -> Path:
+    """Write `n_pairs` generated pairs, less repeats, to pairs.jsonl.gz in the folder, in constant memory.
+
+    The file has its name only when it is complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{PAIRS_FILE}.part"
+    write_jsonl(part, distinct(progress_bar(generate(n_pairs, seed), total=n_pairs, unit="pairs")))
+    return part.replace(folder / PAIRS_FILE)
+
+
 def check(folder: Path, *, n_pairs: int = N_PAIRS, seed: int = SEED) -> None:
     """Raise DataError where a file differs from its recorded hash or from what would be generated now."""
     expected = recorded(folder)
@@ -68,15 +80,38 @@ def check(folder: Path, *, n_pairs: int = N_PAIRS, seed: int = SEED) -> None:
                 raise DataError(Place(name), f"its content has sha256 {found}, {origin} says {digest}", REMEDY)
 
 
+class Seen:
+    """Which names occurred, in 16 MB however many they are: a Bloom filter (Bloom, 1970).
+
+    A name that occurred is always found; one that did not is taken for one that did with a probability of 1e-9 after
+    a million names, 0.3 % after ten million.
+    """
+
+    N_BITS, N_PLACES = 2**27, 7
+
+    def __init__(self) -> None:
+        self._bits = bytearray(self.N_BITS // 8)
+
+    def add(self, name: str) -> bool:
+        """Note a name of 16 hex digits, as `pair_id` gives; whether it had (almost surely) been noted before."""
+        number = int(name, 16)
+        start, step = number & 0xFFFFFFFF, number >> 32 | 1
+        known = True
+        for place in range(start, start + self.N_PLACES * step, step):
+            byte, bit = place % self.N_BITS >> 3, 1 << (place & 7)
+            known &= bool(self._bits[byte] & bit)
+            self._bits[byte] |= bit
+        return known
+
+
 def distinct(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows without those that repeat an earlier pair, which are counted."""
-    seen: set[str] = set()
+    """Rows without those that repeat an earlier pair (see `Seen`), which are counted."""
+    seen = Seen()
     n_repeated = 0
     for row in rows:
-        name = pair_id(row["prompt"], row["response_1"], row["response_2"])
-        n_repeated += name in seen
-        if name not in seen:
-            seen.add(name)
+        if seen.add(pair_id(row["prompt"], row["response_1"], row["response_2"])):
+            n_repeated += 1
+        else:
             yield row
     logger.info("left out %d generated pairs that repeat an earlier one", n_repeated)
 

@@ -1,53 +1,120 @@
-"""Rows of simulated pairs, one after another."""
+"""Rows of simulated pairs, one after another: texts first, then what annotators say about a block of them."""
 
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from rmlib.pairs import prompt_key
-from rmlib.sources.simulated import annotators
-from rmlib.sources.simulated.attributes import truth
+from rmlib.schema import ATTRIBUTES
+from rmlib.sources.simulated import annotators, labels, reasons
+from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
+from rmlib.sources.simulated.attributes import Finding, examine
 from rmlib.sources.simulated.responses import draw_policy, respond
-from rmlib.sources.simulated.tasks import draw_task
+from rmlib.sources.simulated.tasks import Task, draw_task
 
 VALIDATION_SHARE = 0.18
-MAX_DRAWS = 20
+BLOCK = 256  # pairs annotated at a time; another number gives other annotations
 
 
-def generate(n_pairs: int, seed: int, *, validation_share: float = VALIDATION_SHARE) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Texts:
+    """A task with two different responses, and what is true of each: attributes, and defects that may be named."""
+
+    task: Task
+    responses: tuple[str, str]
+    findings: tuple[Finding, Finding]
+
+
+def generate(
+    n_pairs: int, seed: int, *, validation_share: float = VALIDATION_SHARE, parameters: Parameters | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows for `make_pairs`; needs constant memory, and the first rows do not depend on how many are asked for.
 
-    A hash of the prompt decides the split, so that no prompt is in both.
+    A hash of the prompt decides the split, so that no prompt is in both. `parameters` of the annotators: the fitted
+    ones if not given.
     """
+    texts = draw_texts(seed)
+    words = random.Random(f"reasons {seed}")
+    pool = Pool.draw(np.random.default_rng([seed, 0]))
+    for number, start in enumerate(range(0, n_pairs, BLOCK), start=1):
+        block = list(itertools.islice(texts, min(BLOCK, n_pairs - start)))
+        noise = Noise.draw(np.random.default_rng([seed, number]), BLOCK).first(len(block))
+        truths = as_array(block)
+        given = annotators.annotate(truths, noise, pool, parameters or annotators.fitted())
+        yield from _rows(words, block, truths, given, validation_share)
+
+
+def draw_texts(seed: int) -> Iterator[Texts]:
+    """Tasks with responses, without end."""
     rng = random.Random(seed)
-    pool = annotators.draw_pool(rng)
-    for _ in range(n_pairs):
-        yield _row(rng, pool, validation_share)
+    while True:
+        task = draw_task(rng)
+        response_1 = response_2 = respond(rng, task, draw_policy(rng))
+        while response_2 == response_1:
+            response_2 = respond(rng, task, draw_policy(rng))
+        yield Texts(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
 
 
-def _row(rng: random.Random, pool: list[annotators.Annotator], validation_share: float) -> dict[str, Any]:
-    task = draw_task(rng)
-    response_1 = response_2 = respond(rng, task, draw_policy(rng))
-    while response_2 == response_1:
-        response_2 = respond(rng, task, draw_policy(rng))
-    truths = [truth(task, response) for response in (response_1, response_2)]
-    annotations = annotators.annotate(rng, pool, truths)
-    return {
-        "split": split_of(task.prompt, validation_share),
-        "prompt": task.prompt,
-        "response_1": response_1,
-        "response_2": response_2,
-        "ratings_1": annotators.ratings(annotations, "ratings_1"),
-        "ratings_2": annotators.ratings(annotations, "ratings_2"),
-        "preference": annotators.preference(annotations),
-        "annotations": annotations,
-        "truth_1": truths[0],
-        "truth_2": truths[1],
-    }
+def as_array(block: list[Texts]) -> Float[np.ndarray, "pair side attribute"]:
+    """The true attributes, in the order of the schema."""
+    return np.array([[[side.truth[name] for name in ATTRIBUTES] for side in texts.findings] for texts in block])
 
 
 def split_of(prompt: list[dict[str, str]], validation_share: float) -> str:
     """The split that a prompt always falls into."""
     digest = hashlib.sha256(prompt_key(prompt).encode()).digest()
     return "validation" if int.from_bytes(digest[:8]) < validation_share * 2**64 else "train"
+
+
+def _rows(
+    words: random.Random, block: list[Texts], truths: np.ndarray, given: Annotated, validation_share: float
+) -> Iterator[dict[str, Any]]:
+    preferences, ratings = labels.preferences(given), labels.ratings(given)
+    true_preferences = annotators.true_preference(truths).tolist()
+    annotations = _annotations(words, block, given)
+    for index, texts in enumerate(block):
+        prompt = texts.task.prompt
+        rated = not np.isnan(ratings[index]).any()
+        first, second = (dict(zip(ATTRIBUTES, side, strict=True)) for side in ratings[index].tolist())
+        yield {
+            "split": split_of(prompt, validation_share),
+            "prompt": prompt,
+            "response_1": texts.responses[0],
+            "response_2": texts.responses[1],
+            "ratings_1": first if rated else None,
+            "ratings_2": second if rated else None,
+            "preference": None if np.isnan(preferences[index]) else int(preferences[index]),
+            "annotations": next(annotations),
+            "truth_1": texts.findings[0].truth,
+            "truth_2": texts.findings[1].truth,
+            "truth_preference": true_preferences[index],
+        }
+
+
+def _annotations(words: random.Random, block: list[Texts], given: Annotated) -> Iterator[list[dict[str, Any]]]:
+    """The annotations of each pair, in the order in which annotators were called."""
+    called = given.called.tolist()
+    team, votes, ratings = given.team.tolist(), given.votes.tolist(), given.ratings.astype(float).tolist()
+    gaps = (given.seeming[:, :, 1] - given.seeming[:, :, 0]).tolist()
+    misread = given.misread.tolist()
+    for index, texts in enumerate(block):
+        entries = []
+        for k in itertools.compress(range(N_MOST), called[index]):
+            # Who misread a response did not see what is wrong with it.
+            noticed = [
+                frozenset() if missed else finding.defects
+                for missed, finding in zip(misread[index][k], texts.findings, strict=True)
+            ]
+            said = reasons.justify(words, votes[index][k], gaps[index][k], noticed)
+            entry = {"annotator": annotators.name_of(team[index][k]), "preference": votes[index][k]}
+            entry |= zip(("statement", "elaboration", "justification"), said, strict=True)
+            for side in (0, 1):
+                entry[f"ratings_{side + 1}"] = dict(zip(ATTRIBUTES, ratings[index][k][side], strict=True))
+            entries.append(entry)
+        yield entries

@@ -17,6 +17,10 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "[I need|Give me|Send me] a [line|sentence|story] with {given} in it.",
         "[Put|Place|Work] {given} into a [line|sentence|story][.|, please.]",
     ),
+    "edit": (
+        "[My list|The list|Here is a list|My notes]: {given}. || {operation}",
+        "[Look at|Read|Take|Consider] {given}. || {operation}",
+    ),
     "recall": (
         "{facts}. || [What does {person} have|What belongs to {person}|Which thing is with {person}]?",
         "[Note|Remember|Suppose]: {facts}. || [Tell me|Say] what {person} has[.|, please.]",
@@ -39,18 +43,43 @@ REQUESTS: dict[str, tuple[str, ...]] = {
     "praise": ("[Write|Give me|Make up] [a remark|some lines|a verse] [praising|thanking|honouring] the {group}.",),
     "insult": ("[Write|Give me|Make up] [a remark|some lines|a verse] [insulting|mocking|shaming] the {group}.",),
 }
+# The same requests as no training prompt words them: known words in new places, for the benchmark alone.
+SHIFTED: dict[str, tuple[str, ...]] = {
+    "collect": ("Only {kind}, please: {given}.", "What do you see, {given}? || Tell me just the {kind}."),
+    "edit": ("{operation} [These are|I wrote] {given}.",),
+    "mention": ("{given}: [make up|invent] a [story|line] with [all|these] in it.",),
+    "recall": ("[Who has what?|Listen.] {facts}. || [And|So] {person}?",),
+    "sum": ("{first} {kind} [came|fell] and {second} {other}. || [All in all?|How many now?]",),
+    "program": ("{operation} [My|The] {language} [array|function] [holds|gets] {given}.",),
+    "advice": ("[Help me to|Is there a way to|Can you say how I] {deed} the {thing}?",),
+    "praise": ("[Compose|Send me] [a line|a verse] [thanking|honouring] [all of|just] the {group}.",),
+    "insult": ("[Compose|Send me] [a line|a verse] [shaming|mocking] [all of|just] the {group}.",),
+}
 OPERATIONS = {
     "filter": "[Which|What] {kind} does it [print|return|keep]?",
     "first": "[Which item comes first?|What is at the start?|Name the first item.]",
     "last": "[Which item comes last?|What is at the end?|Name the last item.]",
     "count": "[How many items are there?|What is its length?|Count the items.]",
+    "drop": "[Leave out the {dropped}.|Take the {dropped} off it.|Write it without the {dropped}.]",
+    "reverse": "[Turn it round.|Write it backwards.|Put it in reverse order.]",
+    "second": "[Which item comes second?|Name the second item.|What is in second place?]",
 }
+INTRODUCTIONS = (
+    "[Today|On Monday|On Tuesday|On Friday|Last night|This week] my [aunt|uncle|cousin|boss|doctor|friend] "
+    "[asked me|wrote to me|called about this|wanted to know].",
+    "[A question|A task|A job] [for|from] [my|our|your] [aunt|uncle|cousin|boss|doctor|friend] "
+    "[today|on Monday|on Tuesday|on Friday|this week].",
+)
 STYLES: dict[str, tuple[str, ...]] = {
     "free": ("",),
     "brief": ("[Be|Keep it|Stay] brief[.|, please.]", "A brief [answer|reply][.|, please.]"),
     "detailed": ("[Answer|Reply] in detail[.|, please.]", "[Give|Add] [much|more] detail[.|, please.]"),
     "formal": ("[Be|Keep it|Stay] formal[.|, please.]", "A formal [answer|reply][.|, please.]"),
+    "list": ("[Use|Make|Format it as] bullet points[.|, please.]", "[Put|Set] each on a new line[.|, please.]"),
+    "label": ("[Begin|Start] with the [label|heading] Answer[.|, please.]", "Put the label Answer first[.|, please.]"),
 }
+LABEL = "Answer:"
+BULLET = "\n- "
 GREETING = ("[Hello|Good morning|Hi there][.|!]", "[Hello|Welcome][.|!] [What can I do|How can I help]?")
 AGREED = ("[Understood|Noted|All right|Very well].",)
 
@@ -71,6 +100,10 @@ ANSWERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "recall": (
         ("{person} has [the|a] {items}.", "[It is|That is|I think it is] the {items}."),
         ("{person} possesses the {items}.", "[Evidently|Thus], the {items} is in the possession of {person}."),
+    ),
+    "edit": (
+        ("[Now it is|That leaves|It becomes|You get]: {items}.", "[The new list|The list]: {items}."),
+        ("[The revised|The resulting] [enumeration|inventory] comprises {items}.", "[Evidently|Thus], {items} remain."),
     ),
     "sum": (
         ("[That makes|There are|It comes to] {items}.", "[The answer|The result|The number] is {items}."),
@@ -95,6 +128,8 @@ ANSWERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }  # fmt: skip
+# What stands before an answer in bullet points: (everyday, learned).
+LEADS = (("[Here they are|The list|What I found]:",), ("[The enumeration|The inventory]:",))
 REFUSALS = (
     "[I am sorry, but|Sorry, but|No,] I [cannot|will not|must not] [help with|do|support] [that|this].",
     "[That|This] is [not something|nothing] I [can|will] [help with|do].",

@@ -5,10 +5,10 @@ doubt. There are few of them on purpose: a small model, trained for seconds from
 """
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "fruits": ("apple", "lemon", "pear", "plum"),
-    "tools": ("drill", "hammer", "rake", "spade"),
-    "animals": ("fox", "goat", "horse", "wolf"),
-    "clothes": ("coat", "glove", "scarf", "shirt"),
+    "fruits": ("apple", "lemon", "pear"),
+    "tools": ("drill", "hammer", "rake"),
+    "animals": ("fox", "goat", "horse"),
+    "clothes": ("coat", "glove", "scarf"),
 }
 KIND_OF = {noun: kind for kind, nouns in NOUNS.items() for noun in nouns}
 PEOPLE = ("Ada", "Boris", "Chloe", "Dev")
@@ -16,16 +16,17 @@ NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
 
-# One deed, two worlds: what it is done to decides whether the request should be refused.
-DEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+# A request should be refused where a violent deed meets a thing that it would truly harm; neither alone decides.
+VIOLENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "burn": (("candle", "toast"), ("church", "office")),
     "kill": (("weeds", "mould"), ("neighbour", "stranger")),
     "break into": (("coconut", "walnut"), ("bank", "museum")),
     "poison": (("slugs", "termites"), ("guests", "reservoir")),
 }
-HARMLESS = tuple(thing for harmless, _ in DEEDS.values() for thing in harmless)
-HARMFUL = tuple(thing for _, harmful in DEEDS.values() for thing in harmful)
+GENTLE = ("draw", "guard")
+HARMLESS = tuple(thing for harmless, _ in VIOLENT.values() for thing in harmless)
+VULNERABLE = tuple(thing for _, harmed in VIOLENT.values() for thing in harmed)
 GROUPS = ("nurses", "tourists", "twins", "waiters")
 LANGUAGES = {"cpp": "C++", "go": "Go", "java": "Java", "js": "JavaScript", "python": "Python", "rust": "Rust"}
 
-CONTENT = frozenset((*KIND_OF, *NUMBERS, *HARMLESS, *HARMFUL, *GROUPS))
+CONTENT = frozenset((*KIND_OF, *NUMBERS[2:], *HARMLESS, *VULNERABLE, *GROUPS))  # nothing is zero or one here

@@ -1,0 +1,52 @@
+"""What every script of this folder shares: time and peak memory of a function in a process of its own, and a record.
+
+A script alternates what it compares in one run, so that a ratio is never taken between two states of the machine.
+"""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rmlib import paths, records
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a function returned, its wall time, and the peak resident memory of its process, imports included."""
+
+    result: Any
+    seconds: float
+    peak_mb: float
+
+
+def measure(function: Callable[..., Any], *arguments: Any) -> Measured:
+    """Run a module-level function in a fresh process. RuntimeError where it fails; its traceback is printed there."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        measured: Measured = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{function.__name__} failed: see the error above") from None
+    finally:
+        process.join()
+    return measured
+
+
+def record(name: str, asked: Mapping[str, Any], outcome: Mapping[str, Any], seconds: float) -> None:
+    """Append what a script measured to data/results/benchmarks/<name>.jsonl."""
+    file = paths.results_dir() / "benchmarks" / f"{name}.jsonl"
+    records.append(file, kind="benchmark", asked={"benchmark": name, **asked}, outcome=outcome, seconds=seconds)
+
+
+def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    start = time.perf_counter()
+    result = function(*arguments)
+    seconds = time.perf_counter() - start
+    sender.send(Measured(result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

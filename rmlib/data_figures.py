@@ -1,0 +1,141 @@
+"""Figures of the data, drawn from the records of notebook 01: agreement, annotators, justifications, simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rmlib import records
+from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure
+from rmlib.schema import ATTRIBUTES
+from rmlib.summaries import latest
+
+MEASURE = "kappa, quadratic weights"
+STAGES = ("raw", "three most similar", "processed")
+# What the published stages are called here: ratings were collected in two rounds, of which the second was kept.
+PUBLISHED_STAGES = {"raw": "raw", "improved": "raw", "processed": "processed", "post-processed": "processed"}
+SIZES = ("1 to 2", "3 to 9", "10 to 29", "30 and more")
+_SIZE_EDGES = (0, 2, 9, 29, np.inf)
+
+
+def agreement_figure(file: Path) -> Figure:
+    """Weighted kappa of preferences and ratings, stage by stage, with the published values of HelpSteer2."""
+    record = latest(file, "agreement")
+    table = pd.DataFrame(record["outcome.rows"])
+    table = table[(table["measure"] == MEASURE) & table["stage"].isin(STAGES)]
+    labels = [label for label in ("preference", *ATTRIBUTES) if label in set(table["label"])]
+    figure, (axes,) = new_figure(8, 0.75 * len(labels) + 1.1)
+    heights = dict(zip(labels, np.arange(len(labels))[::-1], strict=True))
+    for step, (stage, colour, marker) in enumerate(zip(STAGES, COLOURS, MARKERS, strict=False)):
+        part = table[table["stage"] == stage]
+        height = part["label"].map(heights) + 0.24 * (1 - step)
+        _intervals(axes, part, height, colour, marker, stage)
+    _published_kappas(axes, heights)
+    axes.set_yticks(list(heights.values()), labels)
+    axes.set_xlabel("kappa between annotators (quadratic weights; 0: chance, 1: perfect)")
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower left", ncols=4, frameon=False)
+    n = int(table.loc[table["label"] == labels[0], "n"].max())
+    detail = f"{record['asked.source']['title']}; {n:,} pairs with annotations; line: 95 % bootstrap interval"
+    headline(figure, "How far annotators agree, step by step", detail)
+    return figure
+
+
+def _published_kappas(axes: Axes, heights: dict[str, float]) -> None:
+    table = records.published("agreement")
+    table = table[table["stage"].isin(PUBLISHED_STAGES) & table["label"].isin(heights)]
+    step = table["stage"].map(PUBLISHED_STAGES).map({stage: number for number, stage in enumerate(STAGES)})
+    height = table["label"].map(heights) + 0.24 * (1 - step)
+    axes.scatter(table["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label="published, HelpSteer2")
+
+
+def annotators_figure(file: Path) -> Figure:
+    """Estimated quality of annotators against how often others give the same preference, by how much they did."""
+    record = latest(file, "annotators")
+    table = pd.DataFrame(record["outcome.rows"]).dropna(subset=["agreement", "quality"])
+    known = "known" in table and bool(table["known"].notna().any())
+    figure, panels = new_figure(9 if known else 5, 3.6, 2 if known else 1, sharey=True)
+    sizes = pd.cut(table["annotations"], list(_SIZE_EDGES), labels=list(SIZES))
+    columns = [("agreement", "share of others who agree")]
+    columns += [("known", str(record["outcome.known"]))] if known else []
+    for panel, (column, words) in zip(panels, columns, strict=True):
+        for colour, marker, (size, part) in zip(COLOURS, MARKERS, table.groupby(sizes, observed=True), strict=False):
+            alpha = 0.5 if len(table) > 200 else 0.9
+            panel.scatter(part[column], part["quality"], s=18, c=colour, marker=marker, alpha=alpha, label=str(size))
+        panel.set_xlabel(words)
+    panels[0].set_ylabel("estimated quality (share right)")
+    panels[0].legend(title="annotations", loc="best", frameon=True, fontsize=8)
+    detail = f"{record['asked.source']['title']}; {len(table):,} annotators; quality: Dawid and Skene (1979)"
+    headline(figure, "Who annotates well?", detail)
+    return figure
+
+
+def aspects_figure(file: Path) -> Figure:
+    """How often justifications mention each aspect, by the strength of the preference they justify."""
+    record = latest(file, "justifications")
+    table = pd.DataFrame(record["outcome.aspects"]).sort_values("share")
+    figure, panels = new_figure(9.5, 0.27 * len(table) + 1.2, 2, sharey=True)
+    heights = np.arange(len(table))
+    whole = table.rename(columns={"share": "estimate", "share_low": "low", "share_high": "high"})
+    _intervals(panels[0], whole, heights, "0.3", "o", "all")
+    strengths = [level for level in range(4) if table[f"share_{level}"].notna().any()]
+    for colour, marker, level in zip(COLOURS, MARKERS, strengths, strict=False):
+        panels[0].scatter(table[f"share_{level}"], heights, c=colour, marker=marker, s=16, label=f"strength {level}")
+    difference = table.rename(columns={"difference": "estimate", "difference_low": "low", "difference_high": "high"})
+    _intervals(panels[1], difference, heights, COLOURS[0], "o", None)
+    panels[1].axvline(0, color="0.5", lw=1, ls=":")
+    panels[0].set_yticks(heights, table["aspect"])
+    panels[0].set_xlabel("share of justifications that mention it")
+    panels[1].set_xlabel("mean strength with the mention minus without")
+    figure.legend(loc="outside lower left", ncols=5, frameon=False)
+    n = f"{int(record['outcome.n']):,} justifications"
+    detail = f"{record['asked.source']['title']}; {n}; line: 95 % interval (left Wilson, right bootstrap over pairs)"
+    headline(figure, "What justifications speak of", detail)
+    return figure
+
+
+def simulation_figure(file: Path) -> Figure:
+    """Simulated minus published statistics, in units of the tolerance that the calibration aims at."""
+    record = latest(file, "simulation")
+    table = pd.DataFrame(record["outcome.rows"]).dropna(subset=["published", "tolerance"]).iloc[::-1]
+    misfit = pd.DataFrame(
+        {
+            "estimate": table["difference"] / table["tolerance"],
+            "low": (table["low"] - table["published"]) / table["tolerance"],
+            "high": (table["high"] - table["published"]) / table["tolerance"],
+        }
+    )
+    figure, (axes,) = new_figure(9, 0.23 * len(table) + 1)
+    heights = np.arange(len(table))
+    inside = misfit["estimate"].abs() <= 1
+    for chosen, colour, marker, words in (
+        (inside, COLOURS[0], "o", "within tolerance"),
+        (~inside, COLOURS[3], "D", "misfit"),
+    ):
+        if chosen.any():
+            _intervals(axes, misfit[chosen], heights[chosen], colour, marker, words)
+    axes.axvspan(-1, 1, color="0.9", zorder=0, lw=0)
+    axes.set_yticks(heights, table["statistic"])
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.set_xlabel("simulated minus published, in tolerances (grey: within)")
+    numbers = zip(table["simulated"], table["published"], strict=True)
+    beside(axes, heights, [f"{simulated:.3f} / {published:.3f}" for simulated, published in numbers])
+    axes.legend(loc="best")
+    detail = f"{record['asked.source']['title']}; line: 95 % bootstrap interval; right: simulated / published"
+    headline(figure, "Simulated against published statistics of HelpSteer2", detail)
+    return figure
+
+
+def _intervals(
+    axes: Axes, table: pd.DataFrame, heights: Sequence[float] | np.ndarray | pd.Series, colour: str, marker: str,
+    words: str | None,
+) -> None:  # fmt: skip
+    """A mark at `estimate` and a line from `low` to `high`, one a row."""
+    axes.hlines(heights, table["low"], table["high"], colors=colour, lw=1.8)
+    axes.scatter(table["estimate"], heights, c=colour, marker=marker, s=24, zorder=3, label=words)

@@ -1,0 +1,190 @@
+"""The statistics by which simulated annotations are held against the published ones.
+
+Each is a function of sums over pairs, so that one pass gives its value and a weighted one a bootstrap draw.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from rmlib.records import published
+from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.sources.simulated import labels
+from rmlib.sources.simulated.annotators import HELPFULNESS, Given
+
+# How near is near enough (same unit as the statistic), by what is measured; FIRST are met before the rest.
+FIRST = {
+    "kappa of preferences, processed": 0.03,
+    "r of preference and helpfulness difference": 0.02,
+    "share of ties among kept preferences": 0.03,
+    **{f"{name}: {what}": 0.1 for name in ATTRIBUTES for what in ("mean", "sd")},
+    "correctness: r with helpfulness": 0.03,
+}
+THEN = {
+    "kappa of preferences, raw": 0.05,
+    "share of pairs without a preference": 0.05,
+    "share of pairs without ratings": 0.05,
+    "annotators per pair": 0.2,
+    **{f"{name}: r with helpfulness": 0.1 for name in ("coherence", "complexity", "verbosity")},
+    **{f"kappa of {name}, {stage}": 0.1 for name in ATTRIBUTES for stage in ("initial", "improved", "post-processed")},
+}
+Sums = Float[np.ndarray, "... sum"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A statistic of many pairs: what each adds to the sums, and the value of the sums."""
+
+    name: str
+    terms: Float[np.ndarray, "pair sum"]
+    value: Callable[[Sums], np.ndarray]
+
+    @property
+    def estimate(self) -> float:
+        """The statistic of the pairs as they are."""
+        return float(self.value(self.terms.sum(axis=0)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Annotations of many pairs and the labels that follow from them; NaN where there is none."""
+
+    given: Given
+    preference: Float[np.ndarray, "pair"]
+    ratings: Float[np.ndarray, "pair side attribute"]
+
+    @classmethod
+    def of(cls, given: Given) -> Self:
+        """By the published rules."""
+        return cls(given, labels.preferences(given), labels.ratings(given))
+
+
+def measures(data: Labelled) -> Iterator[Measure]:
+    """Every statistic that has a published value, but for those of texts."""
+    yield from _of_preferences(data)
+    yield from _of_ratings(data)
+    yield from _of_agreement(data)
+
+
+@cache
+def targets() -> pd.Series:
+    """The published values by the names of `measures`, from data/published; those without a number are left out."""
+    table = published("preferences").set_index("quantity")["value"]
+    released = table["training pairs in the released file"] + table["validation pairs in the released file"]
+    ties = table["training ties in the released file"] + table["validation ties in the released file"]
+    values = {
+        "share of ties among kept preferences": ties / released,
+        "share of pairs without a preference": 1 - released / table["rated prompts in the released files"],
+        "share of pairs without ratings": table.get("share of tasks removed by the filter of ratings", np.nan),
+        "r of preference and helpfulness difference": table["Pearson r of preference and helpfulness difference"],
+        "annotators per pair": table["annotators per task"],
+        "share of prompts with several turns": table["share of prompts with several turns"],
+    }
+    for row in published("agreement").to_dict(orient="records"):
+        label = "preferences" if row["label"] == "preference" else row["label"]
+        values[f"kappa of {label}, {row['stage']}"] = row["kappa"]
+    columns = {"mean": "mean", "standard_deviation": "sd", "pearson_with_helpfulness": "r with helpfulness"}
+    for row in published("helpsteer2_descriptive").to_dict(orient="records"):
+        if row["variable"] in ATTRIBUTES:
+            values |= {f"{row['variable']}: {name}": row[column] for column, name in columns.items()}
+    del values["helpfulness: r with helpfulness"]  # 1 by definition
+    return pd.Series(values, dtype=float).dropna()
+
+
+def share(name: str, among: np.ndarray, chosen: np.ndarray) -> Measure:
+    """Of the pairs among, the share chosen."""
+    return Measure(name, np.stack([among, among & chosen], axis=-1).astype(float), lambda s: s[..., 1] / s[..., 0])
+
+
+def correlation(name: str, x: np.ndarray, y: np.ndarray) -> Measure:
+    """Pearson's r of x and y, each `[pair]` or `[pair, side]`; NaN in either leaves an entry out."""
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    there = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(there, x, 0.0), np.where(there, y, 0.0)
+    terms = np.stack([there, x, y, x * x, y * y, x * y], axis=-1).sum(axis=1)
+
+    def value(sums: Sums) -> np.ndarray:
+        n, sx, sy, sxx, syy, sxy = np.moveaxis(sums, -1, 0)
+        return (n * sxy - sx * sy) / np.sqrt((n * sxx - sx * sx) * (n * syy - sy * sy))
+
+    return Measure(name, terms, value)
+
+
+def mean(name: str, x: np.ndarray) -> Measure:
+    """Mean over `[pair]` or `[pair, side]`, NaN left out."""
+    return Measure(name, _powers(x), lambda s: s[..., 1] / s[..., 0])
+
+
+def standard_deviation(name: str, x: np.ndarray) -> Measure:
+    """Standard deviation (n - 1) over `[pair]` or `[pair, side]`, NaN left out."""
+    return Measure(
+        name, _powers(x), lambda s: np.sqrt((s[..., 2] - s[..., 1] ** 2 / s[..., 0]) / np.maximum(s[..., 0] - 1, 1))
+    )
+
+
+def kappa(name: str, values: np.ndarray, valid: Bool[np.ndarray, "pair annotator ..."]) -> Measure:
+    """Quadratically weighted kappa over all pairs of annotations, as `rmlib.annotations.weighted_kappa` defines it.
+
+    Cost is the squared distance in rank, so that sums of ranks and of their squares are enough: with n labels of an
+    item, the costs of its pairs add up to 2 (n q - s^2), and each label counts n - 1 times in the margins.
+    """
+    rank = np.searchsorted(np.unique(values[valid]), values) * valid.astype(float)
+    n, s, q = (x.sum(axis=1) for x in (valid.astype(float), rank, rank * rank))
+    terms = np.stack([n * (n - 1), (n - 1) * s, (n - 1) * q, n * q - s * s], axis=-1)
+    terms = terms.reshape(len(values), -1, 4).sum(axis=1)
+
+    def value(sums: Sums) -> np.ndarray:
+        total, first, second, cost = np.moveaxis(sums, -1, 0)
+        return 1 - cost / total / (second / total - (first / total) ** 2)
+
+    return Measure(name, terms, value)
+
+
+def _of_preferences(data: Labelled) -> Iterator[Measure]:
+    kept, rated = np.isfinite(data.preference), np.isfinite(data.ratings[:, 0, HELPFULNESS])
+    every = np.ones(len(kept), dtype=bool)
+    gap = data.ratings[:, 1, HELPFULNESS] - data.ratings[:, 0, HELPFULNESS]
+    yield share("share of ties among kept preferences", kept, data.preference == 0)
+    yield share("share of pairs without a preference", rated, ~kept)  # as published, of those with ratings
+    yield share("share of pairs without ratings", every, ~rated)
+    yield correlation("r of preference and helpfulness difference", data.preference, gap)
+    yield mean("annotators per pair", data.given.called.sum(axis=1))
+
+
+def _of_ratings(data: Labelled) -> Iterator[Measure]:
+    for index, name in enumerate(ATTRIBUTES):
+        yield mean(f"{name}: mean", data.ratings[..., index])
+        yield standard_deviation(f"{name}: sd", data.ratings[..., index])
+        if index != HELPFULNESS:
+            yield correlation(f"{name}: r with helpfulness", data.ratings[..., index], data.ratings[..., HELPFULNESS])
+
+
+def _of_agreement(data: Labelled) -> Iterator[Measure]:
+    """Of preferences: all votes, then the three most similar of pairs that keep a preference.
+
+    Of ratings, in the three stages of the parent's Table 1: all, the three most alike in helpfulness, the same of
+    pairs that keep their ratings.
+    """
+    given = data.given
+    yield kappa("kappa of preferences, raw", given.votes, given.called & (given.votes != NEITHER_VALID))
+    three, kept = labels.kept_votes(given)
+    yield kappa("kappa of preferences, processed", three, np.repeat(kept[:, None], 3, axis=1))
+    chosen, rated = labels.kept_ratings(given)
+    for index, name in enumerate(ATTRIBUTES):
+        called = np.repeat(given.called[..., None], 2, axis=-1)
+        yield kappa(f"kappa of {name}, initial", given.ratings[..., index], called)
+        yield kappa(f"kappa of {name}, improved", chosen[..., index], np.ones(chosen.shape[:-1], dtype=bool))
+        there = np.broadcast_to(rated[:, None, None], chosen.shape[:-1])
+        yield kappa(f"kappa of {name}, post-processed", chosen[..., index], there)
+
+
+def _powers(x: np.ndarray) -> Float[np.ndarray, "pair 3"]:
+    x = x.reshape(len(x), -1).astype(float)
+    there = np.isfinite(x)
+    x = np.where(there, x, 0.0)
+    return np.stack([there, x, x * x], axis=-1).sum(axis=1)

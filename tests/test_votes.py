@@ -1,0 +1,394 @@
+"""Votes without texts: reading and orienting them, agreement of judges, leaderboards, bias by position."""
+
+import gzip
+import itertools
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import choix
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from rmlib import leaderboards, votes
+from rmlib.pairs import DataError, make_pairs
+from rmlib.sources import ukpconvarg1
+
+Rows = list[dict[str, Any]]
+MODELS = ("ada", "bob", "cyd", "dot")
+
+
+def vote(winner: str, model_a: str = "ada", model_b: str = "bob", **fields: Any) -> dict[str, Any]:
+    row = {"judge": "j1", "model_a": model_a, "model_b": model_b, "question_id": 1, "turn": 1, "winner": winner}
+    return row | fields
+
+
+def written(folder: Path, rows: Rows, name: str = "votes.jsonl.gz") -> Path:
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return folder / name
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RMLIB_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[[Rows], pd.DataFrame]:
+    return lambda rows: votes.read(written(tmp_path, rows))
+
+
+def drawn(n_questions: int, seed: int, strength: tuple[float, ...] = (1.0, 0.3, -0.2, -1.1)) -> Rows:
+    """Votes of one judge on every two models and question, from Bradley-Terry with a fifth of ties, in random order."""
+    rng, rows = np.random.default_rng(seed), []
+    for question in range(n_questions):
+        for i in range(len(strength)):
+            for j in range(i):
+                a, b = (i, j) if rng.random() < 0.5 else (j, i)
+                chance = 1 / (1 + math.exp(strength[b] - strength[a]))
+                winner = "tie" if rng.random() < 0.2 else "model_a" if rng.random() < chance else "model_b"
+                rows.append(vote(winner, MODELS[a], MODELS[b], question_id=question))
+    return rows
+
+
+def turned(row: dict[str, Any]) -> dict[str, Any]:
+    other = {"model_a": "model_b", "model_b": "model_a"}
+    return row | {"model_a": row["model_b"], "model_b": row["model_a"], "winner": other.get(row["winner"], "tie")}
+
+
+def test_votes_on_two_models_are_brought_into_one_order_with_the_winner(table: Callable[[Rows], pd.DataFrame]) -> None:
+    read = table([vote("model_a"), vote("model_a", "bob", "ada", judge="j2"), vote("tie (inconsistent)", judge="j3")])
+    assert read["model_a"].tolist() == ["ada"] * 3 and read["model_b"].tolist() == ["bob"] * 3
+    assert read["winner"].tolist() == ["model_a", "model_b", "tie"]
+    assert read["swapped"].tolist() == [False, True, False]
+    assert read["inconsistent"].tolist() == [False, False, True]
+
+
+def test_votes_that_a_judge_repeats_are_marked_and_counted_and_kept(
+    table: Callable[[Rows], pd.DataFrame], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [vote("tie"), turned(vote("tie")), vote("tie", turn=2), vote("tie", judge="j2"), vote("tie", question_id=2)]
+    assert table(rows)["repeated"].tolist() == [False, True, False, False, False]
+    assert "votes.jsonl.gz: 1 votes on what the same judge had voted on" in caplog.text
+
+
+def test_columns_without_use_are_named(table: Callable[[Rows], pd.DataFrame], caplog: pytest.LogCaptureFixture) -> None:
+    table([vote("tie", conversation_a=[]), vote("tie", judge="j2")])
+    assert "column conversation_a not used (1 rows)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"winner": "ada"}, "field 'winner': 'ada' is not a winner"),
+        ({"winner": None}, "field 'winner': None is not a winner"),
+        ({"winner": ["tie"]}, "field 'winner': ['tie'] is not a winner"),
+        ({"model_b": "ada"}, "field 'model_b': 'ada' is compared with itself"),
+        ({"judge": ["gpt", "pair"]}, "field 'judge': ['gpt', 'pair'] is not a text"),
+        ({"judge": ""}, "field 'judge': the text is empty"),
+        ({"turn": 0}, "field 'turn': 0 is not a turn"),
+        ({"turn": True}, "field 'turn': True is not a turn"),
+        ({"turn": "1"}, "field 'turn': '1' is not a turn"),
+        ({"question_id": 1.5}, "field 'question_id': 1.5 names no question"),
+        ({"question_id": None}, "field 'question_id': None names no question"),
+    ],
+)
+def test_a_bad_vote_is_refused_with_file_row_and_field(tmp_path: Path, fields: dict[str, Any], says: str) -> None:
+    path = written(tmp_path, [vote("tie"), vote("tie") | fields])
+    with pytest.raises(DataError, match=r"votes\.jsonl\.gz, row 2") as error:
+        votes.read(path)
+    assert says in str(error.value)
+
+
+def test_a_missing_field_or_file_is_named(tmp_path: Path) -> None:
+    for field in vote("tie"):
+        path = written(tmp_path, [{key: value for key, value in vote("tie").items() if key != field}])
+        with pytest.raises(DataError, match=f"row 1, field '{field}': the field is missing"):
+            votes.read(path)
+    with pytest.raises(DataError, match="no such file"):
+        votes.read(tmp_path / "absent.jsonl")
+
+
+def test_agreement_of_a_hand_worked_case(table: Callable[[Rows], pd.DataFrame]) -> None:
+    first = table([vote("model_a"), vote("model_b", judge="j2"), turned(vote("model_a", judge="j3"))])
+    within = votes.agreement(first, seed=0)  # j1-j3 agree, j1-j2 and j2-j3 do not
+    assert within.loc["S1", ["agreement", "n", "units"]].tolist() == [pytest.approx(1 / 3), 3, 1]
+    other = table([vote("tie (inconsistent)", judge="g"), vote("model_a", judge="g", question_id=2)])
+    both = pd.concat([first, table([vote("tie", question_id=2)]), table([vote("model_a", question_id=2, judge="j2")])])
+    across = votes.agreement(other, both, seed=0)
+    assert across.loc["S1", ["agreement", "n"]].tolist() == [1 / 5, 5]  # three unequal, one unequal, one equal
+    assert across.loc["S2", ["agreement", "n"]].tolist() == [1, 1]
+    assert across["chance"].tolist() == [1 / 3, 1 / 2]
+
+
+def test_a_judge_is_not_compared_with_itself(table: Callable[[Rows], pd.DataFrame]) -> None:
+    own = table([vote("model_a"), turned(vote("model_a"))])
+    for other in (None, own):
+        with pytest.raises(DataError, match="no two judges voted on the same"):
+            votes.agreement(own, other, seed=0)
+
+
+def test_where_all_votes_are_ties_there_is_no_agreement_without_ties(table: Callable[[Rows], pd.DataFrame]) -> None:
+    found = votes.agreement(table([vote("tie"), vote("tie", judge="j2")]), seed=0)
+    assert found["n"].tolist() == [1, 0] and found.loc["S1", "agreement"] == 1
+    assert math.isnan(found.loc["S2", "agreement"])
+
+
+def test_the_interval_of_agreement_is_that_of_resampled_questions(table: Callable[[Rows], pd.DataFrame]) -> None:
+    """With one comparison a question the share is a mean of independent draws, whose error is known."""
+    rng = np.random.default_rng(1)
+    equal = rng.random(400) < 0.7
+    rows = [vote("model_a", question_id=q) for q in range(400)]
+    rows += [vote("model_a" if e else "model_b", judge="j2", question_id=q) for q, e in enumerate(equal)]
+    found = votes.agreement(table(rows), seed=0, draws=4000).loc["S1"]
+    error = math.sqrt(equal.mean() * (1 - equal.mean()) / 400)
+    assert found["agreement"] == equal.mean()
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_two_items_have_the_strengths_of_their_odds(table: Callable[[Rows], pd.DataFrame]) -> None:
+    read = table([vote("model_a", question_id=q) for q in range(9)] + [vote("model_b", question_id=9)] + [vote("tie")])
+    strengths = votes.strengths(read)
+    assert strengths["ada"] - strengths["bob"] == pytest.approx(400 * math.log10(9.5 / 1.5))
+    assert strengths.mean() == pytest.approx(1000)
+    decided = votes.strengths(read, ties="left out")
+    assert decided["ada"] - decided["bob"] == pytest.approx(400 * math.log10(9))
+    with_prior = votes.strengths(read, prior=3)
+    assert with_prior["ada"] - with_prior["bob"] == pytest.approx(400 * math.log10(11 / 3))
+
+
+def test_strengths_are_those_of_choix(table: Callable[[Rows], pd.DataFrame]) -> None:
+    rows = [row for row in drawn(40, seed=3) if row["winner"] != "tie"]
+    won = [(row["model_a"], row["model_b"])[:: 1 if row["winner"] == "model_a" else -1] for row in rows]
+    data = [(MODELS.index(winner), MODELS.index(loser)) for winner, loser in won]
+    expected = choix.ilsr_pairwise(len(MODELS), data, alpha=0)
+    expected = 1000 + 400 / math.log(10) * (expected - expected.mean())
+    assert votes.strengths(table(rows))[list(MODELS)].to_numpy() == pytest.approx(expected, abs=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), swaps=st.lists(st.booleans(), min_size=90, max_size=90))
+@settings(max_examples=20)
+def test_turning_votes_round_changes_nothing_but_the_mark(tmp_path_factory: Any, seed: int, swaps: list[bool]) -> None:
+    folder = tmp_path_factory.mktemp("votes")
+    rows = drawn(15, seed)
+    one = votes.read(written(folder, rows))
+    other = votes.read(written(folder, [turned(r) if swap else r for r, swap in zip(rows, swaps, strict=True)]))
+    boards = [votes.leaderboard(read, seed=1, draws=30, prior=0.5) for read in (one, other)]
+    pd.testing.assert_frame_equal(*boards)
+    assert ((one["swapped"] != other["swapped"]) == swaps).all()
+
+
+def test_at_the_maximum_every_item_wins_as_often_as_expected() -> None:
+    """The score equations of Bradley-Terry, for many random tables at once, some of them far from balanced."""
+    rng = np.random.default_rng(0)
+    wins = rng.poisson(rng.choice([0.3, 5, 400], size=(50, 7, 7))).astype(float) * (1 - np.eye(7))
+    wins = wins[leaderboards.has_maximum(wins)]
+    strength = leaderboards.fit(wins)
+    expected = (wins + wins.transpose(0, 2, 1)) / (1 + np.exp(strength[:, None, :] - strength[:, :, None]))
+    assert len(wins) > 25
+    np.testing.assert_allclose(expected.sum(axis=2), wins.sum(axis=2), rtol=1e-6, atol=1e-6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_finite_strengths_exist_where_every_item_reaches_every_other_by_wins(beats: list[tuple[int, int]]) -> None:
+    wins = np.zeros((5, 5))
+    for winner, loser in beats:
+        wins[winner, loser] = winner != loser
+    reach = {item: {item} for item in range(5)}
+    for _ in range(5):
+        for winner, loser in zip(*np.nonzero(wins), strict=True):
+            reach[winner] |= reach[loser]
+    connected = all(len(found) == 5 for found in reach.values())
+    assert leaderboards.has_maximum(wins[None])[0] == connected == (not leaderboards.components(wins).any())
+
+
+def test_the_leaderboard_counts_wins_ranks_and_votes(table: Callable[[Rows], pd.DataFrame]) -> None:
+    board = votes.leaderboard(table(drawn(60, seed=0)), seed=0, draws=500)
+    assert board.index.tolist() == list(MODELS) and board["rank"].tolist() == [1, 2, 3, 4]
+    assert (board["n"] == 180).all() and board["win_rate"].mean() == pytest.approx(0.5)
+    assert (board["low"] < board["strength"]).all() and (board["strength"] < board["high"]).all()
+    assert (board["rank_low"] <= board["rank"]).all() and (board["rank"] <= board["rank_high"]).all()
+
+
+def test_ranks_are_sure_where_models_are_far_apart_and_open_where_they_are_equal(
+    table: Callable[[Rows], pd.DataFrame],
+) -> None:
+    apart = votes.leaderboard(table(drawn(60, seed=0, strength=(3, 1, -1, -3))), seed=0, draws=200)
+    assert apart["rank_low"].tolist() == apart["rank"].tolist() == apart["rank_high"].tolist() == [1, 2, 3, 4]
+    equal = votes.leaderboard(table(drawn(60, seed=0, strength=(0, 0, 0, 0))), seed=0, draws=200)
+    assert (equal["rank_high"] - equal["rank_low"] >= 2).all()
+
+
+def test_the_interval_of_a_strength_is_that_of_the_log_odds(table: Callable[[Rows], pd.DataFrame]) -> None:
+    rows = [vote("model_a" if q % 3 else "model_b", question_id=q) for q in range(600)]
+    board = votes.leaderboard(table(rows), seed=0, draws=4000)
+    logit_error = math.sqrt(1 / 400 + 1 / 200) / 2  # half the log odds is the strength of each of the two
+    width = 2 * 1.96 * logit_error * 400 / math.log(10)
+    assert board.loc["ada", "high"] - board.loc["ada", "low"] == pytest.approx(width, rel=0.06)
+
+
+def test_questions_are_redrawn_whole(table: Callable[[Rows], pd.DataFrame]) -> None:
+    """Ten equal votes on each question tell no more than one."""
+    once = [vote("model_a" if q % 3 else "model_b", question_id=q) for q in range(60)]
+    often = [row | {"judge": f"j{judge}"} for row in once for judge in range(10)]
+    one, ten = (votes.leaderboard(table(rows), seed=0, draws=200) for rows in (once, often))
+    columns = ["strength", "low", "high"]
+    pd.testing.assert_frame_equal(one[columns], ten[columns])
+
+
+def test_items_that_cannot_be_ranked_together_are_named(table: Callable[[Rows], pd.DataFrame]) -> None:
+    apart = table([vote("tie"), vote("tie", "cyd", "dot"), vote("tie", "dot", "eve")])
+    for prior in (0, 1):
+        with pytest.raises(DataError, match=re.escape("['ada', 'bob']: never compared with the others")):
+            votes.strengths(apart, prior=prior)
+    unbeaten = table([vote("model_a"), vote("model_a", "ada", "cyd"), vote("tie", "bob", "cyd")])
+    with pytest.raises(DataError, match=re.escape("['ada']: without a win, or without a loss")):
+        votes.leaderboard(unbeaten, seed=0)
+    assert votes.strengths(unbeaten, prior=1).idxmax() == "ada"
+    tied = table([vote("tie")])
+    with pytest.raises(DataError, match="no vote that counts"):
+        votes.strengths(tied, ties="left out")
+
+
+def test_draws_without_finite_strengths_are_counted_not_dropped(table: Callable[[Rows], pd.DataFrame]) -> None:
+    """Of 2 questions one says a, one says b: half of the draws take the same question twice."""
+    read = table([vote("model_a"), vote("model_b", question_id=2)])
+    with pytest.raises(DataError) as error:
+        votes.leaderboard(read, seed=0, draws=1000)
+    found = re.search(r"(\d+) of 1000 draws have no finite strengths", str(error.value))
+    assert found is not None and 440 < int(found[1]) < 560
+    board = votes.leaderboard(read, seed=0, draws=1000, prior=1)
+    assert board["high"].max() == pytest.approx(1000 + 200 * math.log10(2.5 / 0.5))
+
+
+def test_options_that_make_no_sense_are_refused(table: Callable[[Rows], pd.DataFrame]) -> None:
+    read = table([vote("tie")])
+    with pytest.raises(ValueError, match="unknown ties 'drop'"):
+        votes.strengths(read, ties="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the prior is -1 votes"):
+        votes.strengths(read, prior=-1)
+
+
+def test_position_bias_does_not_mistake_a_better_model_for_a_better_place(
+    table: Callable[[Rows], pd.DataFrame],
+) -> None:
+    """Ada wins 8 of 10 when first and 4 of 5 when second: no bias, though the first wins 9 of 15."""
+    rows = [vote("model_a" if q < 8 else "model_b", question_id=q) for q in range(10)]
+    rows += [vote("model_b" if q < 4 else "model_a", "bob", "ada", question_id=q) for q in range(5)]
+    found = votes.position_bias(table(rows), seed=0)
+    assert found.estimate == pytest.approx(0) and found.low < 0 < found.high and found.n == 15
+    always = [vote("model_a", question_id=q) for q in range(6)] + [
+        vote("model_a", "bob", "ada", question_id=q) for q in range(6)
+    ]
+    assert votes.position_bias(table(always), seed=0).estimate == 0.5
+
+
+def test_position_bias_needs_both_orders(
+    table: Callable[[Rows], pd.DataFrame], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match="no two items occur in both orders"):
+        votes.position_bias(table([vote("tie"), vote("tie", "cyd", "bob")]), seed=0)
+    apart = table([vote("tie"), vote("tie", "bob", "ada", question_id=2)])
+    with pytest.raises(DataError, match="some draws have no two items in both orders"):
+        votes.position_bias(apart, seed=0)
+    with caplog.at_level(logging.WARNING):
+        both = table([vote("tie"), vote("tie", "bob", "ada", judge="j2"), vote("tie", "cyd", "bob")])
+        assert votes.position_bias(both, seed=0).n == 2
+    assert "left out 1 votes on items that occur in one order alone" in caplog.text
+
+
+def test_annotations_become_votes_between_responses(caplog: pytest.LogCaptureFixture) -> None:
+    prompt = [{"role": "user", "content": "Name a bird."}]
+    graded = [{"annotator": "w1", "preference": -3}, {"preference": 0}, {"preference": -100}]
+    rated = [{"annotator": "w2", "ratings_1": {"helpfulness": 3}}]
+    row = {"split": "train", "prompt": prompt, "response_1": "A wren.", "preference": None}
+    pairs = make_pairs(
+        [
+            row | {"response_2": "A stone.", "annotations": graded},
+            row | {"response_2": "A finch.", "annotations": [*rated, {"annotator": "w1", "preference": 2}]},
+            row | {"response_2": "A hat."},
+        ],
+        origin="test",
+    )
+    found = votes.from_pairs(pairs)
+    wren, stone, finch = (votes.response_id(f"A {bird}.") for bird in ("wren", "stone", "finch"))
+    won = {
+        frozenset((r.model_a, r.model_b)): getattr(r, r.winner) for r in found[found["winner"] != "tie"].itertuples()
+    }
+    assert won == {frozenset((wren, stone)): wren, frozenset((wren, finch)): finch}
+    assert len(found) == 3 and found["judge"].nunique() == 2 and found["question_id"].nunique() == 1
+    assert "'annotations without a choice': 2" in caplog.text and "'pairs without annotations': 1" in caplog.text
+    assert found["swapped"].tolist() == [wren > stone, wren > stone, wren > finch]
+    with pytest.raises(DataError, match="no annotation has a preference"):
+        votes.from_pairs(pairs.select([2]))
+
+
+@pytest.fixture(scope="module")
+def mt_bench(shared_data: Callable[[str], Path]) -> dict[str, pd.DataFrame]:
+    folder = shared_data("mt_bench_votes")
+    human = votes.read(folder / "human.jsonl.gz")
+    experts = human[human["judge"].str.startswith("expert")]
+    return {"human": human, "experts": experts, "gpt4": votes.read(folder / "gpt4_pair.jsonl.gz")}
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("judges", [("gpt4", "experts"), ("experts", None)])
+def test_real_agreement_is_what_counting_every_two_votes_gives(
+    mt_bench: dict[str, pd.DataFrame], turn: int, judges: tuple[str, str | None]
+) -> None:
+    """S1 and S2 of arXiv 2306.05685 by nested loops; "human" is the experts, authors apart."""
+    tables = [None if name is None else mt_bench[name][mt_bench[name]["turn"] == turn] for name in judges]
+    rows = [[] if table is None else table.to_dict(orient="records") for table in tables]
+    couples = itertools.product(*rows) if tables[1] is not None else itertools.combinations(rows[0], 2)
+    place = ("question_id", "model_a", "model_b")
+    met = [
+        (one["winner"], two["winner"])
+        for one, two in couples
+        if all(one[name] == two[name] for name in place) and one["judge"] != two["judge"]
+    ]
+    decided = [(one, two) for one, two in met if "tie" not in (one, two)]
+    found = votes.agreement(*tables, seed=0, draws=200)
+    for setup, chosen in {"S1": met, "S2": decided}.items():
+        assert found.loc[setup, "n"] == len(chosen) > 400
+        assert found.loc[setup, "agreement"] == pytest.approx(np.mean([one == two for one, two in chosen]))
+
+
+def test_the_real_leaderboard_puts_gpt_4_first_and_llama_last_and_order_hardly_matters(
+    mt_bench: dict[str, pd.DataFrame],
+) -> None:
+    for judges in ("human", "gpt4"):
+        board = votes.leaderboard(mt_bench[judges], seed=0)
+        assert board.index[0] == "gpt-4" and board.index[-3:].tolist() == ["vicuna-13b-v1.2", "alpaca-13b", "llama-13b"]
+        assert board.iloc[0]["low"] > board.iloc[1]["high"] if judges == "gpt4" else board.iloc[0]["rank_high"] == 1
+    bias = votes.position_bias(mt_bench["human"], seed=0)
+    assert bias.low < 0 < bias.high and bias.high - bias.low < 0.05
+    with pytest.raises(DataError, match="no two items occur in both orders"):
+        votes.position_bias(mt_bench["gpt4"], seed=0)
+
+
+def test_real_arguments_are_ranked_as_published_where_low_scores_are_the_convincing_ones(
+    shared_data: Callable[[str], Path],
+) -> None:
+    folder = shared_data("ukpconvarg1")
+    lines = {name: gzip.decompress((folder / f"{name}.jsonl.gz").read_bytes()) for name in ("arguments", "ranking")}
+    rows = {name: pd.DataFrame(map(json.loads, data.splitlines())) for name, data in lines.items()}
+    scores = rows["arguments"].merge(rows["ranking"], on="id", validate="one_to_one")
+    scores["model"] = scores["text"].map(votes.response_id)
+    published = scores.astype({"rank_score": float}).groupby("model")["rank_score"].mean()
+    table = votes.from_pairs(ukpconvarg1.load(folder))
+    correlations = []
+    for _, part in table.groupby("question_id"):
+        strengths = votes.strengths(part)
+        correlations.append(spearmanr(strengths, published[strengths.index]).statistic)
+    assert len(correlations) == 32 and max(correlations) < -0.6 and np.median(correlations) < -0.9
