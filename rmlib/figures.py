@@ -28,7 +28,7 @@ from rmlib.comparison_figures import (
     strength_figure,
     sweep_figure,
 )
-from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, simulation_figure
+from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.plots import (
     COLOURS,
@@ -69,6 +69,7 @@ __all__ = [
     "differences_figure",
     "draw",
     "figure_1",
+    "kappa_table",
     "ladder_figure",
     "losses_figure",
     "published_figure",
@@ -197,6 +198,7 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "rewardbench": benchmark_figure,
 }
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
     "paper_and_this_run": paper_and_this_run,
