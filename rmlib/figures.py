@@ -89,9 +89,14 @@ SECTIONS = ("Score", "Chat", "Chat Hard", "Safety", "Reasoning")
 
 
 def figure_1(file: Path) -> Figure:
-    """The paper's Figure 1: how preferences go with the difference in helpfulness."""
+    """The paper's Figure 1: how preferences go with the difference in helpfulness.
+
+    Raises RecordError where no pair has both a preference and ratings.
+    """
     record = latest(file, "pairs")
     counts = np.array(record["outcome.figure_1"])
+    if not counts.any():
+        raise RecordError(f"{file.name}: no pair has both a preference and ratings: Figure 1 needs data with both")
     figure, (axes,) = new_figure(7.5, 4)
     sns.heatmap(
         counts / np.maximum(counts.sum(axis=0, keepdims=True), 1),
