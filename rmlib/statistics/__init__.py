@@ -11,6 +11,7 @@ from rmlib.statistics.calibration import (
     calibration_table,
     expected_calibration_error,
     fit_temperature,
+    squared_errors,
 )
 from rmlib.statistics.curves import PowerLaw, fit_power_law
 from rmlib.statistics.intervals import (
@@ -30,7 +31,7 @@ from rmlib.statistics.paired import (
     mcnemar,
     paired_difference,
 )
-from rmlib.statistics.power import mcnemar_power, smallest_difference
+from rmlib.statistics.power import detectable_difference, mcnemar_power, smallest_difference
 from rmlib.statistics.rulers import BagOfWords, Longer, Random, Shorter
 from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accuracy
 
@@ -51,6 +52,7 @@ __all__ = [
     "brier",
     "calibration_table",
     "correlation_interval",
+    "detectable_difference",
     "discordance",
     "discordant_odds_ratio",
     "expected_calibration_error",
@@ -62,5 +64,6 @@ __all__ = [
     "mcnemar_power",
     "paired_difference",
     "smallest_difference",
+    "squared_errors",
     "wilson_interval",
 ]

@@ -38,7 +38,12 @@ def expected_calibration_error(margin: ArrayLike, *, bins: int = 10) -> float:
 
 def brier(margin: ArrayLike) -> float:
     """Mean squared error, 0..1, of sigmoid(margin) as the probability that the chosen response wins (Brier, 1950)."""
-    return float(np.mean(expit(-finite(margin, "margin")) ** 2))
+    return float(np.mean(squared_errors(margin)))
+
+
+def squared_errors(margin: ArrayLike) -> Float[np.ndarray, "..."]:
+    """What `brier` is the mean of, pair by pair."""
+    return expit(-finite(margin, "margin")) ** 2
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Estimates with their intervals: Wilson, bootstrap over items (and seeds, and groups of items), Fisher."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -93,16 +94,23 @@ class Resamples:
 
         Raises ValueError where groups are of other items, or all items are of one group.
         """
-        rng = np.random.default_rng(seed)
         n_seeds, n_items = table.shape[-2:]
         codes, n_groups = (np.arange(n_items), n_items) if groups is None else group_codes(groups, n_items)
-        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws) / n_seeds
-        items = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws)[:, codes].astype(float)
-        return cls(seeds, items / items.sum(axis=1, keepdims=True))
+        items = _counts(n_groups, draws, seed)[:, codes]
+        seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+        return cls(seeds / n_seeds, items / items.sum(axis=1, keepdims=True))
 
     def means(self, table: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "draw"]:
         """The mean of a table in each draw."""
         return np.einsum("ds,sd->d", self.seeds, table @ self.items.T)
+
+
+@lru_cache(maxsize=1)  # a table of many comparisons on the same items redraws them alike, and this is its slow part
+def _counts(n: int, draws: int, seed: int) -> Integer[np.ndarray, "draw n"]:
+    """How often each of n is drawn, with replacement, n times over."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    counts.flags.writeable = False
+    return counts
 
 
 def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:

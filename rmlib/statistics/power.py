@@ -4,8 +4,12 @@ import math
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
+
+from rmlib.statistics.arrays import both_correct, group_codes
+from rmlib.statistics.paired import discordance
 
 
 def mcnemar_power(difference: float, *, n: int, discordance: float, alpha: float = 0.05) -> float:
@@ -44,6 +48,30 @@ def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha
         return math.nan
     lacking = lambda size: mcnemar_power(size, n=n, discordance=discordance, alpha=alpha) - power  # noqa: E731
     return float(brentq(lacking, 0, discordance, xtol=1e-6))
+
+
+def detectable_difference(
+    correct_a: ArrayLike,
+    correct_b: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> float:
+    """The `smallest_difference` at the size and `discordance` of a comparison that was made.
+
+    With `groups`, n is the number of independent items whose difference would have the same variance. NaN and errors
+    as `smallest_difference` and `paired_difference`; NaN too where no item differs.
+    """
+    apart = discordance(correct_a, correct_b)
+    if apart == 0:
+        return math.nan
+    a, b = both_correct(correct_a, correct_b)
+    net = (a - b).mean(axis=0)
+    if groups is not None:
+        net = np.bincount(group_codes(groups, a.shape[1])[0], weights=net)
+    n = a.shape[1] ** 2 * apart / max((net**2).sum(), apart)
+    return smallest_difference(max(1, round(n)), apart, power=power, alpha=alpha)
 
 
 def _share_rejected(differing: Float[np.ndarray, "count"], for_a: float, alpha: float) -> Float[np.ndarray, "count"]:

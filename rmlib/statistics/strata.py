@@ -60,7 +60,8 @@ def length_controlled_accuracy(
         ValueError: as `accuracy_by_stratum`; differences that are all 0 or not finite.
 
     P(right) = sigmoid(a + b tanh(d / sd)), d the length difference and sd its root mean square, so that 0 stays 0;
-    the answer is sigmoid(a). A model that only takes the longer response comes out at 1/2. Source: the length term of
+    the answer is sigmoid(a). A model that only takes the longer response comes out at 1/2 (below, where responses of
+    equal length make it tie). Source: the length term of
     AlpacaEval 2 (Dubois et al., arXiv 2404.04475), with "the model orders the pair rightly" in the place of "the model
     wins", and one weak L2 penalty in the place of its cross-validated one.
     """
@@ -74,19 +75,26 @@ def length_controlled_accuracy(
     covariate = np.tanh(difference / size)
     n = table.shape[1]
     once = Resamples(np.full((1, len(table)), 1 / len(table)), np.full((1, n), 1 / n))
+    fitted = _logistic(table, covariate, once, np.zeros((1, 2)))
     drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws)
-    estimate, redrawn = (expit(_intercepts(table, covariate, weights)) for weights in (once, drawn))
-    return percentile_interval(float(estimate[0]), redrawn, n, level=level)
+    redrawn = _logistic(table, covariate, drawn, np.repeat(fitted, draws, axis=0))
+    return percentile_interval(float(expit(fitted[0, 0])), expit(redrawn[:, 0]), n, level=level)
 
 
-def _intercepts(
-    correct: Float[np.ndarray, "seed item"], covariate: Float[np.ndarray, "item"], drawn: Resamples
-) -> Float[np.ndarray, "draw"]:
-    """Intercept of the logistic regression of right (a share, over the drawn seeds) on the covariate, in each draw."""
+def _logistic(
+    correct: Float[np.ndarray, "seed item"],
+    covariate: Float[np.ndarray, "item"],
+    drawn: Resamples,
+    start: Float[np.ndarray, "draw 2"],
+) -> Float[np.ndarray, "draw 2"]:
+    """Logistic regression of right (a share, over the drawn seeds) on the covariate: intercept and slope of each draw.
+
+    Raises RuntimeError where Newton's method does not settle.
+    """
     design = np.stack([np.ones_like(covariate), covariate])
     outer = (design[:, None] * design[None]).reshape(4, -1)
     right, ridge = drawn.seeds @ correct, _RIDGE / correct.shape[1]
-    beta = np.zeros((len(drawn.items), 2))
+    beta = start.copy()
     for _ in range(_STEPS):
         predicted = expit(beta @ design)
         slope = (drawn.items * (right - predicted)) @ design.T - ridge * beta
@@ -94,8 +102,8 @@ def _intercepts(
         curvature = curvature.reshape(-1, 2, 2) + ridge * np.eye(2)
         step = np.linalg.solve(curvature, slope[..., None])[..., 0]
         beta += step * np.minimum(1, _LONGEST_STEP / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12))
-        if np.abs(step).max() < 1e-8:
+        if np.abs(step).max() < 1e-6:
             break
     else:
         raise RuntimeError(f"the length regression did not settle in {_STEPS} steps; its last step is {step.max():.2g}")
-    return beta[:, 0]
+    return beta
