@@ -10,7 +10,7 @@ import pandas as pd
 from rmlib import records, statistics
 from rmlib.arms import ARMS, FINETUNED, title
 from rmlib.records import RecordError
-from rmlib.statistics import Interval, PowerLaw
+from rmlib.statistics import Interval, PowerLaw, Temperature
 from rmlib.summaries import (
     BOOTSTRAP_SEED,
     described_pairs,
@@ -106,6 +106,8 @@ def agreement_table(file: Path) -> pd.DataFrame:
                 )
                 row = {"arm": name, "with": other, "n": found.share.n}
                 rows.append(row | _columns("share", found.share) | _columns("kappa", found.kappa))
+    if not rows:
+        raise RecordError(f"{file.name}: one run alone agrees with nothing; run a second arm or seed")
     return pd.DataFrame(rows).set_index("arm")
 
 
@@ -123,16 +125,20 @@ def temperature_table(file: Path) -> pd.DataFrame:
     groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
         fitted = statistics.fit_temperature(_squeezed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
-        on_test = margins(table, arm)
         row = {"arm": arm, "title": title(arm), **_columns("temperature", fitted.fitted), "n": fitted.fitted.n}
-        row |= {"ECE": statistics.expected_calibration_error(on_test), "Brier": statistics.brier(on_test)}
-        if fitted.fitted.estimate > 0:
-            after = fitted.apply(on_test)
-            change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
-            row |= {"ECE after": statistics.expected_calibration_error(after), "Brier after": statistics.brier(after)}
-            row |= _columns("change in Brier", change) | {"n test": change.n}
-        rows.append(row)
+        rows.append(row | _mended(fitted, margins(table, arm), groups))
     return pd.DataFrame(rows).set_index("arm")
+
+
+def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+    """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
+    row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
+    if fitted.fitted.estimate == 0:
+        return row
+    after = fitted.apply(on_test)
+    change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
+    row |= {"ECE after": statistics.expected_calibration_error(after.ravel()), "Brier after": statistics.brier(after)}
+    return row | _columns("change in Brier", change) | {"n test": change.n}
 
 
 def learning_curves(file: Path) -> pd.DataFrame:

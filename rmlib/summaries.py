@@ -87,7 +87,7 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
     Raises RecordError where it is of other pairs.
     """
     outcome = latest(file, "test_pairs").filter(like="outcome.").dropna()
-    table = pd.DataFrame({name.removeprefix("outcome."): values for name, values in outcome.items()})
+    table = pd.DataFrame({str(name).removeprefix("outcome."): values for name, values in outcome.items()})
     if len(table) != n:
         raise RecordError(
             f"{file.name}: the newest test_pairs record is of other pairs than the arms'; run notebook 02"
