@@ -103,7 +103,9 @@ def learning_curve_figure(file: Path) -> Figure:
         axes.plot(x, points["estimate"], MARKERS[offset % len(MARKERS)], color=colour, ms=5)
         line = law.curve(np.geomspace(sizes[0], sizes[-1], 60))
         name = f"{label(record['asked.arm'])}\n{str(law).replace('], ', '],' + chr(10))}"
-        axes.plot(line["size"], line["estimate"], LINES[offset % len(LINES)], color=colour, lw=1.5, label=name)
+        style: dict[str, Any] = {"color": colour, "ls": LINES[offset % len(LINES)], "lw": 1.5}
+        axes.plot(line["size"], line["estimate"], **style)
+        axes.plot([], [], marker=MARKERS[offset % len(MARKERS)], ms=5, label=name, **style)
         axes.fill_between(line["size"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])

@@ -120,7 +120,8 @@ def could_have_shown(table: pd.DataFrame) -> str:
     sizes = 100 * table[DETECTABLE].dropna()
     if sizes.empty:
         return "too few test pairs to find any difference with 80 % power"
-    return f"grey: true differences too small to be found with 80 % power (±{sizes.min():.1f} to ±{sizes.max():.1f})"
+    limits = f"±{sizes.min():.1f} to ±{sizes.max():.1f}"
+    return f"grey: true differences too small to be found with 80 % power at p=0.05, unadjusted ({limits})"
 
 
 def strength_figure(file: Path) -> Figure:
