@@ -18,6 +18,7 @@ from rmlib.statistics import (
     agreement,
     bootstrap_interval,
     brier,
+    detectable_difference,
     discordance,
     discordant_odds_ratio,
     fit_power_law,
@@ -153,6 +154,16 @@ def test_several_seeds_have_the_power_of_their_discordance():
         apart = np.arange(3)[:, None] < seeds_apart
         found += mcnemar(apart & for_a, apart & ~for_a) <= 0.05
     assert stats.binomtest(found, 400, 0.8).pvalue > 0.001
+
+
+def test_copies_of_an_item_in_one_group_make_no_smaller_difference_detectable():
+    a, b = np.repeat([1, 1, 0, 0], [60, 15, 5, 20]), np.repeat([1, 0, 1, 0], [60, 15, 5, 20])
+    once = detectable_difference(a, b)
+    assert once == smallest_difference(100, 0.2)
+    copied = np.repeat(a, 4), np.repeat(b, 4)
+    assert detectable_difference(*copied, groups=np.repeat(np.arange(100), 4)) == pytest.approx(once)
+    assert detectable_difference(*copied) < 0.6 * once
+    assert np.isnan(detectable_difference(a, a))
 
 
 def test_discordance_by_hand():
