@@ -26,7 +26,16 @@ from rmlib.plots import (
     new_figure,
 )
 from rmlib.records import RecordError
-from rmlib.summaries import arms_table, correct, differences_table, interval_of, ladder, latest, optional
+from rmlib.summaries import (
+    DETECTABLE,
+    arms_table,
+    correct,
+    described_pairs,
+    differences_table,
+    interval_of,
+    ladder,
+    optional,
+)
 
 COMPARED = ("regression", "bt", "bt_margin", "bt_scaled", "bt_scaled_init")  # where all arms would crowd a plot
 SMALLEST_BIN = 10  # pairs; the accuracy of fewer says nothing
@@ -55,7 +64,8 @@ def _source(table: pd.DataFrame) -> str:
     return source["title"] + ("" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}")
 
 
-def _compared(table: pd.DataFrame, file: Path) -> list[str]:
+def compared(table: pd.DataFrame, file: Path) -> list[str]:
+    """The few arms that a crowded plot shows; RecordError where none of them is recorded."""
     names = set(table["name"])
     shown = [arm for arm in COMPARED if arm in names] or [n for arm in COMPARED if (n := arm + FINETUNED) in names]
     if not shown:
@@ -91,6 +101,8 @@ def differences_figure(file: Path) -> Figure:
     points = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = new_figure(8, 0.38 * len(table) + 1.3)
     heights = forest(axes, points, names)
+    found = 100 * table[DETECTABLE]
+    axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
     lines = [f"{label(name)}\nagainst {label(str(table.loc[name, 'against']))}" for name in names]
     axes.set_yticks(heights, lines, fontsize=8)
     beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in points.iterrows()])
@@ -99,19 +111,24 @@ def differences_figure(file: Path) -> Figure:
     family_legend(figure, names)
     test = "right: the difference, and p of the exact McNemar test, Holm-adjusted"
     detail = f"{int(table['n'].iloc[0]):,} decided test pairs; line: 95 % paired bootstrap interval; {test}"
-    headline(figure, "What one change does", about(ladder(file)), detail)
+    headline(figure, "What one change does", about(ladder(file)), detail, could_have_shown(table))
     return figure
+
+
+def could_have_shown(table: pd.DataFrame) -> str:
+    """What the test pairs could have shown at all: the range of the column DETECTABLE, in words."""
+    sizes = 100 * table[DETECTABLE].dropna()
+    if sizes.empty:
+        return "too few test pairs to find any difference with 80 % power"
+    limits = f"±{sizes.min():.1f} to ±{sizes.max():.1f}"
+    return f"grey: true differences too small to be found with 80 % power at p=0.05, unadjusted ({limits})"
 
 
 def strength_figure(file: Path) -> Figure:
     """Accuracy by how strongly the annotators preferred the chosen response."""
     table = ladder(file)
-    strength = np.array(latest(file, "test_pairs")["outcome.strength"])
-    if len(strength) != len(table["outcome.margins"].iloc[-1]):
-        raise RecordError(
-            f"{file.name}: the newest test_pairs record is of other pairs than the arms'; run notebook 02"
-        )
-    shown, levels = _compared(table, file), np.unique(strength)
+    strength = described_pairs(file, len(table["outcome.margins"].iloc[-1]))["strength"].to_numpy()
+    shown, levels = compared(table, file), np.unique(strength)
     figure, (axes,) = new_figure(8, 3.6)
     for offset, arm in enumerate(shown):
         values = correct(table, arm)
@@ -143,7 +160,7 @@ def calibration_figure(file: Path) -> Figure:
     table = ladder(file)
     figure, (axes,) = new_figure(7.2, 4.2)
     axes.plot([0.5, 1], [0.5, 1], color="0.5", ls=":", lw=1, label="perfectly calibrated")
-    for offset, arm in enumerate(_compared(table, file)):
+    for offset, arm in enumerate(compared(table, file)):
         margin = np.concatenate([np.array(row) for row in table.loc[table["name"] == arm, "outcome.margins"]])
         bins = statistics.calibration_table(margin, bins=8)
         area = 300 * bins["n"] / bins["n"].sum()

@@ -61,8 +61,10 @@ def run(
     """
     started = time.perf_counter()
     trained, folder, extra = _obtain(arm, settings, splits, seed, progress)
-    rewards, n_cut = _test_rewards(arm, folder, splits, settings)
+    rewards, n_cut = _rewards_of("test", folder, splits, settings)
     outcome = _outcome(splits.test, rewards) | {"n_texts_cut": n_cut} | extra
+    on_selection, _ = _rewards_of("selection", folder, splits, settings)
+    outcome["selection_margins"] = _rounded(oriented_margins(splits.selection, on_selection))
     asked: dict[str, Any] = {
         "arm": arm,
         "preset": settings.name,
@@ -132,11 +134,17 @@ def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) 
 
 
 def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
-    """What the decided test pairs are like, in the order of every record's margins: strength and differences."""
+    """What the decided test pairs are like, in the order of every record's margins: prompt, strength, differences.
+
+    Prompts are numbered: pairs of one prompt have one number.
+    """
     table = descriptions.frame(splits.test)
+    keys = [tables.prompt_key(prompt) for prompt in splits.test["prompt"]]
+    table["prompt"] = np.unique(keys, return_inverse=True)[1]
     table = table[table["preference"].fillna(0) != 0]
     sign = np.sign(table["preference"].astype(int))
     outcome = {
+        "prompt": table["prompt"].tolist(),
         "strength": table["preference"].astype(int).abs().tolist(),
         "helpfulness_difference": [
             None if np.isnan(value) else float(value) for value in table["helpfulness_difference"] * sign
@@ -239,18 +247,24 @@ def scalar_model(model: RewardModel) -> RewardModel:
     return combining.weigh_attributes(model, {name: float(table.to_dict()[name]) for name in model.attributes})
 
 
-def _test_rewards(arm: str, folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
-    """Rewards of the test pairs and the number of texts cut, kept beside the model."""
-    file = folder.parent / f"test-{splits.identity}.json"
+def _rewards_of(part: str, folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
+    """Rewards of the pairs of a split ("test" or "selection") and the number of texts cut, kept beside the model."""
+    file = folder.parent / f"{part}-{splits.identity}.json"
     if not file.is_file():
-        model = RewardModel.load(folder)
-        rewards = score_pairs(scorer(model, settings), splits.test)
-        sides = [
-            model.encode(splits.test["prompt"][:], splits.test[name][:]).cut for name in ("response_1", "response_2")
-        ]
+        model, pairs = RewardModel.load(folder), getattr(splits, part)
+        rewards = score_pairs(scorer(model, settings), pairs)
+        sides = [model.encode(pairs["prompt"][:], pairs[name][:]).cut for name in ("response_1", "response_2")]
         write_json(file, {"rewards": rewards.tolist(), "n_cut": int(np.sum(sides))})
     kept = json.loads(file.read_text())
     return np.array(kept["rewards"]), kept["n_cut"]
+
+
+def rewards_on_test(
+    arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
+) -> Float[np.ndarray, "pair 2"]:
+    """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
+    _, folder, _ = _obtain(arm, settings, splits, seed, progress)
+    return _rewards_of("test", folder, splits, settings)[0]
 
 
 def oriented_margins(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> Float[np.ndarray, "decided"]:
@@ -266,10 +280,14 @@ def _outcome(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> dict[str, 
         "accuracy": statistics.accuracy(margin),
         "n_test": len(margin),
         "n_equal": int((margin == 0).sum()),
-        "margins": [float(f"{value:.5g}") for value in margin],
+        "margins": _rounded(margin),
         "reward_mean": float(rewards.mean()),
         "reward_sd": float(rewards.std()),
     }
+
+
+def _rounded(margin: Float[np.ndarray, "decided"]) -> list[float]:
+    return [float(f"{value:.5g}") for value in margin]
 
 
 def run_ruler(

@@ -18,6 +18,8 @@ import torch
 from matplotlib.figure import Figure
 
 from rmlib import losses, paths, records
+from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure
+from rmlib.breakdowns import agreement_table, learning_curve_table, length_table, strata_table, temperature_table
 from rmlib.comparison_figures import (
     about,
     affine_figure,
@@ -61,6 +63,7 @@ __all__ = [
     "about",
     "affine_figure",
     "agreement_figure",
+    "agreement_of_arms_figure",
     "annotators_figure",
     "aspects_figure",
     "benchmark_figure",
@@ -71,12 +74,14 @@ __all__ = [
     "figure_1",
     "kappa_table",
     "ladder_figure",
+    "learning_curve_figure",
     "losses_figure",
     "published_figure",
     "save_figure",
     "save_table",
     "set_style",
     "simulation_figure",
+    "strata_figure",
     "strength_figure",
     "sweep_figure",
     "tabulate",
@@ -196,8 +201,11 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "ladder": ladder_figure,
     "differences": differences_figure,
     "strength": strength_figure,
+    "strata": strata_figure,
+    "agreement_of_arms": agreement_of_arms_figure,
     "calibration": calibration_figure,
     "curves": curves_figure,
+    "learning_curve": learning_curve_figure,
     "sweep": sweep_figure,
     "affine": affine_figure,
     "rewardbench": benchmark_figure,
@@ -206,6 +214,11 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
+    "strata": strata_table,
+    "length": length_table,
+    "agreement_of_arms": agreement_table,
+    "temperature": temperature_table,
+    "learning_curve": learning_curve_table,
     "paper_and_this_run": paper_and_this_run,
     "rewardbench": benchmark_table,
     "provenance": provenance_table,

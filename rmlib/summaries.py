@@ -15,6 +15,7 @@ from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.records import RecordError
 
 BOOTSTRAP_SEED = 0
+DETECTABLE = "smallest difference (80 % power)"
 # Where an arm stands in the paper's table of reward models.
 PAPER_ROWS = {
     "regression_all": ("SteerLM regression", "all attributes"),
@@ -61,31 +62,68 @@ def ladder(file: Path) -> pd.DataFrame:
     )
 
 
+def margins(table: pd.DataFrame, arm: str, of: str = "margins") -> np.ndarray:
+    """Margins of an arm on the test pairs (`of="selection_margins"`: on the selection pairs), `[seed, pair]`."""
+    return np.array(table.loc[table["name"] == arm, f"outcome.{of}"].tolist(), dtype=float)
+
+
 def correct(table: pd.DataFrame, arm: str) -> np.ndarray:
     """Which test pairs an arm orders rightly, `[seed, pair]` of 0 and 1."""
-    return np.array([np.array(row) > 0 for row in table.loc[table["name"] == arm, "outcome.margins"]]).astype(int)
+    return (margins(table, arm) > 0).astype(int)
 
 
-def interval_of(values: np.ndarray) -> statistics.Interval:
-    """95 % bootstrap interval of a mean over `[seed, pair]`; over pairs alone where there is one seed."""
-    return statistics.bootstrap_interval(values[0] if len(values) == 1 else values, seed=BOOTSTRAP_SEED)
+def interval_of(values: np.ndarray, groups: np.ndarray | None = None) -> statistics.Interval:
+    """95 % bootstrap interval of a mean over `[seed, pair]`; over pairs alone where there is one seed.
+
+    `groups` (`prompt_groups`) are redrawn together.
+    """
+    values = values[0] if len(values) == 1 else values
+    return statistics.bootstrap_interval(values, seed=BOOTSTRAP_SEED, groups=groups)
+
+
+def described_pairs(file: Path, n: int) -> pd.DataFrame:
+    """The newest `test_pairs` record of a file as a table, one row for each of the n decided test pairs of its arms.
+
+    Raises RecordError where it is of other pairs.
+    """
+    outcome = latest(file, "test_pairs").filter(like="outcome.").dropna()
+    table = pd.DataFrame({str(name).removeprefix("outcome."): values for name, values in outcome.items()})
+    if len(table) != n:
+        raise RecordError(
+            f"{file.name}: the newest test_pairs record is of other pairs than the arms'; run notebook 02"
+        )
+    return table
+
+
+def prompt_groups(file: Path, n: int) -> np.ndarray | None:
+    """Which of the n decided test pairs belong together: a number for each prompt. None where all prompts differ.
+
+    Also None where the records do not tell: those of earlier versions, and files with rulers alone.
+    """
+    if optional(file, "test_pairs").empty:
+        return None
+    table = described_pairs(file, n)
+    if "prompt" not in table or table["prompt"].is_unique:
+        return None
+    return table["prompt"].to_numpy()
 
 
 def arms_table(file: Path) -> pd.DataFrame:
     """Test accuracy of every arm and ruler with its 95 % interval over pairs (and seeds, where there are several)."""
     table = ladder(file)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
-        interval = interval_of(correct(table, arm))
+        interval = interval_of(correct(table, arm), groups)
         seeds = int((table["name"] == arm).sum())
         rows.append({"arm": arm, "title": title(arm), "seeds": seeds, **vars(interval)})
-    for _, ruler in _rulers_beside(file, table.iloc[-1]).iterrows():
-        interval = interval_of(np.array([np.array(ruler["outcome.margins"]) > 0]).astype(int))
+    for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():
+        interval = interval_of(np.array([np.array(ruler["outcome.margins"]) > 0]).astype(int), groups)
         rows.append({"arm": ruler["asked.ruler"], "title": ruler["asked.ruler"], "seeds": 1, **vars(interval)})
     return pd.DataFrame(rows).set_index("arm")
 
 
-def _rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
+def rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
     """The newest record of each ruler that was scored on the test pairs of an arm's record."""
     rulers = optional(file, "ruler")
     if rulers.empty:
@@ -108,17 +146,31 @@ def differences_table(file: Path) -> pd.DataFrame:
 
 
 def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number."""
+    """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number.
+
+    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval, and the
+    smallest true difference that these test pairs would have shown with 80 % power (NaN: none would).
+    """
     table, rows = ladder(file), []
+    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for name, against in couples:
         ours, theirs = (correct(table, each) for each in (name, against))
         shared = min(len(ours), len(theirs))
         pair = [values[:shared] if shared > 1 else values[0] for values in (ours, theirs)]
-        result = statistics.paired_difference(pair[0], pair[1], seed=BOOTSTRAP_SEED)
-        rows.append({"arm": name, "against": against, **vars(result.difference), "p": result.p_value})
+        result = statistics.paired_difference(pair[0], pair[1], seed=BOOTSTRAP_SEED, groups=groups)
+        row = {"arm": name, "against": against, **vars(result.difference), "p": result.p_value}
+        rows.append(row | _effect(*pair) | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences
+
+
+def _effect(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Odds ratio of the discordant pairs with its bounds; NaN where the two are right on the same pairs."""
+    if not statistics.discordance(ours, theirs):
+        return dict.fromkeys(("odds ratio", "odds low", "odds high"), np.nan)
+    ratio = statistics.discordant_odds_ratio(ours, theirs)
+    return {"odds ratio": ratio.estimate, "odds low": ratio.low, "odds high": ratio.high}
 
 
 def shown(row: Mapping[str, Any], *, points: bool = False) -> str:

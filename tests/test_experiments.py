@@ -188,6 +188,26 @@ def test_a_record_s_accuracy_is_that_of_its_margins_and_of_the_model_scored_anew
     assert arm_run.record["outcome"]["n_test"] == len(decided) and arm_run.record["seed"] == 3
 
 
+def test_a_record_holds_the_margins_of_the_selection_pairs_for_a_temperature(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    arm_run = run("bt", preset, splits, seed=0, progress=False)
+    margin = oriented_margins(splits.selection, experiments.score_pairs(arm_run.model, splits.selection))
+    np.testing.assert_allclose(arm_run.record["outcome"]["selection_margins"], margin, atol=1e-4)
+
+
+def test_the_test_pairs_record_numbers_their_prompts(source: Path, preset: Preset) -> None:
+    rows = [json.loads(line) for line in (source / "validation.jsonl").read_text().splitlines()]
+    extra = [row | {"response": row["response"] + " again"} for row in rows[:2]]  # a second pair of the first prompt
+    (source / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *extra]))
+    splits = load_splits(source, selection_fraction=0.25)
+    outcome = experiments.record_test_pairs(splits, paths.results_dir() / "a.jsonl")
+    contents = [prompt[0]["content"] for prompt in splits.test["prompt"]]
+    same = np.equal.outer(np.array(contents), np.array(contents))
+    assert len(contents) == 17 and len(set(contents)) == 16
+    numbers = np.array(outcome["outcome"]["prompt"])
+    assert (np.equal.outer(numbers, numbers) == same).all()
+
+
 def test_initialised_arms_start_from_the_regression_model_with_its_head(source: Path, preset: Preset) -> None:
     splits = load_splits(source, selection_fraction=0.25)
     still = preset.change(learning_rate=1e-12)

@@ -20,7 +20,6 @@ from rmlib.statistics import (
     Longer,
     Random,
     Shorter,
-    _redrawn,
     accuracy,
     bootstrap_interval,
     brier,
@@ -32,6 +31,7 @@ from rmlib.statistics import (
     paired_difference,
     wilson_interval,
 )
+from rmlib.statistics.intervals import _redrawn
 
 PROMPT = [{"role": "user", "content": "Why?"}]
 
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
 def test_draws_made_in_blocks_are_as_many_and_as_spread_as_draws_made_at_once(monkeypatch):
     values = np.random.default_rng(0).normal(size=(3, 100))
     whole = _redrawn(values, "mean", np.random.default_rng(1), 5003)
-    monkeypatch.setattr("rmlib.statistics._MAX_VALUES_PER_BLOCK", 7 * values.size)
+    monkeypatch.setattr("rmlib.statistics.intervals._MAX_VALUES_PER_BLOCK", 7 * values.size)
     cut = _redrawn(values, "mean", np.random.default_rng(2), 5003)
     assert len(whole) == len(cut) == len(np.unique(cut)) == 5003
     assert stats.ks_2samp(whole, cut).pvalue > 0.001

@@ -17,6 +17,14 @@ MARGINS = {  # arm: one row of margins a seed; accuracies (mean) 0.625, 0.375, 0
     "bt_shuffled": [[1, -1, 1, -1], [-1, 1, -1, 1]],
 }
 STRENGTH = [1, 1, 2, 3]
+TEST_PAIRS = {
+    "prompt": [0, 1, 2, 3],
+    "strength": STRENGTH,
+    "helpfulness_difference": [1.0, 0.0, 2.0, None],
+    "chars_difference": [-40, 10, 20, 500],
+}
+SELECTION = [1.0, 2.0, -1.0, 3.0, -0.5, 1.0]  # margins of six selection pairs, under every seed
+CURVE_SIZES, CURVE_ERRORS = (100, 400, 1600, 6400), (0.5, 0.3, 0.2, 0.15)  # 0.1 + 0.4 (n / 100)^-0.5
 SWEEP = [{"factor": factor, "accuracy": accuracy, "loss": 0.6} for factor, accuracy in ((1.0, 0.5), (1.5, 0.75))]
 BINS = [{"reward": 1.0, "estimate": 1.5, "low": 1.0, "high": 2.0, "n": 4}] * 2
 
@@ -36,6 +44,7 @@ def write_arm(
     asked |= {"changes": changes(arm), "source": source, "n_train": 8}
     for seed, row in enumerate(margins):
         outcome: dict[str, Any] = {"accuracy": sum(m > 0 for m in row) / len(row), "n_test": len(row), "margins": row}
+        outcome["selection_margins"] = SELECTION
         if "expo" in arm:
             outcome |= {"factor": 1.5, "sweep": SWEEP}
         else:
@@ -57,6 +66,27 @@ def write_benchmark(
     outcome = {"label": f"{items} items", "n": 20, "ties": 0, "sections": {"Chat": section, "Score": section}}
     asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
+
+
+def write_learning_curve(
+    file: Path,
+    arm: str,
+    errors: tuple[float, ...] = CURVE_ERRORS,
+    *,
+    comparison: str = "first",
+    n: int = 20,
+    source: dict[str, str] = SOURCE,
+) -> None:
+    """A learning curve of two seeds that get the same share of n test pairs wrong, each its own ones."""
+    settings = {"backbone": "embedded", "trainable": "head", "lora_rank": 0}
+    asked: dict[str, Any] = {"arm": arm, "preset": "embedded", "comparison": comparison, "settings": settings}
+    asked |= {"source": source, "n_train": CURVE_SIZES[-1], "sizes": list(CURVE_SIZES), "seeds": [0, 1]}
+    points = []
+    for size, error in zip(CURVE_SIZES, errors, strict=True):
+        correct = "0" * round(error * n) + "1" * (n - round(error * n))
+        for seed, answers in enumerate((correct, correct[::-1])):
+            points.append({"size": size, "seed": seed, "accuracy": 1 - error, "correct": answers})
+    records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
 
 def write_data(file: Path, *, source: dict[str, str] = SOURCE) -> None:
@@ -92,10 +122,11 @@ def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
     about = {"figure_1": figure_1, "r_preference": {"helpfulness": 0.91}}
     records.append(file, kind="pairs", asked={"source": source}, outcome=about)
     write_data(file, source=source)
-    records.append(file, kind="test_pairs", asked={"source": source}, outcome={"strength": STRENGTH})
+    records.append(file, kind="test_pairs", asked={"source": source}, outcome=TEST_PAIRS)
     for arm, margins in MARGINS.items():
         write_arm(file, arm, margins, source=source)
     write_ruler(file, "longer", [1, -1, 0, -1], source=source)
+    write_learning_curve(file, "bt", (0.5, 0.5, 0.25, 0.25), n=4, source=source)
     write_benchmark(file, "longer", 0.4, seed=None)
     write_benchmark(file, "bt_scaled", 0.7)
     asked = {"arm": "bt_scaled_init", "comparison": "first", "source": source}

@@ -1,0 +1,208 @@
+"""Tables behind an accuracy, made from records: by strength and gaps, at equal length, agreement, temperature, size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rmlib import records, statistics
+from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.records import RecordError
+from rmlib.statistics import Interval, PowerLaw, Temperature
+from rmlib.summaries import (
+    BOOTSTRAP_SEED,
+    described_pairs,
+    interval_of,
+    ladder,
+    margins,
+    prompt_groups,
+    rulers_beside,
+)
+
+LENGTH_BINS = 5  # of equally many pairs
+RULERS = ("longer", "bag of words")  # beside the arms in the agreement table
+STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
+
+
+def strata(file: Path, n: int) -> dict[str, pd.Series]:
+    """Strata of the n decided test pairs, by property: an ordered categorical, missing where a pair has none.
+
+    Properties: strength of the preference; rating gap (helpfulness of chosen minus rejected, rounded, in points);
+    length gap (chosen minus rejected in characters, in fifths). A property that no pair has is left out.
+    """
+    pairs = described_pairs(file, n)
+    missing = {"strength", "helpfulness_difference", "chars_difference"} - set(pairs)
+    if missing:
+        raise RecordError(f"{file.name}: the newest test_pairs record lacks {sorted(missing)}; run notebook 02")
+    gap = pairs["helpfulness_difference"].astype(float).round()
+    levels = sorted(gap.dropna().unique())
+    names = {level: f"{level:+.0f}" if level else "0" for level in levels}
+    fifths = pd.qcut(pairs["chars_difference"], LENGTH_BINS, duplicates="drop")
+    ranges = [f"{edge.left:+,.0f} to {edge.right:+,.0f}" for edge in fifths.cat.categories]
+    return {
+        "strength": pd.Series(pd.Categorical(pairs["strength"].map(STRENGTHS), list(STRENGTHS.values()), ordered=True)),
+        **({"rating gap": pd.Series(pd.Categorical(gap.map(names), list(names.values())))} if levels else {}),
+        "length gap": fifths.cat.rename_categories(ranges),
+    }
+
+
+def strata_table(file: Path) -> pd.DataFrame:
+    """Accuracy of every arm and ruler by property of the test pairs: arm, property, stratum, estimate, low, high, n."""
+    answers, groups = _answers(file)
+    n = _n_pairs(answers)
+    rows = []
+    for name, strata_of in strata(file, n).items():
+        codes = strata_of.cat.codes.to_numpy()
+        known = codes >= 0
+        members = None if groups is None else groups[known]
+        for arm, values in answers.items():
+            part = _squeezed(values[:, known] > 0)
+            table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=members)
+            table.insert(0, "stratum", strata_of.cat.categories[table.index])
+            rows.append(table.assign(arm=arm, property=name))
+    columns = ["arm", "property", "stratum", "estimate", "low", "high", "n"]
+    return pd.concat(rows)[columns].set_index("arm")
+
+
+def length_table(file: Path) -> pd.DataFrame:
+    """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
+    answers, groups = _answers(file)
+    n = _n_pairs(answers)
+    length = described_pairs(file, n)["chars_difference"]
+    rows = []
+    for arm, values in answers.items():
+        right = (values > 0).astype(int)
+        controlled = statistics.length_controlled_accuracy(_squeezed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
+        plain = {f"accuracy {key}": value for key, value in vars(interval_of(right, groups)).items() if key != "n"}
+        equal = {f"at equal length {key}": value for key, value in vars(controlled).items() if key != "n"}
+        rows.append({"arm": arm, "title": title(arm), "n": n, **plain, **equal})
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def agreement_table(file: Path) -> pd.DataFrame:
+    """How far each two arms order the test pairs alike: arm, with, share and kappa with 95 % intervals.
+
+    Two arms are compared seed by seed; an arm with itself across its seeds, each two seeds in turn: what training
+    anew changes. Of the rulers, length and words stand beside them: a ruler has
+    no seeds and is held against every seed of an arm.
+    """
+    answers, groups = _answers(file)
+    answers = {
+        name: values for name, values in answers.items() if name.removesuffix(FINETUNED) in ARMS or name in RULERS
+    }
+    rows = []
+    for i, (name, values) in enumerate(answers.items()):
+        for other, theirs in list(answers.items())[i:]:
+            if name == other:
+                first, second = np.triu_indices(len(values), k=1)
+                ours, theirs = values[first], values[second]
+            else:
+                ours, theirs = _matched(values, theirs)
+            if len(ours):
+                found = statistics.agreement(
+                    _squeezed(ours), _squeezed(theirs), seed=BOOTSTRAP_SEED, groups=groups, draws=500
+                )
+                row = {"arm": name, "with": other, "n": found.share.n}
+                rows.append(row | _columns("share", found.share) | _columns("kappa", found.kappa))
+    if not rows:
+        raise RecordError(f"{file.name}: one run alone agrees with nothing; run a second arm or seed")
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def temperature_table(file: Path) -> pd.DataFrame:
+    """The temperature that turns each arm's margins into logits, fitted on the selection pairs, and what it mends.
+
+    Columns: temperature with its 95 % interval and the number of selection pairs; calibration error and Brier score of
+    the test pairs before and after, and the change in Brier score with its interval (the calibration error, a mean of
+    absolute values, is biased in a bootstrap and has none). Seeds share a temperature. Arms whose temperature is 0 or
+    infinite keep it in the table, without an "after" for 0.
+    """
+    table, rows = ladder(file), []
+    if "outcome.selection_margins" not in table or table["outcome.selection_margins"].isna().any():
+        raise RecordError(f"{file.name}: arms without margins of the selection pairs; run notebook 02 again")
+    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
+    for arm in table["name"].unique():
+        fitted = statistics.fit_temperature(_squeezed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
+        row = {"arm": arm, "title": title(arm), **_columns("temperature", fitted.fitted), "n": fitted.fitted.n}
+        rows.append(row | _mended(fitted, margins(table, arm), groups))
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+    """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
+    row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
+    if fitted.fitted.estimate == 0:
+        return row
+    after = fitted.apply(on_test)
+    change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
+    row |= {"ECE after": statistics.expected_calibration_error(after.ravel()), "Brier after": statistics.brier(after)}
+    return row | _columns("change in Brier", change) | {"n test": change.n}
+
+
+def learning_curves(file: Path) -> pd.DataFrame:
+    """The newest learning curve of each arm, of the comparison whose curve was recorded last: one record a row."""
+    table = records.read(file, kind="learning_curve").sort_values("time", kind="stable")
+    table = table[table["asked.comparison"] == table["asked.comparison"].iloc[-1]]
+    return table.drop_duplicates("asked.arm", keep="last")
+
+
+def curve_of(record: pd.Series) -> tuple[list[int], np.ndarray]:
+    """Sizes and `[size, seed, pair]` of 0 and 1 of a learning-curve record."""
+    points = pd.DataFrame(record["outcome.points"]).set_index(["size", "seed"])["correct"]
+    sizes, seeds = record["asked.sizes"], record["asked.seeds"]
+    rows = [[[int(digit) for digit in points[size, seed]] for seed in seeds] for size in sizes]
+    return sizes, np.array(rows)
+
+
+def fitted_curves(file: Path) -> dict[str, PowerLaw]:
+    """The power law of each arm's newest learning curve."""
+    laws = {}
+    for _, record in learning_curves(file).iterrows():
+        sizes, answers = curve_of(record)
+        groups = prompt_groups(file, answers.shape[2])
+        laws[record["asked.arm"]] = statistics.fit_power_law(sizes, answers, seed=BOOTSTRAP_SEED, groups=groups)
+    return laws
+
+
+def learning_curve_table(file: Path) -> pd.DataFrame:
+    """Scale, exponent and floor of each arm's power law with 95 % intervals, and what the data do not show."""
+    rows = []
+    for arm, law in fitted_curves(file).items():
+        row = {"arm": arm, "title": title(arm), "n": law.floor.n}
+        row |= _columns("scale", law.scale) | _columns("exponent", law.exponent) | _columns("floor", law.floor)
+        rows.append(row | {"fall shown": law.fall_is_shown, "floor shown": law.floor_is_shown})
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}
+
+
+def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Margins `[seed, pair]` of every arm and ruler, and the test pairs' prompts where pairs share them."""
+    table = ladder(file)
+    answers = {str(name): margins(table, name) for name in table["name"].unique()}
+    for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():
+        answers[ruler["asked.ruler"]] = np.array([ruler["outcome.margins"]], dtype=float)
+    return answers, prompt_groups(file, _n_pairs(answers))
+
+
+def _n_pairs(answers: dict[str, np.ndarray]) -> int:
+    """The number of test pairs; RecordError where arms were read on different numbers of them."""
+    sizes = {name: values.shape[1] for name, values in answers.items()}
+    if len(set(sizes.values())) > 1:
+        raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
+    return next(iter(sizes.values()))
+
+
+def _matched(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The seeds that both have; a single row (a ruler, one seed) stands against every seed of the other."""
+    shared = max(len(ours), len(theirs)) if 1 in (len(ours), len(theirs)) else min(len(ours), len(theirs))
+    first, second = (np.repeat(each, shared, axis=0) if len(each) == 1 else each[:shared] for each in (ours, theirs))
+    return first, second
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+    return values[0] if len(values) == 1 else values

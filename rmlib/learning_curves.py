@@ -1,0 +1,86 @@
+"""Learning curves: an arm trained on nested subsets of the training pairs, and the record that figures read.
+
+A record of kind "learning_curve", one for each arm:
+
+    asked     arm, preset, comparison (of the whole splits), settings, source, n_train, sizes, seeds
+    outcome   points   one mapping for each size and seed: size (training pairs), seed, accuracy (test, 0..1),
+                       correct (a text of 0 and 1, one for each decided test pair, in the order of all margins)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Float
+
+from rmlib import experiments, paths, records, statistics
+from rmlib.arms import settings_for
+from rmlib.bars import progress_bar
+from rmlib.presets import Preset
+from rmlib.splits import Splits
+from rmlib.statistics.curves import FEWEST_SIZES
+
+
+def learning_curve(
+    arm: str,
+    settings: Preset,
+    splits: Splits,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    results: Path | None = None,
+) -> dict[str, Any]:
+    """Train an arm on nested subsets of the training pairs, or reuse the runs that are finished; append the record.
+
+    Every size is trained for the same number of epochs (unless the settings give max_steps), selects on the same
+    selection pairs and is read on the same test pairs. A seed draws the subsets, the head and the order.
+
+    Raises ValueError, before anything is trained, for fewer than four sizes, sizes that are not ascending or greater
+    than the training split, fewer than two different seeds, and an unknown arm.
+    """
+    _check(sizes, seeds, len(splits.train))
+    wanted = settings_for(arm, settings, seeds[0])
+    asked: dict[str, Any] = {
+        "arm": arm,
+        "preset": settings.name,
+        "comparison": experiments.comparison_of(settings, splits),
+        "settings": asdict(replace(wanted, seed=0)) | {"backbone": paths.public_name(settings.backbone)},
+        "source": asdict(splits.source),
+        "n_train": len(splits.train),
+        "sizes": list(sizes),
+        "seeds": list(seeds),
+    }
+    jobs = [(size, seed) for size in sizes for seed in seeds]
+    points = []
+    for size, seed in progress_bar(jobs, unit="run", leave=False, desc=f"learning curve of {arm}"):
+        part = replace(splits, train=subset(splits.train, size, seed))
+        margin = experiments.oriented_margins(splits.test, experiments.rewards_on_test(arm, settings, part, seed=seed))
+        points.append({"size": size, "seed": seed, **_answers(margin)})
+    file = results or experiments.results_file(splits, settings)
+    return records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
+
+
+def subset(pairs: Dataset, size: int, seed: int) -> Dataset:
+    """So many random pairs, in the order of the table; a greater size with the same seed holds a smaller one's pairs.
+
+    The whole table is itself, so that runs on all pairs are shared with every other experiment.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[:size]
+    return pairs if size == len(pairs) else pairs.select(np.sort(chosen))
+
+
+def _answers(margin: Float[np.ndarray, "decided"]) -> dict[str, Any]:
+    correct = "".join("1" if right else "0" for right in margin > 0)
+    return {"accuracy": statistics.accuracy(margin), "correct": correct}
+
+
+def _check(sizes: Sequence[int], seeds: Sequence[int], n_train: int) -> None:
+    if len(sizes) < FEWEST_SIZES or list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] > n_train:
+        raise ValueError(f"sizes must be {FEWEST_SIZES} or more, ascending, within 1..{n_train}; got {list(sizes)}")
+    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"an interval over seeds needs two or more different seeds, got {list(seeds)}")

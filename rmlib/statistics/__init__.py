@@ -1,0 +1,69 @@
+"""Intervals, paired tests, power, calibration, strata, learning curves, and the rulers a score is held against.
+
+An array of results is `[item]`, or `[seed, item]` where several training seeds met the same items. With several seeds
+an interval covers both: another draw of seeds and another draw of items. Items that belong together (pairs of one
+prompt) are named by `groups` and redrawn together.
+"""
+
+from rmlib.statistics.calibration import (
+    Temperature,
+    brier,
+    calibration_table,
+    expected_calibration_error,
+    fit_temperature,
+    squared_errors,
+)
+from rmlib.statistics.curves import PowerLaw, fit_power_law
+from rmlib.statistics.intervals import (
+    Interval,
+    accuracy,
+    bootstrap_interval,
+    correlation_interval,
+    wilson_interval,
+)
+from rmlib.statistics.paired import (
+    Agreement,
+    PairedDifference,
+    agreement,
+    discordance,
+    discordant_odds_ratio,
+    holm,
+    mcnemar,
+    paired_difference,
+)
+from rmlib.statistics.power import detectable_difference, mcnemar_power, smallest_difference
+from rmlib.statistics.rulers import BagOfWords, Longer, Random, Shorter
+from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accuracy
+
+__all__ = [
+    "Agreement",
+    "BagOfWords",
+    "Interval",
+    "Longer",
+    "PairedDifference",
+    "PowerLaw",
+    "Random",
+    "Shorter",
+    "Temperature",
+    "accuracy",
+    "accuracy_by_stratum",
+    "agreement",
+    "bootstrap_interval",
+    "brier",
+    "calibration_table",
+    "correlation_interval",
+    "detectable_difference",
+    "discordance",
+    "discordant_odds_ratio",
+    "expected_calibration_error",
+    "fit_power_law",
+    "fit_temperature",
+    "holm",
+    "length_controlled_accuracy",
+    "mcnemar",
+    "mcnemar_power",
+    "paired_difference",
+    "smallest_difference",
+    "squared_errors",
+    "wilson_interval",
+]

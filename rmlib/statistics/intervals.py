@@ -1,0 +1,135 @@
+"""Estimates with their intervals: Wilson, bootstrap over items (and seeds, and groups of items), Fisher."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Self
+
+import numpy as np
+from jaxtyping import Float, Integer
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from rmlib.statistics.arrays import finite, group_codes, seed_by_item
+
+_MAX_VALUES_PER_BLOCK = 2**23  # 64 MB of doubles at a time, however many items there are
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval; `n` is the number of items behind it."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
+
+
+def accuracy(margin: ArrayLike) -> float:
+    """Share of pairs, 0..1, whose margin is above 0: a tie is wrong. Raises ValueError for no pair or a NaN."""
+    return float(np.mean(finite(margin, "margin") > 0))
+
+
+def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Share of successes with Wilson's score interval, which keeps its width where all or none succeed (Wilson, 1927).
+
+    Raises ValueError where n is 0 or successes lie outside 0..n.
+    """
+    bounds = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high), n)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    *,
+    seed: int,
+    statistic: Literal["mean", "median"] = "mean",
+    groups: ArrayLike | None = None,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap interval of a mean or median (Efron & Tibshirani, 1993, chapter 13).
+
+    Args:
+        values: `[item]`, or `[seed, item]`: then seeds and items are both redrawn, each draw meeting all drawn seeds
+            with the same drawn items. Few seeds make it a little narrow: k seeds show (k - 1) / k of their variance.
+        seed: of the resampling, not of a training run.
+        groups: `[item]`, a label each: items of one label (pairs of one prompt) are redrawn together. Of a mean alone.
+    Raises:
+        ValueError: no values, fewer than two seeds in a 2-D array, a value that is not finite, an unknown statistic,
+            groups of other items, a single group.
+    """
+    if statistic not in ("mean", "median") or (groups is not None and statistic != "mean"):
+        raise ValueError(f"unknown statistic {statistic!r}; use 'mean' or 'median', and with groups 'mean'")
+    table = seed_by_item(values, "values")
+    if groups is None:
+        drawn = _redrawn(table, statistic, np.random.default_rng(seed), draws)
+    else:
+        drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws).means(table)
+    return percentile_interval(float(getattr(np, statistic)(table)), drawn, table.shape[1], level=level)
+
+
+def percentile_interval(estimate: float, drawn: Float[np.ndarray, "draw"], n: int, *, level: float = 0.95) -> Interval:
+    """An estimate with the percentiles of its bootstrap draws; a draw may be infinite, never NaN."""
+    bounds = (1 - level) / 2, (1 + level) / 2
+    # Between two infinite draws there is nothing to interpolate.
+    low, high = np.quantile(drawn, bounds, method="linear" if np.isfinite(drawn).all() else "nearest")
+    return Interval(estimate, float(low), float(high), n)
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Bootstrap resamples as weights that sum to 1 in each draw, for statistics that are made of weighted means."""
+
+    seeds: Float[np.ndarray, "draw seed"]
+    items: Float[np.ndarray, "draw item"]
+
+    @classmethod
+    def draw(
+        cls, table: Float[np.ndarray, "*any seed item"], *, seed: int, groups: ArrayLike | None = None, draws: int
+    ) -> Self:
+        """Redraw the seeds and the items of a table (or the groups of items), each with replacement.
+
+        Raises ValueError where groups are of other items, or all items are of one group.
+        """
+        n_seeds, n_items = table.shape[-2:]
+        codes, n_groups = (np.arange(n_items), n_items) if groups is None else group_codes(groups, n_items)
+        items = _counts(n_groups, draws, seed)[:, codes]
+        seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+        return cls(seeds / n_seeds, items / items.sum(axis=1, keepdims=True))
+
+    def means(self, table: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "draw"]:
+        """The mean of a table in each draw."""
+        return np.einsum("ds,sd->d", self.seeds, table @ self.items.T)
+
+
+@lru_cache(maxsize=1)  # a table of many comparisons on the same items redraws them alike, and this is its slow part
+def _counts(n: int, draws: int, seed: int) -> Integer[np.ndarray, "draw n"]:
+    """How often each of n is drawn, with replacement, n times over."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    counts.flags.writeable = False
+    return counts
+
+
+def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Pearson's r with the interval of Fisher's z transformation. Raises ValueError as scipy.stats.pearsonr."""
+    result = stats.pearsonr(finite(x, "x"), finite(y, "y"))
+    bounds = result.confidence_interval(level)
+    return Interval(float(result.statistic), float(bounds.low), float(bounds.high), np.size(x))
+
+
+def _redrawn(
+    table: Float[np.ndarray, "seed item"], statistic: str, rng: np.random.Generator, draws: int
+) -> Float[np.ndarray, "draw"]:
+    """The statistic of `draws` resamples: seeds with replacement, and items with replacement, shared by the seeds."""
+    n_seeds, n_items = table.shape
+    block = max(1, _MAX_VALUES_PER_BLOCK // table.size)
+    results = []
+    for start in range(0, draws, block):
+        count = min(block, draws - start)
+        seeds = rng.integers(n_seeds, size=(count, n_seeds, 1))
+        items = rng.integers(n_items, size=(count, 1, n_items))
+        results.append(getattr(np, statistic)(table[seeds, items], axis=(1, 2)))
+    return np.concatenate(results)

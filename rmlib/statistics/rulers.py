@@ -1,0 +1,92 @@
+"""The rulers that every score is held against: length, chance, words without their order."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+Prompts = Sequence[Sequence[Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class Longer:
+    """The ruler that rewards length: reward = characters of the response."""
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """Rewards of the responses; the prompts are not read."""
+        return np.array([len(response) for response in responses], dtype=float)
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """The ruler that rewards brevity: reward = minus the characters of the response."""
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """Rewards of the responses; the prompts are not read."""
+        return -Longer().score(prompts, responses)
+
+
+@dataclass(frozen=True)
+class Random:
+    """The ruler that knows nothing: a reward in 0..1 drawn for each text.
+
+    The draw is a hash of seed, prompt and response, so it does not depend on order or on how a benchmark is cut into
+    batches. Equal texts tie, as they do for any model.
+    """
+
+    seed: int
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """One uniform number in 0..1 for each prompt with its response."""
+        draws = [self._draw(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        return np.array(draws, dtype=float)
+
+    def _draw(self, prompt: Sequence[Mapping[str, str]], response: str) -> float:
+        turns = [(message["role"], message["content"]) for message in prompt]
+        digest = hashlib.blake2b(repr((self.seed, turns, response)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") / 2**64
+
+
+@dataclass(frozen=True)
+class BagOfWords:
+    """The ruler that knows words but not their order: Bradley-Terry, linear in log(1 + count) of each word.
+
+    Only the response is read: what a linear ruler adds for the words of the prompt is equal for both responses of a
+    pair, so it cancels in the margin and cannot be learnt.
+    """
+
+    vectorizer: CountVectorizer
+    weights: Float[np.ndarray, "word"]
+    inverse_penalty: float  # C of the L2 penalty, chosen by cross-validation on the training pairs
+
+    @classmethod
+    def fit(cls, preferences: Dataset, *, folds: int = 5) -> Self:
+        """Fit on the rows of `pairs.preference_view`. Raises ValueError where there are fewer than 2 pairs a fold."""
+        if len(preferences) < 2 * folds:
+            raise ValueError(f"{len(preferences)} pairs are too few for {folds} folds; give at least {2 * folds}")
+        chosen = [messages[-1]["content"] for messages in preferences["chosen"]]
+        rejected = [messages[-1]["content"] for messages in preferences["rejected"]]
+        vectorizer = CountVectorizer().fit(chosen + rejected)
+        difference = _log_counts(vectorizer, chosen) - _log_counts(vectorizer, rejected)
+        # Without an intercept, turning a pair round leaves its loss unchanged; half of them turned give two classes.
+        side = np.where(np.arange(len(chosen)) % 2, 1, -1)
+        model = LogisticRegression(fit_intercept=False, max_iter=1000)
+        search = GridSearchCV(model, {"C": [1e-3, 1e-2, 1e-1, 1.0]}, scoring="neg_log_loss", cv=folds)
+        search.fit(difference.multiply(side[:, None]).tocsr(), side)
+        return cls(vectorizer, search.best_estimator_.coef_[0], search.best_params_["C"])
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """Rewards of the responses, in logits; the prompts are not read."""
+        return _log_counts(self.vectorizer, responses) @ self.weights
+
+
+def _log_counts(vectorizer: CountVectorizer, texts: Sequence[str]) -> csr_matrix:
+    return vectorizer.transform(texts).astype(float).log1p()
