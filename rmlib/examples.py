@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rmlib import batches, losses
 from rmlib import pairs as tables
+from rmlib.annotations import vote_share
 from rmlib.batches import Group
 from rmlib.features import load_or_compute
 from rmlib.models import RewardModel
@@ -38,6 +39,7 @@ class Examples:
     ratings: Float[Tensor, "pair 2 attribute"]  # NaN = not rated
     left_out: dict[str, int]
     n_cut: int
+    target: Float[Tensor, "pair"] | None = None  # probability that the first response is the better one; None: 1
     features: Float[Tensor, "pair 2 hidden"] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -81,6 +83,7 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
         table.ratings[keep],
         dict(left_out),
         int(cut.sum()),
+        None if table.target is None else table.target[keep],
     )
     if settings.trainable == "head":
         chosen = [row for index in keep for row in (2 * index, 2 * index + 1)]
@@ -97,16 +100,55 @@ class _Labelled:
     strength: Tensor
     ratings: Tensor
     left_out: dict[str, int]
+    target: Tensor | None = None
 
 
 def _labelled(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
     """Texts and labels in the order of the loss: chosen before rejected, or as in the table for regression."""
-    if settings.loss != "regression":
-        view = tables.preference_view(pairs)
-        texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"], view["rejected"], strict=True)]
-        nothing = torch.full((len(view), 2, len(model.attributes)), math.nan)
-        strength = torch.tensor(view["strength"][:], dtype=torch.float32)
-        return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, nothing, tables.left_out(pairs))
+    return _rated(model, pairs) if settings.loss == "regression" else _decided(model, pairs, settings)
+
+
+def _decided(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
+    """Chosen and rejected response of each decided pair, with its strength, and its soft label where one is wanted."""
+    left_out = tables.left_out(pairs)
+    if settings.soft_labels:
+        pairs, left_out["no valid vote"] = _voted(pairs)
+    view = tables.preference_view(pairs)
+    texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"], view["rejected"], strict=True)]
+    nothing = torch.full((len(view), 2, len(model.attributes)), math.nan)
+    scale = (0.0, *settings.strength_scale)
+    strength = torch.tensor([scale[int(value)] for value in view["strength"]], dtype=torch.float32)
+    target = _target(pairs, settings)
+    return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, nothing, left_out, target)
+
+
+def _voted(pairs: Dataset) -> tuple[Dataset, int]:
+    """The pairs with a valid vote, and how many decided ones have none."""
+    unknown = np.isnan(vote_share(pairs))
+    if unknown.all():
+        raise TrainingError(
+            "soft_labels need votes, and no pair has annotations with a valid preference; take a source that keeps "
+            "them, or soft_labels=False"
+        )
+    decided = np.array([bool(preference) for preference in pairs["preference"]])
+    return pairs.select(np.flatnonzero(~unknown)), int((unknown & decided).sum())
+
+
+def _target(pairs: Dataset, settings: TrainSettings) -> Tensor | None:
+    """Probability that the chosen response of each decided pair is the better one; None where labels are certain."""
+    preference = np.array([value or 0 for value in pairs["preference"]])
+    if settings.soft_labels:
+        share = vote_share(pairs)
+        target = np.where(preference > 0, share, 1 - share)[preference != 0]
+    elif settings.label_smoothing:
+        target = np.full((preference != 0).sum(), 1 - settings.label_smoothing)
+    else:
+        return None
+    return torch.from_numpy(target.astype(np.float32))
+
+
+def _rated(model: RewardModel, pairs: Dataset) -> _Labelled:
+    """Both responses of each pair with a rating, as in the table; strength is the preference for the first."""
     view = tables.rating_view(pairs)
     if missing := set(model.attributes) - set(view.column_names):
         raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")

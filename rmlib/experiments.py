@@ -67,7 +67,7 @@ def run(
         "arm": arm,
         "preset": settings.name,
         "comparison": comparison_of(settings, splits),
-        "settings": asdict(settings_for(arm, settings, seed)) | {"backbone": paths.public_name(settings.backbone)},
+        "settings": settings_for(arm, settings, seed).to_dict() | {"backbone": paths.public_name(settings.backbone)},
         "changes": changes(arm),
         "source": asdict(splits.source),
         "n_train": len(splits.train),
@@ -146,7 +146,7 @@ def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
 
 def comparison_of(settings: Preset, splits: Splits) -> str:
     """The name that all runs with the same settings on the same splits share, whatever their arm and seed."""
-    return fingerprint(asdict(settings), splits.identity)
+    return fingerprint(settings.to_dict(), splits.identity)
 
 
 def results_file(splits: Splits, settings: Preset) -> Path:

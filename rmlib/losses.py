@@ -90,12 +90,20 @@ def pair_loss(
     reward_chosen: Float[Tensor, "batch"],
     reward_rejected: Float[Tensor, "batch"],
     strength: Float[Tensor, "batch"],
+    target: Float[Tensor, "batch"] | None = None,
 ) -> Float[Tensor, "batch"]:
     """The preference loss called `name` (a key of `PAIR_LOSSES`); the regular one does not look at the strength.
 
-    Raises ValueError for an unknown name.
+    `target` is the probability that the chosen response is the better one (default: 1). It makes the loss `l` of a pair
+    `target * l(r_c, r_r) + (1 - target) * l(r_r, r_c)`: for the regular loss the cross-entropy of `sigmoid(r_c - r_r)`
+    with a soft label; for a constant target `1 - epsilon` label smoothing (Szegedy et al., arXiv 1512.00567; for reward
+    models arXiv 2401.06080). Raises ValueError for an unknown name, and where the shapes differ.
     """
     if name not in PAIR_LOSSES:
         raise ValueError(f"unknown preference loss {name!r}; known: {', '.join(PAIR_LOSSES)}")
-    operands = (reward_chosen, reward_rejected) + (() if name == "bradley_terry" else (strength,))
-    return PAIR_LOSSES[name](*operands)
+    others = () if name == "bradley_terry" else (strength,)
+    as_labelled = PAIR_LOSSES[name](reward_chosen, reward_rejected, *others)
+    if target is None:
+        return as_labelled
+    _same_shape(reward_chosen=reward_chosen, target=target)
+    return target * as_labelled + (1 - target) * PAIR_LOSSES[name](reward_rejected, reward_chosen, *others)

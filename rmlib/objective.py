@@ -29,14 +29,15 @@ def rewards_of(
 
 
 def example_losses(
-    loss: str, rewards: Float[Tensor, "pair 2 attribute"], examples: Examples, indices: Sequence[int]
+    settings: TrainSettings, rewards: Float[Tensor, "pair 2 attribute"], examples: Examples, indices: Sequence[int]
 ) -> Float[Tensor, "example"]:
     """One loss per pair, or per response for regression (0 for a response without a rating)."""
     rows = list(indices)
-    if loss == "regression":
+    if settings.loss == "regression":
         return losses.regression_loss(rewards.flatten(0, 1), examples.ratings[rows].to(rewards.device).flatten(0, 1))
     strength = examples.strength[rows].to(rewards.device)
-    return losses.pair_loss(loss, rewards[:, 0, 0], rewards[:, 1, 0], strength)
+    target = None if examples.target is None else examples.target[rows].to(rewards.device)
+    return losses.pair_loss(settings.loss, rewards[:, 0, 0], rewards[:, 1, 0], strength, target)
 
 
 def n_valid(loss: str, examples: Examples, indices: Sequence[int]) -> int:
@@ -57,7 +58,7 @@ def evaluate(model: RewardModel, examples: Examples, settings: TrainSettings) ->
     total, correct = 0.0, 0
     for indices in forward_batches(model, examples, range(len(examples)), settings.token_budget):
         rewards = rewards_of(model, examples, indices, settings.precision)
-        total += float(example_losses(settings.loss, rewards, examples, indices).double().sum())
+        total += float(example_losses(settings, rewards, examples, indices).double().sum())
         margin = (rewards[:, 0, 0] - rewards[:, 1, 0]).cpu() * examples.strength[indices]
         correct += int((margin > 0).sum())
     model.train(was_training)

@@ -16,6 +16,8 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("error", "leave_out"),
 )
 
+LATER_FIELDS = {"strength_scale", "label_smoothing", "soft_labels"}
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -47,6 +49,10 @@ class TrainSettings:
     overlong: str = "error"
     evaluate_every_steps: int = 0  # 0: after the last step only
     checkpoint_every_steps: int = 0  # 0: none
+    # The rest is left out of names and records where it is at its default, so that earlier runs keep theirs.
+    strength_scale: tuple[float, float, float] = (1.0, 2.0, 3.0)  # what slightly better, better, much better count
+    label_smoothing: float = 0.0  # probability that a preference label is taken to be wrong
+    soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
 
     def __post_init__(self) -> None:
         known = {
@@ -63,10 +69,27 @@ class TrainSettings:
         for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
+            raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing must be from 0 to below 1/2, got {self.label_smoothing}")
+        if self.soft_labels and self.label_smoothing:
+            raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
+        if (self.soft_labels or self.label_smoothing) and self.loss not in losses.PAIR_LOSSES:
+            known = ", ".join(losses.PAIR_LOSSES)
+            raise ValueError(f"soft_labels and label_smoothing belong to a pair loss ({known}), not to {self.loss}")
 
     @property
     def hash(self) -> str:
-        return fingerprint(asdict(self))
+        return fingerprint(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as names and records hold them; `from_dict` reads them, also those of earlier versions."""
+        unchanged = {item.name for item in fields(self) if getattr(self, item.name) == item.default}
+        return {name: value for name, value in asdict(self).items() if name not in LATER_FIELDS & unchanged}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:

@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import get_scheduler
 
 from rmlib import checkpoints, paths
 from rmlib import pairs as tables
+from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
@@ -51,14 +51,20 @@ def train(
     an over-long pair, or a `folder` that holds another run.
     """
     # The order of the rows counts too: the seed shuffles positions.
-    data = [[tables.content_hash(table), table["pair_id"][:]] for table in (pairs, selection) if table is not None]
-    identity = fingerprint("train", model.identity, asdict(settings), data)
+    data = [_identity_of(table, settings) for table in (pairs, selection) if table is not None]
+    identity = fingerprint("train", model.identity, settings.to_dict(), data)
     path = Path(folder) if folder is not None else paths.runs_dir() / "train" / identity
     run = Run(path, settings)
     claim(path, settings, identity)
     if not (path / FINISHED_FILE).is_file():
         _Loop(model, pairs, selection, settings, path, identity).run(progress)
     return run
+
+
+def _identity_of(pairs: Dataset, settings: TrainSettings) -> list[Any]:
+    """What a run's name says of a table: its labels, and the order of its rows."""
+    votes = [preference_items(pairs)] if settings.soft_labels else []
+    return [tables.content_hash(pairs), pairs["pair_id"][:], *votes]
 
 
 class _Loop:
@@ -132,7 +138,7 @@ class _Loop:
         total = 0.0
         for batch in forward_batches(self.model, self.examples, indices, settings.token_budget):
             rewards = rewards_of(self.model, self.examples, batch, settings.precision)
-            loss = example_losses(settings.loss, rewards, self.examples, batch).sum() / count
+            loss = example_losses(settings, rewards, self.examples, batch).sum() / count
             self._refuse_non_finite(loss, batch)
             self.accelerator.backward(loss)
             total += float(loss.detach())

@@ -9,12 +9,16 @@ import pytest
 import tiny
 
 from rmlib import arms, experiments, paths, presets, records, statistics, summaries
+from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.presets import PRESETS, Preset
 from rmlib.settings import TrainSettings
 from rmlib.splits import load_splits, shuffled_labels
+
+NEED_MORE = ("bt_soft",)  # than the rated pairs of `source`: votes
+RUNNABLE = [name for name in ARMS if name not in NEED_MORE]
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +72,15 @@ def test_an_arm_inherits_the_changes_of_its_line() -> None:
     }
     with pytest.raises(ValueError, match="unknown arm 'bt_huge'; known: regression"):
         arms.changes("bt_huge")
+
+
+def test_settings_of_an_arm_are_those_of_its_parent_but_for_its_own_change() -> None:
+    for arm in ARMS.values():
+        if arm.parent is None or "initialise_from" in arm.change:
+            continue
+        settings, parent = (arms.settings_for(name, PRESETS["embedded"], seed=3) for name in (arm.name, arm.parent))
+        own = {name: value for name, value in arm.change.items() if hasattr(settings, name)}
+        assert settings == replace(parent, **own), arm.name
 
 
 def test_the_paper_preset_is_the_published_recipe() -> None:
@@ -152,15 +165,15 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
-    first = run_all(list(ARMS), preset, splits, seeds=[0, 1])
+    first = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
     monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
-    again = run_all(list(ARMS), preset, splits, seeds=[0, 1])
+    again = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
     assert file.read_bytes() == written
     assert [arm_run.record for arm_run in again] == [arm_run.record for arm_run in first]
     table = summaries.ladder(file)
-    assert len(table) == 2 * len(ARMS) and list(table["asked.arm"].unique()) == list(ARMS)
+    assert len(table) == 2 * len(RUNNABLE) and list(table["asked.arm"].unique()) == RUNNABLE
     assert not any(str(source) in line or str(preset.backbone) in line for line in file.read_text().splitlines())
 
 
@@ -219,6 +232,12 @@ def test_the_scalar_of_all_attributes_takes_the_published_weights(source: Path, 
     arm_run = run("regression_all", preset, splits, progress=False)
     outputs = arm_run.model.score(splits.test["prompt"][:], splits.test["response_1"][:])
     np.testing.assert_allclose(arm_run.rewards[:, 0], outputs @ [0.65, 0.8, 0.45, 0.55, -0.4], atol=1e-4)
+
+
+def test_arms_that_need_more_than_the_source_has_say_so(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    with pytest.raises(TrainingError, match="soft_labels need votes"):
+        run("bt_soft", preset, splits, progress=False)
 
 
 def test_an_interrupted_ladder_continues_with_what_is_missing(source: Path, preset: Preset) -> None:

@@ -68,7 +68,7 @@ def gradients_of_first_step(model: RewardModel, pairs: Dataset, wanted: TrainSet
     model.zero_grad()
     for batch in training.forward_batches(model, examples, indices, wanted.token_budget):
         rewards = training.rewards_of(model, examples, batch)
-        (training.example_losses(wanted.loss, rewards, examples, batch).sum() / count).backward()
+        (training.example_losses(wanted, rewards, examples, batch).sum() / count).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
 
 
@@ -125,7 +125,7 @@ def test_a_frozen_backbone_stays_as_it_is_and_its_head_learns_the_same_as_withou
             group["lr"] = 1e-2 * min(1.0, step / 2)
         batch = order[4 * step : 4 * step + 4].tolist()
         rewards = training.rewards_of(fresh, examples, batch)
-        loss = training.example_losses(wanted.loss, rewards, examples, batch).mean()
+        loss = training.example_losses(wanted, rewards, examples, batch).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fresh.head.parameters(), 1.0)
@@ -177,7 +177,7 @@ def test_evaluation_is_the_exact_mean_over_ragged_batches(backbone: str, loss: s
     examples = prepare(model, made_pairs(11), wanted)
     with torch.no_grad():
         rewards = training.rewards_of(model, examples, range(11))
-        by_hand = training.example_losses(loss, rewards, examples, range(11)).mean().item()
+        by_hand = training.example_losses(wanted, rewards, examples, range(11)).mean().item()
     assert evaluate(model, examples, wanted)["loss"] == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -189,6 +189,69 @@ def test_unrated_responses_have_no_part_in_a_regression_loss_or_its_count(backbo
     examples = prepare(model, make_pairs(rows, origin="partly rated"), wanted)
     assert len(examples) == 3 and examples.left_out == {"no rating": 1}
     assert training.n_valid("regression", examples, range(3)) == 5
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def voted_pairs(votes: list[list[int] | None]) -> Dataset:
+    """One pair a list of votes, preferring response 2 more strongly from pair to pair, then response 1."""
+    rows = [dict(row) for row in made_pairs(len(votes))]
+    for row, given, preference in zip(rows, votes, [1, 2, 3, -1, -2, -3], strict=False):
+        annotations = None if given is None else [{"annotator": None, "preference": vote} for vote in given]
+        row |= {"annotations": annotations, "preference": preference}
+    return make_pairs(rows, origin="voted")
+
+
+VOTES = [[1, 1, 1], [2, -1, 1], [3, 2, -100], [-1, 1, -1, -1]]
+
+
+def test_strengths_are_what_the_scale_says(backbone: str) -> None:
+    model, pairs = RewardModel.create(backbone), voted_pairs(VOTES)
+    plain = prepare(model, pairs, settings(backbone))
+    steep = prepare(model, pairs, settings(backbone, strength_scale=(1.0, 3.0, 10.0)))
+    assert plain.strength.tolist() == [1.0, 2.0, 3.0, 1.0] and steep.strength.tolist() == [1.0, 3.0, 10.0, 1.0]
+    rewards = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0], [0.0, 0.0]])[..., None]
+    wanted = settings(backbone, strength_scale=(1.0, 3.0, 10.0))
+    by_hand = [math.log1p(math.exp(-1)), 3 * math.log1p(math.exp(2)), 10 * math.log1p(math.exp(-0.5)), math.log(2)]
+    found = training.example_losses(wanted, rewards, steep, range(4))
+    torch.testing.assert_close(found, torch.tensor(by_hand))
+
+
+def test_a_soft_label_is_the_smoothed_share_of_votes_for_the_chosen_response(backbone: str) -> None:
+    wanted = settings(backbone, loss="bradley_terry", soft_labels=True)
+    examples = prepare(RewardModel.create(backbone), voted_pairs(VOTES), wanted)
+    # (votes for the chosen response + 1/2) / (valid votes + 1)
+    torch.testing.assert_close(examples.target, torch.tensor([3.5 / 4, 2.5 / 4, 2.5 / 3, 3.5 / 5]))
+
+
+def test_smoothed_labels_give_every_pair_the_same_target_and_certain_ones_none(backbone: str) -> None:
+    model, pairs = RewardModel.create(backbone), voted_pairs(VOTES)
+    smoothed = prepare(model, pairs, settings(backbone, loss="bradley_terry", label_smoothing=0.1))
+    torch.testing.assert_close(smoothed.target, torch.full((4,), 0.9))
+    assert prepare(model, pairs, settings(backbone)).target is None
+
+
+def test_soft_labels_follow_their_pairs_when_some_are_left_out(backbone: str) -> None:
+    pairs = voted_pairs([[1, 1, -1], None, [3, 3, 3], [-100, -100]])
+    wanted = settings(backbone, loss="bradley_terry", soft_labels=True)
+    examples = prepare(RewardModel.create(backbone), pairs, wanted)
+    assert examples.pair_ids == [pairs["pair_id"][0], pairs["pair_id"][2]]
+    assert examples.left_out["no valid vote"] == 2
+    torch.testing.assert_close(examples.target, torch.tensor([2.5 / 4, 3.5 / 4]))
+
+
+def test_soft_labels_of_a_table_without_votes_are_a_named_error(backbone: str) -> None:
+    with pytest.raises(TrainingError, match="soft_labels need votes"):
+        prepare(RewardModel.create(backbone), made_pairs(4), settings(backbone, loss="bradley_terry", soft_labels=True))
+
+
+def test_other_votes_behind_the_same_preferences_make_another_run_of_soft_labels_only(backbone: str) -> None:
+    tables = [voted_pairs(VOTES), voted_pairs([[1, 1, 1], [2, 1, 1], [3, 2, -100], [-1, 1, -1, -1]])]
+    for soft, n_runs in ((True, 2), (False, 1)):
+        wanted = settings(backbone, loss="bradley_terry", soft_labels=soft, max_steps=1)
+        runs = [train(RewardModel.create(backbone), table, wanted, progress=False) for table in tables]
+        assert len({run.folder for run in runs}) == n_runs
 
 
 # --- order and steps --------------------------------------------------------------------------------------------------
