@@ -36,6 +36,7 @@ ARMS = _arms(
     Arm("bt_scaled_init_expo", "Scaled BT, from regression, ExPO", "bt_scaled_init", {"extrapolate": "regression"}),
     # Not in the paper.
     Arm("bt_scaled_1_3_10", "Scaled BT, strengths 1-3-10", "bt_scaled", {"strength_scale": (1.0, 3.0, 10.0)}),
+    Arm("bt_scaled_two_layers", "Scaled BT, head of two layers", "bt_scaled", {"head_layers": 2}),
     Arm("bt_smoothed", "Regular BT, labels smoothed by 0.1", "bt", {"label_smoothing": 0.1}),
     Arm("bt_soft", "Regular BT, votes as soft labels", "bt", {"soft_labels": True}),
     # Controls, whose accuracy is known to be 1/2.

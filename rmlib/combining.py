@@ -69,9 +69,10 @@ def weigh_attributes(model: RewardModel, weights: Mapping[str, float]) -> Reward
         raise ModelError(f"weights are for {sorted(weights)}, the model has {sorted(model.attributes)}")
     row: Float[torch.Tensor, "1 attribute"] = torch.tensor([[weights[name] for name in model.attributes]])
     weighted = copy.deepcopy(model)
-    weighted.head = torch.nn.Linear(model.head.in_features, 1)
-    weighted.head.weight.data = row @ model.head.weight.data.cpu()
-    weighted.head.bias.data = row[0] @ model.head.bias.data.cpu()[:, None]
+    layer = weighted.output_layer
+    layer.weight = torch.nn.Parameter(row.to(model.device) @ layer.weight.data)
+    layer.bias = torch.nn.Parameter(row.to(model.device) @ layer.bias.data)
+    layer.out_features = 1
     weighted.attributes = ("weighted",)
     weighted.identity = fingerprint("weigh", model.identity, dict(weights))
-    return weighted.to(model.device)
+    return weighted

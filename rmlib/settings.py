@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rmlib import losses
+from rmlib.heads import HEAD_LAYERS
 from rmlib.models import fingerprint
 
 SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
@@ -16,7 +17,7 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("error", "leave_out"),
 )
 
-LATER_FIELDS = {"strength_scale", "label_smoothing", "soft_labels"}
+LATER_FIELDS = {"strength_scale", "label_smoothing", "head_layers", "soft_labels"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TrainSettings:
     # The rest is left out of names and records where it is at its default, so that earlier runs keep theirs.
     strength_scale: tuple[float, float, float] = (1.0, 2.0, 3.0)  # what slightly better, better, much better count
     label_smoothing: float = 0.0  # probability that a preference label is taken to be wrong
+    head_layers: int = 1
     soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ class TrainSettings:
         for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.head_layers not in HEAD_LAYERS:
+            raise ValueError(f"head_layers must be one of {HEAD_LAYERS}, got {self.head_layers}")
         if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
             raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
         self._check_labels()

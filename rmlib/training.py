@@ -48,8 +48,13 @@ def train(
     The run is named by initial model, settings and data: asked for again it is returned as it is, and where it was
     interrupted it goes on from its last checkpoint, to the same bits on a CPU. `selection` pairs are evaluated every
     `evaluate_every_steps` and at the end. Raises TrainingError for a non-finite loss (with the pair ids of the step),
-    an over-long pair, or a `folder` that holds another run.
+    an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
     """
+    if model.head_layers != settings.head_layers:
+        raise TrainingError(
+            f"the model's head has {model.head_layers} layer(s), the settings ask for {settings.head_layers}; make the "
+            "model with create_model(settings), or load it with head='redraw' and head_layers"
+        )
     # The order of the rows counts too: the seed shuffles positions.
     data = [_identity_of(table, settings) for table in (pairs, selection) if table is not None]
     identity = fingerprint("train", model.identity, settings.to_dict(), data)
@@ -105,7 +110,7 @@ class _Loop:
     def _start_at_mean_rating(self) -> None:
         """A fresh regression head starts at the training mean: at this size of step a bias would crawl to it."""
         mean = torch.nanmean(self.examples.ratings.flatten(0, 1), dim=0)
-        self.model.head.bias.data.copy_(torch.nan_to_num(mean))
+        self.model.output_layer.bias.data.copy_(torch.nan_to_num(mean))
 
     def run(self, progress: bool) -> None:
         with torch.random.fork_rng():  # the caller's generators stay as they were
@@ -228,7 +233,12 @@ def create_model(settings: TrainSettings) -> RewardModel:
     nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     quantization = nf4 if settings.quantization == "nf4" else None
     return RewardModel.create(
-        settings.backbone, settings.attributes, lora=lora, quantization=quantization, seed=settings.seed
+        settings.backbone,
+        settings.attributes,
+        head_layers=settings.head_layers,
+        lora=lora,
+        quantization=quantization,
+        seed=settings.seed,
     )
 
 

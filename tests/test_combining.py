@@ -82,6 +82,15 @@ def test_a_line_through_too_little_is_refused(rewards: list[float], ratings: lis
         fit_affine(rewards, ratings)
 
 
+def test_the_outputs_of_a_head_of_two_layers_are_weighted_as_those_of_one(tmp_path: Path) -> None:
+    names = ("helpfulness", "correctness", "verbosity")
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), names, head_layers=2, seed=2)
+    weighted = weigh_attributes(model, {"verbosity": -0.4, "helpfulness": 0.65, "correctness": 0.8})
+    expected = model.score(PROMPTS, RESPONSES) @ np.array([0.65, 0.8, -0.4])
+    np.testing.assert_allclose(weighted.score(PROMPTS, RESPONSES), expected, atol=1e-6)
+    assert model.output_layer.out_features == 3
+
+
 def test_weighted_attributes_are_the_weighted_sum_of_the_outputs(tmp_path: Path) -> None:
     names = ("helpfulness", "correctness", "verbosity")
     model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), names, seed=2)

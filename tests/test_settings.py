@@ -39,6 +39,7 @@ def test_a_preset_at_the_defaults_of_later_fields_is_named_by_the_earlier_ones_a
 LATER: list[dict[str, Any]] = [
     {"strength_scale": (1.0, 3.0, 10.0)},
     {"label_smoothing": 0.1},
+    {"head_layers": 2},
     {"soft_labels": True},
 ]
 
@@ -61,6 +62,7 @@ def test_every_later_field_is_tried_here() -> None:
     [
         ({"strength_scale": (1.0, 2.0)}, "strength_scale must be three positive numbers"),
         ({"strength_scale": (0.0, 1.0, 2.0)}, "strength_scale must be three positive numbers"),
+        ({"head_layers": 3}, "head_layers must be one of"),
         ({"label_smoothing": 0.5}, "label_smoothing must be from 0"),
         ({"label_smoothing": 0.1, "soft_labels": True}, "leave label_smoothing at 0"),
         ({"label_smoothing": 0.1, "loss": "regression"}, "belong to a pair loss"),

@@ -133,6 +133,24 @@ def test_a_frozen_backbone_stays_as_it_is_and_its_head_learns_the_same_as_withou
     torch.testing.assert_close(trained.head.weight, fresh.head.weight, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_a_head_of_two_layers_learns_in_both_layers(backbone: str, trainable: str) -> None:
+    pairs = made_pairs(8)
+    wanted = settings(backbone, head_layers=2, trainable=trainable, pairs_per_step=8, max_steps=80, learning_rate=3e-3)
+    model = training.create_model(wanted)
+    before = weights(model)
+    run = train(model, pairs, wanted, selection=pairs, progress=False)
+    after = weights(run.model)
+    assert run.summary["selection_accuracy"] == 1.0 and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+    # The last bias adds the same to both rewards of a pair, so a preference loss leaves it alone.
+    assert not any(torch.equal(before[name], after[name]) for name in ("head.0.weight", "head.0.bias", "head.2.weight"))
+
+
+def test_a_model_with_another_number_of_head_layers_than_the_settings_is_refused(backbone: str) -> None:
+    with pytest.raises(TrainingError, match=r"head has 1 layer\(s\), the settings ask for 2"):
+        train(RewardModel.create(backbone), made_pairs(4), settings(backbone, head_layers=2), progress=False)
+
+
 # --- invariances ------------------------------------------------------------------------------------------------------
 
 
