@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,16 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
     return examples
 
 
+def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "pair 2 attribute"]:
+    """Ratings of both responses, NaN where nobody rated; raises TrainingError for an unknown attribute."""
+    if missing := set(attributes) - set(tables.ATTRIBUTES):
+        raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")
+    sides = [
+        [[(ratings or {}).get(name) for name in attributes] for ratings in pairs[f"ratings_{side}"]] for side in "12"
+    ]
+    return np.array(sides, dtype=np.float32).transpose(1, 0, 2)
+
+
 @dataclass
 class _Labelled:
     pair_ids: list[str]
@@ -115,11 +126,27 @@ def _decided(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _La
         pairs, left_out["no valid vote"] = _voted(pairs)
     view = tables.preference_view(pairs)
     texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"], view["rejected"], strict=True)]
-    nothing = torch.full((len(view), 2, len(model.attributes)), math.nan)
+    ratings = torch.full((len(view), 2, len(model.attributes)), math.nan)
+    if settings.regression_weight:
+        ratings = _ratings_chosen_first(model, pairs)
     scale = (0.0, *settings.strength_scale)
     strength = torch.tensor([scale[int(value)] for value in view["strength"]], dtype=torch.float32)
     target = _target(pairs, settings)
-    return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, nothing, left_out, target)
+    return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, ratings, left_out, target)
+
+
+def _ratings_chosen_first(model: RewardModel, pairs: Dataset) -> Float[Tensor, "decided 2 attribute"]:
+    """Ratings of the decided pairs; pairs without any keep their preference loss alone, and are counted in the log."""
+    preference = np.array([value or 0 for value in pairs["preference"]])
+    ratings = ratings_of(pairs, model.attributes)
+    ratings[preference > 0] = ratings[preference > 0, ::-1]
+    decided = torch.from_numpy(ratings[preference != 0])
+    n_rated = int(losses.is_rated(decided.flatten(1)).sum())
+    if not n_rated:
+        raise TrainingError("regression_weight needs ratings, and no decided pair has one; leave it at 0")
+    if n_rated < len(decided):
+        logger.info("%d of %d pairs have no rating: only their preference counts", len(decided) - n_rated, len(decided))
+    return decided
 
 
 def _voted(pairs: Dataset) -> tuple[Dataset, int]:
@@ -150,10 +177,7 @@ def _target(pairs: Dataset, settings: TrainSettings) -> Tensor | None:
 def _rated(model: RewardModel, pairs: Dataset) -> _Labelled:
     """Both responses of each pair with a rating, as in the table; strength is the preference for the first."""
     view = tables.rating_view(pairs)
-    if missing := set(model.attributes) - set(view.column_names):
-        raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")
-    columns = [np.array(view[name][:], dtype=np.float32) for name in model.attributes]
-    ratings = torch.from_numpy(np.stack(columns, axis=-1)).view(-1, 2, len(model.attributes))
+    ratings = torch.from_numpy(ratings_of(pairs, model.attributes))
     rated = losses.is_rated(ratings.flatten(0, 1)).view(-1, 2).any(dim=1)
     keep = torch.nonzero(rated).flatten().tolist()
     preference = [-(value or 0) for value in pairs["preference"]]

@@ -31,13 +31,22 @@ def rewards_of(
 def example_losses(
     settings: TrainSettings, rewards: Float[Tensor, "pair 2 attribute"], examples: Examples, indices: Sequence[int]
 ) -> Float[Tensor, "example"]:
-    """One loss per pair, or per response for regression (0 for a response without a rating)."""
+    """One loss per pair, or per response for regression (0 for a response without a rating).
+
+    With a `regression_weight` a pair's loss is its preference loss plus that weight times the squared error, averaged
+    over the ratings of both its responses. One output serves both, in rating points, as the paper's second stage has
+    it: heads of their own on a frozen backbone would be two unrelated models.
+    """
     rows = list(indices)
     if settings.loss == "regression":
         return losses.regression_loss(rewards.flatten(0, 1), examples.ratings[rows].to(rewards.device).flatten(0, 1))
     strength = examples.strength[rows].to(rewards.device)
     target = None if examples.target is None else examples.target[rows].to(rewards.device)
-    return losses.pair_loss(settings.loss, rewards[:, 0, 0], rewards[:, 1, 0], strength, target)
+    loss = losses.pair_loss(settings.loss, rewards[:, 0, 0], rewards[:, 1, 0], strength, target)
+    if settings.regression_weight:
+        ratings = examples.ratings[rows].to(rewards.device).flatten(1)
+        loss = loss + settings.regression_weight * losses.regression_loss(rewards.flatten(1), ratings)
+    return loss
 
 
 def n_valid(loss: str, examples: Examples, indices: Sequence[int]) -> int:

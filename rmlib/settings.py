@@ -17,7 +17,7 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("error", "leave_out"),
 )
 
-LATER_FIELDS = {"strength_scale", "label_smoothing", "head_layers", "soft_labels"}
+LATER_FIELDS = {"strength_scale", "label_smoothing", "head_layers", "regression_weight", "soft_labels"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class TrainSettings:
     strength_scale: tuple[float, float, float] = (1.0, 2.0, 3.0)  # what slightly better, better, much better count
     label_smoothing: float = 0.0  # probability that a preference label is taken to be wrong
     head_layers: int = 1
+    regression_weight: float = 0.0  # of a regression loss that is added to a pair loss, on the same output
     soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
 
     def __post_init__(self) -> None:
@@ -80,11 +81,14 @@ class TrainSettings:
     def _check_labels(self) -> None:
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing must be from 0 to below 1/2, got {self.label_smoothing}")
+        if not self.regression_weight >= 0:
+            raise ValueError(f"regression_weight must not be negative, got {self.regression_weight}")
         if self.soft_labels and self.label_smoothing:
             raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
-        if (self.soft_labels or self.label_smoothing) and self.loss not in losses.PAIR_LOSSES:
+        of_pairs = [name for name in ("soft_labels", "label_smoothing", "regression_weight") if getattr(self, name)]
+        if of_pairs and self.loss not in losses.PAIR_LOSSES:
             known = ", ".join(losses.PAIR_LOSSES)
-            raise ValueError(f"soft_labels and label_smoothing belong to a pair loss ({known}), not to {self.loss}")
+            raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({known}), not to {self.loss}")
 
     @property
     def hash(self) -> str:

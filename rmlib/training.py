@@ -92,7 +92,7 @@ class _Loop:
         if settings.trainable == "all":
             model.check_layout(self.examples.groups[:4])
         self.n_steps = settings.n_steps(len(self.examples))
-        if model.fresh_head and settings.loss == "regression":
+        if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
         if settings.trainable == "head" or not isinstance(model.backbone, PeftModel):  # peft sets its own flags
             model.backbone.requires_grad_(settings.trainable == "all")

@@ -240,6 +240,48 @@ def test_arms_that_need_more_than_the_source_has_say_so(source: Path, preset: Pr
         run("bt_soft", preset, splits, progress=False)
 
 
+def test_fitted_weights_come_from_the_training_ratings_and_weigh_the_outputs_of_the_parent(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    arm_run = run("regression_all_fitted", preset, splits, progress=False)
+    weights = arm_run.record["outcome"]["attribute_weights"]
+    # In this source all five ratings are equal, so their weights are too, and what counts is how they sum.
+    assert list(weights) == list(ATTRIBUTES) and np.ptp(list(weights.values())) < 1e-4
+    gaps = [
+        np.sign(row["preference"]) * (row["ratings_2"]["helpfulness"] - row["ratings_1"]["helpfulness"])
+        for row in splits.train
+    ]
+    weight = np.mean(list(weights.values()))
+    assert weight == pytest.approx(sum(gap / (1 + np.exp(5 * weight * gap)) for gap in gaps), rel=1e-3)
+    outputs = run("regression_all", preset, splits, progress=False).model.score(
+        splits.test["prompt"][:], splits.test["response_1"][:]
+    )
+    np.testing.assert_allclose(arm_run.rewards[:, 0], outputs @ list(weights.values()), atol=1e-4)
+    assert arm_run.run is None
+
+
+def test_the_affine_arm_has_its_parent_s_order_on_the_rating_scale(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    parent, arm_run = (run(arm, preset, splits, progress=False) for arm in ("bt_scaled", "bt_scaled_affine"))
+    outcome = arm_run.record["outcome"]
+    assert outcome["scale"] > 0 and outcome["accuracy"] == parent.record["outcome"]["accuracy"]
+    np.testing.assert_allclose(arm_run.rewards, outcome["scale"] * parent.rewards + outcome["offset"], atol=1e-4)
+    rewards = experiments.score_pairs(arm_run.model, splits.selection).ravel()
+    ratings = [row[side]["helpfulness"] for row in splits.selection for side in ("ratings_1", "ratings_2")]
+    assert np.mean(rewards) == pytest.approx(np.mean(ratings), abs=1e-4)  # as of any least-squares line
+    assert np.polyfit(rewards, ratings, 1)[0] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_random_head_is_not_trained_and_is_drawn_by_the_seed(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    first, other = (run("random_head", preset, splits, seed=seed, progress=False) for seed in (0, 1))
+    assert not (paths.runs_dir() / "train").exists() and first.run is None
+    fresh = RewardModel.create(preset.backbone, seed=0)
+    np.testing.assert_allclose(first.rewards, experiments.score_pairs(fresh, splits.test), atol=1e-6)
+    assert not np.allclose(first.rewards, other.rewards)
+
+
 def test_an_interrupted_ladder_continues_with_what_is_missing(source: Path, preset: Preset) -> None:
     splits = load_splits(source, selection_fraction=0.25)
     run("regression", preset, splits, progress=False)

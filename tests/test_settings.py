@@ -40,6 +40,7 @@ LATER: list[dict[str, Any]] = [
     {"strength_scale": (1.0, 3.0, 10.0)},
     {"label_smoothing": 0.1},
     {"head_layers": 2},
+    {"regression_weight": 0.5},
     {"soft_labels": True},
 ]
 
@@ -65,8 +66,10 @@ def test_every_later_field_is_tried_here() -> None:
         ({"head_layers": 3}, "head_layers must be one of"),
         ({"label_smoothing": 0.5}, "label_smoothing must be from 0"),
         ({"label_smoothing": 0.1, "soft_labels": True}, "leave label_smoothing at 0"),
-        ({"label_smoothing": 0.1, "loss": "regression"}, "belong to a pair loss"),
-        ({"soft_labels": True, "loss": "regression"}, "belong to a pair loss"),
+        ({"label_smoothing": 0.1, "loss": "regression"}, "label_smoothing belongs to a pair loss"),
+        ({"soft_labels": True, "loss": "regression"}, "soft_labels belongs to a pair loss"),
+        ({"regression_weight": 1.0, "loss": "regression"}, "regression_weight belongs to a pair loss"),
+        ({"regression_weight": -1.0}, "regression_weight must not be negative"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(change: dict[str, Any], problem: str) -> None:

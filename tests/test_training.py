@@ -154,11 +154,13 @@ def test_a_model_with_another_number_of_head_layers_than_the_settings_is_refused
 # --- invariances ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["scaled_bradley_terry", "regression"])
-def test_splitting_a_step_into_forward_passes_leaves_its_gradient_as_it_was(backbone: str, loss: str) -> None:
+@pytest.mark.parametrize("change", [{}, {"loss": "regression"}, {"regression_weight": 1.0}, {"label_smoothing": 0.1}])
+def test_splitting_a_step_into_forward_passes_leaves_its_gradient_as_it_was(
+    backbone: str, change: dict[str, object]
+) -> None:
     pairs, model = made_pairs(13), RewardModel.create(backbone)
-    whole = gradients_of_first_step(model, pairs, settings(backbone, loss=loss))
-    pieces = gradients_of_first_step(model, pairs, settings(backbone, loss=loss, token_budget=150))
+    whole = gradients_of_first_step(model, pairs, settings(backbone, **change))
+    pieces = gradients_of_first_step(model, pairs, settings(backbone, **change, token_budget=150))
     assert (whole - pieces).norm() <= 1e-5 * whole.norm()
 
 
@@ -270,6 +272,47 @@ def test_other_votes_behind_the_same_preferences_make_another_run_of_soft_labels
         wanted = settings(backbone, loss="bradley_terry", soft_labels=soft, max_steps=1)
         runs = [train(RewardModel.create(backbone), table, wanted, progress=False) for table in tables]
         assert len({run.folder for run in runs}) == n_runs
+
+
+# --- two objectives at once -------------------------------------------------------------------------------------------
+
+
+def test_the_two_objectives_are_the_preference_loss_and_the_weighted_squared_error(backbone: str) -> None:
+    rows = [dict(row) for row in made_pairs(3)]
+    for row, preference, ratings in zip(rows, [2, -1, 3], [(1.0, 3.0), (4.0, 2.0), (None, None)], strict=True):
+        first, second = (None if value is None else dict.fromkeys(ATTRIBUTES, value) for value in ratings)
+        row |= {"preference": preference, "ratings_1": first, "ratings_2": second}
+    wanted = settings(backbone, regression_weight=0.5)
+    examples = prepare(RewardModel.create(backbone), make_pairs(rows, origin="rated"), wanted)
+    np.testing.assert_array_equal(examples.ratings[..., 0], [[3.0, 1.0], [4.0, 2.0], [math.nan, math.nan]])
+    rewards = torch.tensor([[2.0, 1.0], [2.0, 3.0], [5.0, 5.0]])[..., None]  # chosen, rejected
+    by_hand = [
+        2 * math.log1p(math.exp(-1)) + 0.5 * (1 + 0) / 2,
+        1 * math.log1p(math.exp(1)) + 0.5 * (4 + 1) / 2,
+        3 * math.log(2),  # no rating: the preference alone
+    ]
+    torch.testing.assert_close(training.example_losses(wanted, rewards, examples, range(3)), torch.tensor(by_hand))
+    assert training.n_valid(wanted.loss, examples, range(3)) == 3
+
+
+def test_both_objectives_are_learnt_by_one_output(backbone: str) -> None:
+    pairs = made_pairs(8)
+    wanted = settings(backbone, regression_weight=1.0, pairs_per_step=8, max_steps=120, learning_rate=3e-3)
+    run = train(training.create_model(wanted), pairs, wanted, selection=pairs, progress=False)
+    ratings = [row[side]["helpfulness"] for row in pairs for side in ("ratings_1", "ratings_2")]
+    prompts = [row["prompt"] for row in pairs for _ in range(2)]
+    texts = [row[side] for row in pairs for side in ("response_1", "response_2")]
+    error = np.sqrt(np.mean((run.model.score(prompts, texts) - ratings) ** 2))
+    # Scaled BT pulls rewards apart beyond their ratings; without ratings their mean would be anywhere.
+    assert run.summary["selection_accuracy"] == 1.0 and error < 0.5 * np.std(ratings)
+
+
+def test_two_objectives_without_any_rating_are_a_named_error(backbone: str) -> None:
+    rows = [row | {"ratings_1": None, "ratings_2": None} for row in made_pairs(4)]
+    with pytest.raises(TrainingError, match="regression_weight needs ratings"):
+        prepare(
+            RewardModel.create(backbone), make_pairs(rows, origin="unrated"), settings(backbone, regression_weight=1.0)
+        )
 
 
 # --- order and steps --------------------------------------------------------------------------------------------------
