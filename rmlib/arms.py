@@ -47,6 +47,7 @@ ARMS = _arms(
     Arm("bt_scaled_two_layers", "Scaled BT, head of two layers", "bt_scaled", {"head_layers": 2}),
     Arm("bt_smoothed", "Regular BT, labels smoothed by 0.1", "bt", {"label_smoothing": 0.1}),
     Arm("bt_soft", "Regular BT, votes as soft labels", "bt", {"soft_labels": True}),
+    Arm("plackett_luce", "Plackett-Luce, whole rankings", "bt", {"loss": "plackett_luce"}),
     # Controls with a known answer: accuracy 1/2. A random head has it only on average over seeds, since its negative
     # is as likely: each seed orders the pairs by some arbitrary direction.
     Arm("random_head", "Control: random head, not trained", "bt", {"untrained": True}),

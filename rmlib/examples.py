@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rmlib import batches, losses
 from rmlib import pairs as tables
 from rmlib.annotations import vote_share
 from rmlib.batches import Group
 from rmlib.features import load_or_compute
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, fingerprint
 from rmlib.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -32,36 +33,41 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class Examples:
-    """Pairs as tokens with their labels; what was left out, and how many texts were cut, is counted."""
+    """Pairs, or rankings of more responses, as tokens with their labels; what was left out or cut is counted."""
 
-    pair_ids: list[str]
-    groups: list[Group]
+    pair_ids: list[str]  # of a ranking: a hash of its prompt
+    groups: list[Group]  # of a ranking: the best response first
     strength: Float[Tensor, "pair"]  # positive: the group's first response is preferred; 0: undecided
     ratings: Float[Tensor, "pair 2 attribute"]  # NaN = not rated
     left_out: dict[str, int]
     n_cut: int
     target: Float[Tensor, "pair"] | None = None  # probability that the first response is the better one; None: 1
-    features: Float[Tensor, "pair 2 hidden"] | None = field(default=None, repr=False)
+    features: Float[Tensor, "pair response hidden"] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
+    def sizes(self, indices: Iterable[int]) -> list[int]:
+        """How many responses some examples have: two, but for rankings."""
+        return [len(self.groups[index].ids) for index in indices]
+
 
 def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Examples:
-    """Examples for the settings' loss: decided pairs for a preference loss, rated ones for regression.
+    """Examples for the settings' loss: decided pairs for a preference loss, rated ones for regression, or rankings.
 
-    Pairs without a label, and pairs that are the same tokens twice, are left out and counted; a pair over the length
+    Pairs without a label, and those with the same tokens twice, are left out and counted; a pair over the length
     limit raises TrainingError with its id, or is left out and counted where `settings.overlong` says so.
     """
     table = _labelled(model, pairs, settings)
-    prompts = [prompt for prompt in table.prompts for _ in range(2)]
-    responses = [response for two in table.responses for response in two]
+    sizes = [len(texts) for texts in table.responses]
+    prompts = [prompt for prompt, size in zip(table.prompts, sizes, strict=True) for _ in range(size)]
+    responses = [response for texts in table.responses for response in texts]
     encoded = model.encode(prompts, responses)
-    groups = batches.group(encoded, [2] * len(table.prompts))
+    groups = batches.group(encoded, sizes)
     limit = min(settings.max_length or model.max_length, model.max_length)
     keep, left_out = [], Counter(table.left_out)
     for index, (item, pair_id) in enumerate(zip(groups, table.pair_ids, strict=True)):
-        if np.array_equal(item.ids[0], item.ids[1]):
+        if len({row.tobytes() for row in item.ids}) < len(item.ids):
             left_out["same tokens twice"] += 1
         elif item.longest > limit and settings.overlong == "error":
             raise TrainingError(
@@ -74,7 +80,8 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
             keep.append(index)
     if not keep:
         raise TrainingError(f"no pair is left to train on; left out: {dict(left_out)}")
-    cut = encoded.cut.reshape(-1, 2)[keep]
+    rows = np.flatnonzero(np.isin(np.repeat(np.arange(len(sizes)), sizes), keep))
+    cut = encoded.cut[rows]
     if left_out or cut.any():
         logger.info("left out: %s; texts cut to fit: %d of %d", dict(left_out), cut.sum(), cut.size)
     examples = Examples(
@@ -87,9 +94,9 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
         None if table.target is None else table.target[keep],
     )
     if settings.trainable == "head":
-        chosen = [row for index in keep for row in (2 * index, 2 * index + 1)]
-        features = load_or_compute(model, [prompts[row] for row in chosen], [responses[row] for row in chosen])
-        examples.features = torch.from_numpy(features).view(len(keep), 2, -1)
+        features = load_or_compute(model, [prompts[row] for row in rows], [responses[row] for row in rows])
+        kept_sizes = examples.sizes(range(len(keep)))
+        examples.features = pad_sequence(torch.from_numpy(features).split(kept_sizes), batch_first=True)
     return examples
 
 
@@ -107,7 +114,7 @@ def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "
 class _Labelled:
     pair_ids: list[str]
     prompts: list[Any]
-    responses: list[tuple[str, str]]
+    responses: list[tuple[str, ...]]
     strength: Tensor
     ratings: Tensor
     left_out: dict[str, int]
@@ -115,7 +122,9 @@ class _Labelled:
 
 
 def _labelled(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
-    """Texts and labels in the order of the loss: chosen before rejected, or as in the table for regression."""
+    """Texts and labels in the order of the loss: the better response first, or as in the table for regression."""
+    if settings.loss == losses.RANKING_LOSS:
+        return _ranked(model, pairs)
     return _rated(model, pairs) if settings.loss == "regression" else _decided(model, pairs, settings)
 
 
@@ -172,6 +181,26 @@ def _target(pairs: Dataset, settings: TrainSettings) -> Tensor | None:
     else:
         return None
     return torch.from_numpy(target.astype(np.float32))
+
+
+def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
+    """The responses of each prompt that has a complete strict order of three or more, best first."""
+    view, left_out = tables.ranking_view(pairs), tables.unranked(pairs)
+    if not len(view):
+        raise TrainingError(
+            f"{losses.RANKING_LOSS} needs prompts whose three or more responses have a complete strict order, and "
+            f"there is none (prompts left out: {left_out}); take a source that compares several, or a loss of pairs"
+        )
+    prompts = view["prompt"][:]
+    nothing = torch.full((len(view), 1, len(model.attributes)), math.nan)
+    return _Labelled(
+        [fingerprint(tables.prompt_key(prompt)) for prompt in prompts],
+        prompts,
+        [tuple(texts) for texts in view["responses"]],
+        torch.ones(len(view)),
+        nothing,
+        {f"prompts: {reason}": count for reason, count in left_out.items()},
+    )
 
 
 def _rated(model: RewardModel, pairs: Dataset) -> _Labelled:

@@ -17,7 +17,7 @@ from rmlib.presets import PRESETS, Preset
 from rmlib.settings import TrainSettings
 from rmlib.splits import load_splits, shuffled_labels
 
-NEED_MORE = ("bt_soft",)  # than the rated pairs of `source`: votes
+NEED_MORE = ("bt_soft", "plackett_luce")  # than the rated pairs of `source`: votes, more responses
 RUNNABLE = [name for name in ARMS if name not in NEED_MORE]
 
 
@@ -238,6 +238,18 @@ def test_arms_that_need_more_than_the_source_has_say_so(source: Path, preset: Pr
     splits = load_splits(source, selection_fraction=0.25)
     with pytest.raises(TrainingError, match="soft_labels need votes"):
         run("bt_soft", preset, splits, progress=False)
+    with pytest.raises(TrainingError, match="plackett_luce needs prompts"):
+        run("plackett_luce", preset, splits, progress=False)
+
+
+def test_whole_rankings_and_votes_are_learnt_where_the_source_has_them(preset: Preset) -> None:
+    splits = load_splits("simulated-ranked", n_prompts=150)
+    long = preset.change(max_length=512, overlong="leave_out", max_steps=3)
+    ranked, soft, plain = (run(arm, long, splits, progress=False) for arm in ("plackett_luce", "bt_soft", "bt"))
+    assert ranked.run is not None and ranked.run.summary["n_pairs"] > 3  # rankings
+    assert any(reason.startswith("prompts: ") for reason in ranked.run.summary["left_out"])
+    outcomes = [arm_run.record["outcome"] for arm_run in (ranked, soft, plain)]
+    assert len({outcome["n_test"] for outcome in outcomes}) == 1 and len({str(o["margins"]) for o in outcomes}) == 3
 
 
 def test_fitted_weights_come_from_the_training_ratings_and_weigh_the_outputs_of_the_parent(

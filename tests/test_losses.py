@@ -1,5 +1,6 @@
 """The losses against hand arithmetic, scikit-free identities and invariances."""
 
+import itertools
 import math
 
 import pytest
@@ -177,6 +178,79 @@ def test_a_smoothed_regular_loss_is_least_at_the_log_odds_of_its_target() -> Non
 def test_soft_labels_that_would_broadcast_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=r"target \[3, 1\]"):
         losses.pair_loss(name, CHOSEN, REJECTED, STRENGTH, TARGET[:, None])
+
+
+# --- rankings ---------------------------------------------------------------------------------------------------------
+
+RANKED = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0], [1.0, 0.0, 9.0]])
+VALID = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
+
+
+def test_plackett_luce_equals_hand_arithmetic_whatever_stands_in_the_padding() -> None:
+    by_hand = [
+        math.log(math.exp(2) + math.exp(1) + 1) - 2 + math.log(math.exp(1) + 1) - 1,
+        math.log(1 + math.exp(1) + math.exp(3)) - 0 + math.log(math.exp(1) + math.exp(3)) - 1,
+        softplus(-1),
+    ]
+    torch.testing.assert_close(losses.plackett_luce_loss(RANKED, VALID), torch.tensor(by_hand))
+    for padding in (math.nan, math.inf, -1e30):
+        spoilt = RANKED.clone()
+        spoilt[2, 2] = padding
+        torch.testing.assert_close(losses.plackett_luce_loss(spoilt, VALID), torch.tensor(by_hand))
+
+
+def test_plackett_luce_of_two_responses_is_bradley_terry() -> None:
+    rewards = torch.randn(64, 2, generator=torch.Generator().manual_seed(4))
+    found = losses.plackett_luce_loss(rewards, torch.ones(64, 2, dtype=torch.bool))
+    torch.testing.assert_close(found, losses.bradley_terry_loss(rewards[:, 0], rewards[:, 1]))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_the_likelihoods_of_all_orders_of_the_same_responses_sum_to_1(n: int) -> None:
+    rewards = 2 * torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    orders = torch.tensor(list(itertools.permutations(range(n))))
+    likelihood = torch.exp(-losses.plackett_luce_loss(rewards[orders], torch.ones_like(orders, dtype=torch.bool)))
+    assert len(likelihood) == math.factorial(n) and likelihood.sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_first_of_a_ranking_is_a_softmax_choice() -> None:
+    """Summed over the orders of the others, the likelihood that a response comes first is its softmax."""
+    rewards = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    orders = torch.tensor([(1, *rest) for rest in itertools.permutations((0, 2, 3))])
+    likelihood = torch.exp(-losses.plackett_luce_loss(rewards[orders], torch.ones_like(orders, dtype=torch.bool)))
+    torch.testing.assert_close(likelihood.sum(), torch.softmax(rewards, dim=0)[1])
+
+
+def test_gradients_of_plackett_luce_are_finite_differences_and_padding_has_none() -> None:
+    rewards = RANKED.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: losses.plackett_luce_loss(values, VALID), [rewards])
+    spoilt = RANKED.clone()
+    spoilt[2, 2] = math.nan
+    spoilt.requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.plackett_luce_loss(spoilt, VALID).sum(), spoilt)
+    assert torch.isfinite(gradient).all() and gradient[2, 2] == 0
+    # A constant added to all rewards of a ranking changes nothing.
+    torch.testing.assert_close(gradient.sum(dim=1), torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_a_batch_of_rankings_is_a_permutation_of_its_examples() -> None:
+    order = torch.tensor([2, 0, 1])
+    whole = losses.plackett_luce_loss(RANKED, VALID)
+    torch.testing.assert_close(losses.plackett_luce_loss(RANKED[order], VALID[order]), whole[order])
+
+
+def test_huge_rewards_give_finite_ranking_losses() -> None:
+    rewards = torch.tensor([[1e4, 0.0, -1e4], [-1e4, 0.0, 1e4]], requires_grad=True)
+    loss = losses.plackett_luce_loss(rewards, torch.ones(2, 3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(loss.sum(), rewards)
+    assert loss.tolist() == [0.0, 3e4] and torch.isfinite(gradient).all()
+
+
+def test_rankings_whose_shapes_would_broadcast_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"valid \[3, 1\]"):
+        losses.plackett_luce_loss(RANKED, VALID[:, :1])
+    with pytest.raises(ValueError, match=r"must be \[batch, response\], got \[3\]"):
+        losses.plackett_luce_loss(RANKED[0], VALID[0])
 
 
 # --- regression -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The loop: exact means, exact resume, what the seed decides, and loud failures."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -313,6 +314,74 @@ def test_two_objectives_without_any_rating_are_a_named_error(backbone: str) -> N
         prepare(
             RewardModel.create(backbone), make_pairs(rows, origin="unrated"), settings(backbone, regression_weight=1.0)
         )
+
+
+# --- rankings ---------------------------------------------------------------------------------------------------------
+
+
+def ranked_pairs(sizes: list[int]) -> Dataset:
+    """All pairs of some responses to each prompt, where more good words are better: response i has i of them."""
+    rows = [
+        {
+            "split": "train",
+            "prompt": [{"role": "user", "content": f"question {number}"}],
+            "response_1": "good " * first + "bad " * (4 - first),
+            "response_2": "good " * second + "bad " * (4 - second),
+            "preference": second - first,
+        }
+        for number, size in enumerate(sizes)
+        for first, second in itertools.combinations(range(size), 2)
+    ]
+    return make_pairs(rows, origin="ranked")
+
+
+def test_rankings_of_unequal_length_are_trained_best_first_and_shorter_ones_are_counted(backbone: str) -> None:
+    model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
+    examples = prepare(model, ranked_pairs([4, 2, 3, 4]), wanted)
+    assert examples.sizes(range(3)) == [4, 3, 4] and examples.left_out == {"prompts: fewer than three responses": 1}
+    with torch.no_grad():
+        rewards = training.rewards_of(model, examples, [1, 2])
+        losses = training.example_losses(wanted, rewards, examples, [1, 2])
+    texts = ["good good bad bad ", "good bad bad bad ", "bad bad bad bad "]
+    scores = model.score([[{"role": "user", "content": "question 2"}]] * 3, texts)
+    np.testing.assert_allclose(rewards[0, :3, 0], scores, atol=1e-5)
+    by_hand = sum(np.log(np.exp(scores[i:]).sum()) - scores[i] for i in range(3))
+    assert rewards.shape == (2, 4, 1) and losses[0].item() == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_plackett_luce_learns_an_order(backbone: str, trainable: str) -> None:
+    pairs = ranked_pairs([4, 3, 4, 3, 4])
+    wanted = settings(backbone, loss="plackett_luce", trainable=trainable, max_steps=100, learning_rate=3e-3)
+    run = train(RewardModel.create(backbone), pairs, wanted, selection=pairs, progress=False)
+    assert run.history["loss"].iloc[0] > 1.5  # ln 3! and ln 4! where nothing is known
+    assert run.summary["selection_accuracy"] > 0.9 and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+
+
+def test_the_accuracy_of_a_ranking_counts_all_its_pairs(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
+    examples = prepare(model, ranked_pairs([4, 3]), wanted)
+    given = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 99.0]])[..., None]  # one pair wrong; one tied
+    monkeypatch.setattr("rmlib.objective.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)])
+    monkeypatch.setattr("rmlib.objective.forward_batches", lambda *_: iter([[0, 1]]))
+    assert evaluate(model, examples, wanted)["accuracy"] == pytest.approx((5 + 2) / (6 + 3))
+
+
+def test_kept_features_of_rankings_give_the_rewards_of_their_texts(backbone: str) -> None:
+    model = RewardModel.create(backbone, seed=4)
+    pairs = ranked_pairs([4, 3])
+    frozen, plain = (
+        prepare(model, pairs, settings(backbone, loss="plackett_luce", trainable=which)) for which in ("head", "all")
+    )
+    with torch.no_grad():
+        kept, computed = (training.rewards_of(model, examples, [0, 1]) for examples in (frozen, plain))
+    valid = torch.tensor([[True] * 4, [True, True, True, False]])
+    torch.testing.assert_close(kept[valid], computed[valid], atol=1e-5, rtol=1e-5)
+
+
+def test_pairs_alone_have_no_ranking_and_say_so(backbone: str) -> None:
+    with pytest.raises(TrainingError, match="plackett_luce needs prompts whose three or more responses .*'fewer than"):
+        prepare(RewardModel.create(backbone), made_pairs(4), settings(backbone, loss="plackett_luce"))
 
 
 # --- order and steps --------------------------------------------------------------------------------------------------
