@@ -114,7 +114,7 @@ def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "
 class _Labelled:
     pair_ids: list[str]
     prompts: list[Any]
-    responses: list[tuple[str, ...]]
+    responses: Sequence[tuple[str, ...]]
     strength: Tensor
     ratings: Tensor
     left_out: dict[str, int]

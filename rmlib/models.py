@@ -60,7 +60,7 @@ class RewardModel(nn.Module):
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity = identity, body_identity
         base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
-        self.config = base.config
+        self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
