@@ -17,8 +17,14 @@ from rmlib.summaries import latest
 
 MEASURE = "kappa, quadratic weights"
 STAGES = ("raw", "three most similar", "processed")
-# What the published stages are called here: ratings were collected in two rounds, of which the second was kept.
-PUBLISHED_STAGES = {"raw": "raw", "improved": "raw", "processed": "processed", "post-processed": "processed"}
+# Which step each published stage stands beside. The sources name the stages without defining them: this is a reading.
+PUBLISHED_STAGES = {
+    "raw": "raw",
+    "initial": "raw",
+    "improved": "three most similar",
+    "processed": "processed",
+    "post-processed": "processed",
+}
 SIZES = ("1 to 2", "3 to 9", "10 to 29", "30 and more")
 _SIZE_EDGES = (0, 2, 9, 29, np.inf)
 
@@ -55,6 +61,15 @@ def _published_kappas(axes: Axes, heights: dict[str, float]) -> None:
     axes.scatter(table["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label="published, HelpSteer2")
 
 
+def kappa_table(file: Path) -> pd.DataFrame:
+    """The parent's Table 1 beside this data: quadratic kappa by label and step, with interval and published value."""
+    table = pd.DataFrame(latest(file, "agreement")["outcome.rows"])
+    table = table[(table["measure"] == MEASURE) & table["stage"].isin(STAGES)].drop(columns="measure")
+    known = records.published("agreement").assign(stage=lambda rows: rows["stage"].map(PUBLISHED_STAGES))
+    known = known.rename(columns={"kappa": "published, HelpSteer2"})[["label", "stage", "published, HelpSteer2"]]
+    return table.merge(known, on=["label", "stage"], how="left").set_index(["label", "stage"])
+
+
 def annotators_figure(file: Path) -> Figure:
     """Estimated quality of annotators against how often others give the same preference, by how much they did."""
     record = latest(file, "annotators")
@@ -70,7 +85,7 @@ def annotators_figure(file: Path) -> Figure:
             panel.scatter(part[column], part["quality"], s=18, c=colour, marker=marker, alpha=alpha, label=str(size))
         panel.set_xlabel(words)
     panels[0].set_ylabel("estimated quality (share right)")
-    panels[0].legend(title="annotations", loc="best", frameon=True, fontsize=8)
+    panels[0].legend(title="annotations", loc="best", frameon=True, fontsize=8, title_fontsize=8)
     detail = f"{record['asked.source']['title']}; {len(table):,} annotators; quality: Dawid and Skene (1979)"
     headline(figure, "Who annotates well?", detail)
     return figure
@@ -90,7 +105,7 @@ def aspects_figure(file: Path) -> Figure:
     difference = table.rename(columns={"difference": "estimate", "difference_low": "low", "difference_high": "high"})
     _intervals(panels[1], difference, heights, COLOURS[0], "o", None)
     panels[1].axvline(0, color="0.5", lw=1, ls=":")
-    panels[0].set_yticks(heights, table["aspect"])
+    panels[0].set_yticks(heights, table["aspect"].str.replace("_", " "))
     panels[0].set_xlabel("share of justifications that mention it")
     panels[1].set_xlabel("mean strength with the mention minus without")
     figure.legend(loc="outside lower left", ncols=5, frameon=False)

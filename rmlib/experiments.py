@@ -126,7 +126,10 @@ def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) 
         found = overlap.report(concatenate_datasets([splits.train, splits.selection, splits.test]), items)
         outcome = {"summary": overlap.summary(found), **asdict(found)}
         record = records.append(results, kind="overlap", asked=asked, outcome=outcome)
-    logger.info("%s: %s", splits.source.title, record["outcome"]["summary"])
+    across = [row for row in record["outcome"]["duplicates"] if row["scope"] == "train and validation"]
+    shared = {row["kind"]: row["exact_ids"] for row in across if row["exact_texts"] and row["kind"] != "response"}
+    level = logging.WARNING if "pair" in shared else logging.INFO
+    logger.log(level, "%s: %s; first in both splits: %s", splits.source.title, record["outcome"]["summary"], shared)
     return record["outcome"]
 
 

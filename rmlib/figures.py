@@ -28,7 +28,7 @@ from rmlib.comparison_figures import (
     strength_figure,
     sweep_figure,
 )
-from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, simulation_figure
+from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.plots import (
     COLOURS,
@@ -69,6 +69,7 @@ __all__ = [
     "differences_figure",
     "draw",
     "figure_1",
+    "kappa_table",
     "ladder_figure",
     "losses_figure",
     "published_figure",
@@ -88,9 +89,14 @@ SECTIONS = ("Score", "Chat", "Chat Hard", "Safety", "Reasoning")
 
 
 def figure_1(file: Path) -> Figure:
-    """The paper's Figure 1: how preferences go with the difference in helpfulness."""
+    """The paper's Figure 1: how preferences go with the difference in helpfulness.
+
+    Raises RecordError where no pair has both a preference and ratings.
+    """
     record = latest(file, "pairs")
     counts = np.array(record["outcome.figure_1"])
+    if not counts.any():
+        raise RecordError(f"{file.name}: no pair has both a preference and ratings: Figure 1 needs data with both")
     figure, (axes,) = new_figure(7.5, 4)
     sns.heatmap(
         counts / np.maximum(counts.sum(axis=0, keepdims=True), 1),
@@ -197,6 +203,7 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "rewardbench": benchmark_figure,
 }
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
     "paper_and_this_run": paper_and_this_run,

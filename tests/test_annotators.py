@@ -299,3 +299,22 @@ def test_on_real_votes_circles_are_far_rarer_than_by_chance_and_quickly_counted(
     assert time.perf_counter() - start < 5
     assert found.n_prompts == 32 and found.cyclic is not None and found.cyclic.n > 100_000
     assert found.cyclic.high < 0.1
+
+
+def test_the_true_share_right_counts_preferences_for_the_truly_better_response() -> None:
+    votes = [{"a": 2, "b": -1}, {"a": -3, "b": -1}, {"a": 1, "b": -100}]
+    rows = [
+        {
+            "split": "train",
+            "prompt": [{"role": "user", "content": f"which {n}?"}],
+            "response_1": "this",
+            "response_2": "that",
+            "annotations": [{"annotator": who, "preference": vote} for who, vote in given_votes.items()],
+            "truth_preference": truth,
+        }
+        for n, (given_votes, truth) in enumerate(zip(votes, (1.5, 0.5, 0.1), strict=True))
+    ]
+    found = annotators.true_share_right(make_pairs(rows, origin="test"))
+    assert found.to_dict() == {"a": pytest.approx(2 / 3), "b": 0.0}  # "neither is valid" is not counted
+    with pytest.raises(ValueError, match="only simulated pairs"):
+        annotators.true_share_right(make_pairs([row | {"truth_preference": None} for row in rows], origin="test"))

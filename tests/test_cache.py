@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +279,18 @@ def test_helpsteer2_is_joined_once_and_then_found_with_its_warnings(
     assert second.to_list() == first.to_list()
     assert second.info.description == first.info.description == "derived from helpfulness"
     assert caplog.messages == [warning, warning]
+
+
+def test_without_configured_logging_the_first_load_shows_its_warnings_too(file: Path, runs: Path) -> None:
+    code = (
+        "import logging, sys; from pathlib import Path; from rmlib.pairs import make_pairs\n"
+        "from rmlib.sources.cache import cached\n"
+        "def make():\n"
+        "    logging.getLogger('rmlib.sources.anything').warning('two rows left out')\n"
+        "    row = {'split': 'train', 'prompt': [{'role': 'user', 'content': 'q'}]}\n"
+        "    return make_pairs([row | {'response_1': 'a', 'response_2': 'b'}], origin='test')\n"
+        "cached('anything', [Path(sys.argv[1])], make)\n"
+    )
+    for _ in range(2):
+        told = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+        assert told.stderr.count("two rows left out") == 1

@@ -32,7 +32,7 @@ def test_agreement_shows_quadratic_kappa_of_each_stage_and_the_published_values(
     assert dots(axes, "processed")[:, 0].tolist() == [0.55]
     table = records.published("agreement").set_index(["label", "stage"])["kappa"]
     expected = [table["preference", "raw"], table["preference", "processed"]]
-    expected += [table["coherence", "improved"], table["coherence", "post-processed"]]
+    expected += [table["coherence", stage] for stage in ("initial", "improved", "post-processed")]
     assert sorted(dots(axes, "published, HelpSteer2")[:, 0]) == sorted(expected)
 
 
@@ -42,6 +42,15 @@ def test_published_kappas_stand_in_the_row_of_the_stage_they_belong_to(file: Pat
     table = records.published("agreement").set_index(["label", "stage"])["kappa"]
     published = {x: round(y, 6) for x, y in dots(axes, "published, HelpSteer2")}
     assert published[table["preference", "raw"]] in raw and published[table["preference", "processed"]] not in raw
+
+
+def test_the_kappa_table_has_the_published_value_beside_each_step(file: Path) -> None:
+    table = data_figures.kappa_table(file)
+    published = records.published("agreement").set_index(["label", "stage"])["kappa"]
+    assert table.loc[("preference", "raw"), "estimate"] == 0.4
+    assert ("preference", "processed, without 0") not in table.index
+    assert table.loc[("coherence", "raw"), "published, HelpSteer2"] == published["coherence", "initial"]
+    assert np.isnan(table.loc[("preference", "three most similar"), "published, HelpSteer2"])
 
 
 def test_annotators_without_company_are_left_out_and_grouped_by_how_much_they_did(file: Path) -> None:

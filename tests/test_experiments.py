@@ -314,3 +314,31 @@ def test_a_ruler_may_be_given_as_rewards_of_the_test_pairs(source: Path, preset:
     outcome = experiments.run_ruler("second", second, splits, preset)["outcome"]
     preferences = [value for value in splits.test["preference"] if value]
     assert outcome["margins"] == np.sign(preferences).tolist() and len(outcome["margins"]) == outcome["n_test"]
+
+
+def test_what_occurs_twice_is_recorded_once_and_told_each_time(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits, file = load_splits(source), tmp_path / "r.jsonl"
+    found = experiments.record_overlap(splits, file)
+    prompts = [row for row in found["duplicates"] if row["kind"] == "prompt" and row["scope"] == "train"]
+    # Nothing is repeated here: 40 questions in training, those of the selection among them.
+    assert [(row["texts"], row["exact_texts"]) for row in prompts] == [(len(splits.train) + len(splits.selection), 0)]
+    monkeypatch.setattr(experiments.overlap, "report", None)  # a second call reads the record
+    with caplog.at_level("INFO"):
+        assert experiments.record_overlap(splits, file) == found
+    assert found["summary"] in caplog.text and len(file.read_text().splitlines()) == 1
+
+
+def test_a_pair_of_both_splits_is_warned_of_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def row(split: str, number: int, spaces: str = "") -> dict[str, str | int]:
+        texts = {"prompt": f"{spaces}which of {number}?", "response_1": "this one", "response_2": "that one"}
+        return texts | {"split": split, "preference": 1}
+
+    rows = [*(row("train", n) for n in range(30)), row("validation", 7, " "), row("validation", 99)]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    splits = load_splits(tmp_path / "own")
+    experiments.record_overlap(splits, tmp_path / "r.jsonl")
+    (warning,) = [record for record in caplog.records if "in both splits" in record.getMessage()]
+    assert warning.levelname == "WARNING" and splits.test[0]["pair_id"] in warning.getMessage()

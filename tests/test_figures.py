@@ -140,6 +140,13 @@ def test_figure_1_prints_the_counts(file: Path) -> None:
     assert len(axes.texts) == 7 * 9
 
 
+def test_figure_1_is_refused_where_nothing_is_rated(tmp_path: Path) -> None:
+    about = {"figure_1": np.zeros((7, 9), int).tolist(), "r_preference": {"helpfulness": None}}
+    records.append(tmp_path / "votes.jsonl", kind="pairs", asked={"source": written.SOURCE}, outcome=about)
+    with pytest.raises(RecordError, match="no pair has both a preference and ratings"):
+        figures.figure_1(tmp_path / "votes.jsonl")
+
+
 def test_the_affine_figure_draws_the_bins(file: Path) -> None:
     (axes,) = figures.affine_figure(file).axes
     assert curve(axes, "Scaled BT, from regression\n2.00 x reward +1.00\nr=0.50 [0.40, 0.60]") == [(1.0, 1.5)] * 2

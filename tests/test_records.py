@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rmlib import paths, records
@@ -313,3 +314,20 @@ def test_this_file_logs_nothing_when_all_is_well(path, caplog):
         add(path)
         records.read(path)
     assert caplog.text == ""
+
+
+def test_the_latest_record_of_a_name_is_found_by_what_was_asked(path):
+    assert records.find(path, kind="run", asked={"arm": "bt"}, seed=0) is None  # no file yet
+    add(path, "bt", 0.7)
+    latest = add(path, "bt", 0.8)
+    assert records.find(path, kind="run", asked={"arm": "bt"}, seed=0) == latest
+    assert records.find(path, kind="run", asked={"arm": "bt"}, seed=1) is None
+    assert records.find(path, kind="score", asked={"arm": "bt"}, seed=0) is None
+
+
+def test_a_table_becomes_one_mapping_a_row_without_missing_values(path):
+    table = pd.DataFrame({"label": ["a", "b"], "value": [0.5, np.nan], 3: [1, 2]})
+    rows = records.rows(table)
+    assert rows == [{"label": "a", "value": 0.5, "3": 1}, {"label": "b", "value": None, "3": 2}]
+    records.append(path, kind="table", asked={}, outcome={"rows": rows})
+    assert records.read(path, "table")["outcome.rows"][0] == rows

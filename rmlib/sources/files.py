@@ -42,7 +42,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".parquet":
         yield from _read_parquet(path)
         return
-    lines = io.BytesIO(_read_bytes(path).rstrip())
+    lines = io.BytesIO(read_bytes(path).rstrip())
     if not lines.getbuffer():
         raise DataError(Place(path.name), "the file is empty", "Fetch or write it again")
     for number, line in enumerate(lines, start=1):
@@ -85,7 +85,8 @@ def sha256(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, of a .gz file the unpacked one. Raises DataError."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

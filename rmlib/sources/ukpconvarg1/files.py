@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from rmlib.schema import DataError, Place, check_number, check_string, check_text, shown
-from rmlib.sources.files import _read_bytes as read_bytes
-from rmlib.sources.files import contents, first_columns, read_rows, value_of
+from rmlib.sources.files import contents, first_columns, read_bytes, read_rows, value_of
 
 PREFERENCES = {"a1": -1, "equal": 0, "a2": 1}
 VOTE_ELEMENTS = {"worker": "turkID", "value": "value", "reason": "reason", "competence": "turkCompetence"}
