@@ -35,7 +35,7 @@ class TrainSettings:
     quantization: str = "none"  # "nf4": 4-bit backbone, for adapters
     epochs: float = 1.0
     max_steps: int | None = None  # where given, in place of the steps that the epochs make
-    pairs_per_step: int = 64
+    pairs_per_step: int = 64  # a ranking of several responses counts as one
     token_budget: int = 16_384  # tokens of one forward pass
     learning_rate: float = 1e-3
     schedule: str = "constant"
