@@ -15,10 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
+from jaxtyping import Float
 
 from rmlib.schema import ATTRIBUTES, NEITHER_VALID
 
 SIDES = ("ratings_1", "ratings_2")
+VOTE_PRIOR = 0.5  # votes added to each response: Jeffreys' prior, under which three of three votes are 0.875, not 1
 N_KEPT, TOLERATED_SPAN = 3, 2  # how many annotations make a label, and how far apart they may lie
 
 Value = int | float | None
@@ -212,6 +214,17 @@ def preference_items(pairs: Dataset, frame: pd.DataFrame | None = None) -> list[
     ends = np.cumsum(np.bincount(given["row"], minlength=len(pairs)))
     values = given["preference"].astype(int).tolist()
     return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def vote_share(pairs: Dataset) -> Float[np.ndarray, "pair"]:
+    """Share of a pair's valid votes that favour response 2, as a soft label: `(votes + 1/2) / (all votes + 1)`.
+
+    All votes count, not only the three that made the preference; one of 0 counts half for each response. NaN where a
+    pair has no valid vote.
+    """
+    votes = [np.sign(_valid(values)) for values in preference_items(pairs)]
+    shares = [((signs + 1).sum() / 2 + VOTE_PRIOR) / (len(signs) + 2 * VOTE_PRIOR) for signs in votes]
+    return np.where([len(signs) > 0 for signs in votes], shares, np.nan)
 
 
 @lru_cache(maxsize=2**16)  # few different lists of votes occur, however many pairs there are

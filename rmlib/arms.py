@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rmlib.presets import Preset
@@ -34,10 +34,28 @@ ARMS = _arms(
     Arm("bt_margin_init", "Margin BT, from regression", "bt_margin", {"initialise_from": "regression"}),
     Arm("bt_scaled_init", "Scaled BT, from regression", "bt_scaled", {"initialise_from": "regression"}),
     Arm("bt_scaled_init_expo", "Scaled BT, from regression, ExPO", "bt_scaled_init", {"extrapolate": "regression"}),
+    # Not in the paper.
+    Arm(
+        "regression_all_fitted",
+        "Regression, all attributes, fitted weights",
+        "regression_all",
+        {"attribute_weights": "fitted"},
+    ),
+    Arm("bt_scaled_regression", "Scaled BT and regression at once", "bt_scaled", {"regression_weight": 1.0}),
+    Arm("bt_scaled_affine", "Scaled BT, on the rating scale", "bt_scaled", {"affine": "selection"}),
+    Arm("bt_scaled_1_3_10", "Scaled BT, strengths 1-3-10", "bt_scaled", {"strength_scale": (1.0, 3.0, 10.0)}),
+    Arm("bt_scaled_two_layers", "Scaled BT, head of two layers", "bt_scaled", {"head_layers": 2}),
+    Arm("bt_smoothed", "Regular BT, labels smoothed by 0.1", "bt", {"label_smoothing": 0.1}),
+    Arm("bt_soft", "Regular BT, votes as soft labels", "bt", {"soft_labels": True}),
+    Arm("plackett_luce", "Plackett-Luce, whole rankings", "bt", {"loss": "plackett_luce"}),
+    # Controls with a known answer: accuracy 1/2. A random head has it only on average over seeds, since its negative
+    # is as likely: each seed orders the pairs by some arbitrary direction.
+    Arm("random_head", "Control: random head, not trained", "bt", {"untrained": True}),
     Arm("bt_shuffled", "Control: regular BT, labels shuffled", "bt", {"shuffle_labels": True}),
 )
-# Rows of the paper's table of reward models, in its order; the control is ours.
-PAPER_ARMS = tuple(name for name in ARMS if name != "bt_shuffled")
+# Rows of the paper's table of reward models, in its order.
+PAPER_ARMS = tuple(ARMS)[: 1 + tuple(ARMS).index("bt_scaled_init_expo")]
+CONTROL_ARMS = ("random_head", "bt_shuffled")
 FINETUNED = "_finetuned"  # ends the name of an arm that was fine-tuned beside frozen ones
 # Where each name stands in a table: arms in the paper's order, then those fine-tuned beside frozen ones.
 POSITIONS = {name: index for index, name in enumerate([*ARMS, *(name + FINETUNED for name in ARMS)])}
@@ -52,10 +70,11 @@ def changes(arm: str) -> dict[str, Any]:
 
 
 def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:
-    """Training settings of an arm: the preset's for its stage, with the arm's loss and attributes, and the seed."""
+    """Training settings of an arm: the preset's for its stage, with what the arm changes, and the seed."""
     change = changes(arm)
     base = preset.stage(change["loss"], initialised="initialise_from" in change)
-    return replace(base, loss=change["loss"], attributes=change.get("attributes", ("helpfulness",)), seed=seed)
+    own = {item.name: change[item.name] for item in fields(TrainSettings) if item.name in change}
+    return replace(base, **({"attributes": ("helpfulness",)} | own), seed=seed)
 
 
 def title(name: str) -> str:

@@ -19,10 +19,12 @@ from rmlib import benchmarks, combining, descriptions, overlap, paths, records, 
 from rmlib import pairs as tables
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
 from rmlib.bars import progress_bar
+from rmlib.derived import DERIVATIONS
 from rmlib.features import FromFeatures
 from rmlib.models import RewardModel, fingerprint
 from rmlib.presets import Preset
 from rmlib.runs import Run, write_json
+from rmlib.settings import TrainSettings
 from rmlib.splits import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
 
@@ -69,7 +71,7 @@ def run(
         "arm": arm,
         "preset": settings.name,
         "comparison": comparison_of(settings, splits),
-        "settings": asdict(settings_for(arm, settings, seed)) | {"backbone": paths.public_name(settings.backbone)},
+        "settings": settings_for(arm, settings, seed).to_dict() | {"backbone": paths.public_name(settings.backbone)},
         "changes": changes(arm),
         "source": asdict(splits.source),
         "n_train": len(splits.train),
@@ -157,7 +159,7 @@ def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
 
 def comparison_of(settings: Preset, splits: Splits) -> str:
     """The name that all runs with the same settings on the same splits share, whatever their arm and seed."""
-    return fingerprint(asdict(settings), splits.identity)
+    return fingerprint(settings.to_dict(), splits.identity)
 
 
 def results_file(splits: Splits, settings: Preset) -> Path:
@@ -173,6 +175,10 @@ def _obtain(
     if "extrapolate" in change:
         return _extrapolated(arm, settings, splits, seed, progress)
     wanted = settings_for(arm, settings, seed)
+    if derivation := DERIVATIONS.keys() & ARMS[arm].change.keys():
+        return _derived(arm, derivation.pop(), settings, splits, seed, progress)
+    if change.get("untrained"):
+        return _untrained(wanted)
     if "initialise_from" in change:
         parent, _, _ = _obtain(change["initialise_from"], settings, splits, seed, progress)
         assert parent is not None
@@ -205,6 +211,30 @@ def _extrapolated(
         combining.extrapolate(weak.model, strong.model, best).save(folder / "model")
         write_json(folder / "sweep.json", {"factor": best, "sweep": sweep})
     return None, folder / "model", json.loads((folder / "sweep.json").read_text())
+
+
+def _derived(
+    arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool
+) -> tuple[None, Path, dict[str, Any]]:
+    """What `rmlib.derived` makes of the parent's model; made once and kept, with what was fitted."""
+    trained, _, _ = _obtain(str(ARMS[arm].parent), settings, splits, seed, progress)
+    assert trained is not None
+    parent = trained.model
+    folder = paths.runs_dir() / "derived" / fingerprint(derivation, parent.identity, splits.identity)
+    if not (folder / "fit.json").is_file():
+        make = DERIVATIONS[derivation]
+        model, fit = make(parent, splits, lambda pairs: score_pairs(scorer(parent, settings), pairs))
+        model.save(folder / "model")
+        write_json(folder / "fit.json", fit)
+    return None, folder / "model", json.loads((folder / "fit.json").read_text())
+
+
+def _untrained(wanted: TrainSettings) -> tuple[None, Path, dict[str, Any]]:
+    """The model as the seed draws it."""
+    model = create_model(wanted)
+    folder = paths.runs_dir() / "untrained" / model.identity / "model"
+    model.save(folder)
+    return None, folder, {}
 
 
 def sweep_factors(

@@ -17,6 +17,11 @@ def export(model: RewardModel, folder: Path) -> float:
     """See `RewardModel.export`."""
     if len(model.attributes) != 1:
         raise ModelError(f"{len(model.attributes)} outputs are not one label; use combining.weigh_attributes first")
+    if model.head_layers != 1:
+        raise ModelError(
+            f"a head of {model.head_layers} layers is more than the one linear layer that "
+            "AutoModelForSequenceClassification has; export a model with head_layers=1"
+        )
     if model.kind == "encoder":
         raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""The training losses of the paper, one pure function each: one value per example, the caller reduces.
+"""The training losses, one pure function each: one value per example, the caller reduces.
 
 Notation of HelpSteer2-Preference (arXiv 2410.01257): `r(x, y)` is the scalar reward of response `y` to prompt `x`,
 `y_c` the chosen and `y_r` the rejected response, and `m` in {1, 2, 3} how strongly annotators preferred `y_c`.
@@ -77,12 +77,35 @@ def regression_loss(
     return squared_error.sum(dim=-1) / rated.sum(dim=-1).clamp(min=1)
 
 
+def plackett_luce_loss(
+    rewards: Float[Tensor, "batch response"], valid: Bool[Tensor, "batch response"]
+) -> Float[Tensor, "batch"]:
+    """Negative log-likelihood of a ranking, rewards best first: each response wins against all that follow it.
+
+    `sum over i of logsumexp(r_i, r_i+1, ...) - r_i`, in nats per ranking; entries that are not `valid` (padding of
+    shorter rankings) have no part in it. Two responses give the Bradley-Terry loss; the likelihoods of all orders of
+    the same responses sum to 1. Raises ValueError where the shapes differ or are not two-dimensional.
+    Source: Luce (1959), Plackett (1975).
+    """
+    _same_shape(rewards=rewards, valid=valid)
+    if rewards.ndim != 2:
+        raise ValueError(f"rewards must be [batch, response], got {list(rewards.shape)}; squeeze or index them")
+    rewards = torch.where(valid, rewards, 0.0)  # before anything else: what stands in padding may be NaN
+    n = rewards.shape[1]
+    follows = torch.ones(n, n, dtype=torch.bool, device=rewards.device).triu()  # a response follows itself
+    alone = torch.eye(n, dtype=torch.bool, device=rewards.device)  # so that no row of padding is empty
+    against = (follows & valid[:, None, :]) | alone
+    rivals = rewards[:, None, :].masked_fill(~against, -torch.inf)
+    return ((torch.logsumexp(rivals, dim=2) - rewards) * valid).sum(dim=1)
+
+
 PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {
     "bradley_terry": bradley_terry_loss,
     "margin_bradley_terry": margin_bradley_terry_loss,
     "scaled_bradley_terry": scaled_bradley_terry_loss,
 }
-LOSSES = ("regression", *PAIR_LOSSES)
+RANKING_LOSS = "plackett_luce"
+LOSSES = ("regression", *PAIR_LOSSES, RANKING_LOSS)
 
 
 def pair_loss(
@@ -90,12 +113,20 @@ def pair_loss(
     reward_chosen: Float[Tensor, "batch"],
     reward_rejected: Float[Tensor, "batch"],
     strength: Float[Tensor, "batch"],
+    target: Float[Tensor, "batch"] | None = None,
 ) -> Float[Tensor, "batch"]:
     """The preference loss called `name` (a key of `PAIR_LOSSES`); the regular one does not look at the strength.
 
-    Raises ValueError for an unknown name.
+    `target` is the probability that the chosen response is the better one (default: 1). It makes the loss `l` of a pair
+    `target * l(r_c, r_r) + (1 - target) * l(r_r, r_c)`: for the regular loss the cross-entropy of `sigmoid(r_c - r_r)`
+    with a soft label; for a constant target `1 - epsilon` label smoothing (Szegedy et al., arXiv 1512.00567; for reward
+    models arXiv 2401.06080). Raises ValueError for an unknown name, and where the shapes differ.
     """
     if name not in PAIR_LOSSES:
         raise ValueError(f"unknown preference loss {name!r}; known: {', '.join(PAIR_LOSSES)}")
-    operands = (reward_chosen, reward_rejected) + (() if name == "bradley_terry" else (strength,))
-    return PAIR_LOSSES[name](*operands)
+    others = () if name == "bradley_terry" else (strength,)
+    as_labelled = PAIR_LOSSES[name](reward_chosen, reward_rejected, *others)
+    if target is None:
+        return as_labelled
+    _same_shape(reward_chosen=reward_chosen, target=target)
+    return target * as_labelled + (1 - target) * PAIR_LOSSES[name](reward_rejected, reward_chosen, *others)

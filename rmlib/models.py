@@ -1,4 +1,4 @@
-"""The reward model: a transformers backbone and a linear fp32 head on the last token of the response."""
+"""The reward model: a transformers backbone and an fp32 head on the last token of the response."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from rmlib import backbones, batches
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
+from rmlib.heads import new_head, output_layer
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class RewardModel(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        head: nn.Linear,
+        head: nn.Linear | nn.Sequential,
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
@@ -54,11 +55,12 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
-        self.head, self.tokenizer = head.float(), tokenizer
+        self.head: Any = head.float()  # see rmlib.heads
+        self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity = identity, body_identity
         base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
-        self.config = base.config
+        self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
@@ -71,6 +73,7 @@ class RewardModel(nn.Module):
         backbone: str,
         attributes: Sequence[str] = ("helpfulness",),
         *,
+        head_layers: int = 1,
         lora: dict[str, Any] | None = None,
         quantization: dict[str, Any] | None = None,
         seed: int = 0,
@@ -79,9 +82,11 @@ class RewardModel(nn.Module):
         """A new reward model; every random weight is drawn after seeding, without touching the caller's generators.
 
         `lora` holds keywords of peft's LoraConfig, `quantization` of transformers' BitsAndBytesConfig; the head is
-        neither adapted nor quantised. Raises BackboneError for an unknown backbone.
+        neither adapted nor quantised. Raises BackboneError for an unknown backbone, ValueError for another number of
+        head layers than 1 or 2.
         """
-        identity = fingerprint("create", backbone, tuple(attributes), lora, quantization, seed, str(dtype))
+        asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
+        identity = fingerprint("create", *asked, *_deeper(head_layers))
         as_published = backbone != backbones.EMBEDDED and lora is None and quantization is None
         body_identity = backbone if as_published else fingerprint("body", backbone, lora, quantization, seed)
         with torch.random.fork_rng():
@@ -89,7 +94,7 @@ class RewardModel(nn.Module):
             body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
             if lora is not None:
                 body = get_peft_model(body, LoraConfig(**{"target_modules": "all-linear", **lora}))
-            head = new_head(body.config.hidden_size, len(attributes))
+            head = new_head(body.config.hidden_size, len(attributes), head_layers)
         return cls(
             body,
             head,
@@ -121,6 +126,7 @@ class RewardModel(nn.Module):
             "body_identity": self.body_identity,
             "adapted": adapted,
             "fresh_head": self.fresh_head,
+            "head_layers": self.head_layers,
         }
         (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
 
@@ -131,13 +137,14 @@ class RewardModel(nn.Module):
         head: str = "keep",
         *,
         attributes: Sequence[str] | None = None,
+        head_layers: int | None = None,
         quantization: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> Self:
         """A saved reward model, its head kept or drawn anew from `seed`; never redrawn unless asked.
 
         Raises ModelError where the folder holds no reward model, or where `head="keep"` and the saved head has other
-        attributes, or another shape, than asked for.
+        attributes, another number of layers, or another shape, than asked for.
         """
         folder = Path(folder)
         card = _read_card(folder)
@@ -149,19 +156,27 @@ class RewardModel(nn.Module):
                 f"{folder.name}: the saved head has attributes {card['attributes']}, asked for {list(wanted)}; "
                 "use head='redraw' to draw a new head on the same backbone"
             )
+        saved_layers = card.get("head_layers", 1)  # cards without it are of a time when there was one
+        n_layers = head_layers or saved_layers
+        if head == "keep" and n_layers != saved_layers:
+            raise ModelError(
+                f"{folder.name}: the saved head has {saved_layers} layer(s), asked for {n_layers}; "
+                "use head='redraw' to draw a new head on the same backbone"
+            )
         as_published = card["body_identity"] == card["backbone"]
         source = card["backbone"] if card["adapted"] or as_published else str(folder)
         body, tokenizer = backbones.build(source, quantization=quantization)
         if card["adapted"]:
             body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
         if head == "keep":
-            new = _saved_head(folder, body.config.hidden_size, len(wanted))
+            new = _saved_head(folder, body.config.hidden_size, len(wanted), n_layers)
             identity, fresh = card["identity"], card["fresh_head"]
         else:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                new = new_head(body.config.hidden_size, len(wanted))
-            identity, fresh = fingerprint("redraw", card["identity"], wanted, seed), True
+                new = new_head(body.config.hidden_size, len(wanted), n_layers)
+            identity = fingerprint("redraw", card["identity"], wanted, seed, *_deeper(n_layers))
+            fresh = True
         return cls(
             body,
             new,
@@ -179,7 +194,7 @@ class RewardModel(nn.Module):
         That class has no bias: its reward plus the returned offset (also `reward_bias` in its config) is ours. The pad
         token is distinct from EOS, since transformers reads the reward at the last token that is not padding. The
         export is checked by reloading it. Raises ModelError for what the class cannot express: several outputs (fold
-        them with `combining.weigh_attributes`), mean pooling.
+        them with `combining.weigh_attributes`), mean pooling, a head of two layers.
         """
         from rmlib.exporting import export  # needs this module
 
@@ -189,7 +204,17 @@ class RewardModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.head.weight.device
+        return self.output_layer.weight.device
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last linear layer of the head, whose rows are the attributes."""
+        return output_layer(self.head)
+
+    @property
+    def head_layers(self) -> int:
+        """Linear layers of the head: 1 or 2."""
+        return sum(isinstance(layer, nn.Linear) for layer in self.head.modules())
 
     def forward(self, batch: Batch) -> Float[Tensor, "sequence attribute"]:
         """Rewards of the responses in a batch, in fp32 whatever the backbone's precision."""
@@ -269,7 +294,7 @@ class RewardModel(nn.Module):
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
     ) -> np.ndarray:
         """What the head reads, `[n, hidden]` in fp32; arguments and errors as for `score`."""
-        return self._in_batches(self.pool, prompts, responses, self.head.in_features, token_budget, progress)
+        return self._in_batches(self.pool, prompts, responses, self.config.hidden_size, token_budget, progress)
 
     @torch.no_grad()
     def _in_batches(
@@ -309,14 +334,6 @@ class RewardModel(nn.Module):
             )
 
 
-def new_head(hidden_size: int, n_attributes: int) -> nn.Linear:
-    """A linear head with bias 0 and weights so small that a Bradley-Terry loss starts at ln 2."""
-    head = nn.Linear(hidden_size, n_attributes)
-    nn.init.normal_(head.weight, std=1 / (hidden_size + 1))
-    nn.init.zeros_(head.bias)
-    return head
-
-
 def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
     """Lengths of the runs of equal prompts."""
     for _, run in groupby(prompts, key=lambda prompt: [(m["role"], m["content"]) for m in prompt]):
@@ -334,13 +351,18 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CARD_FILE).read_text())
 
 
-def _saved_head(folder: Path, hidden_size: int, n_attributes: int) -> nn.Linear:
+def _deeper(n_layers: int) -> tuple[str, ...]:
+    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
+    return () if n_layers == 1 else (f"head of {n_layers} layers",)
+
+
+def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> nn.Linear | nn.Sequential:
     state = load_file(folder / HEAD_FILE)
-    expected = (n_attributes, hidden_size)
-    if tuple(state["weight"].shape) != expected:
-        raise ModelError(
-            f"{folder.name}/{HEAD_FILE}: weight is {list(state['weight'].shape)}, the model needs {list(expected)}"
-        )
-    head = nn.Linear(hidden_size, n_attributes)
+    with torch.random.fork_rng():  # what is drawn here is overwritten
+        head = new_head(hidden_size, n_attributes, n_layers)
+    for name, weight in head.state_dict().items():
+        found = list(state[name].shape) if name in state else "missing"
+        if found != list(weight.shape):
+            raise ModelError(f"{folder.name}/{HEAD_FILE}: {name} is {found}, the model needs {list(weight.shape)}")
     head.load_state_dict(state)
     return head

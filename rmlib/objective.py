@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rmlib import batches, losses
 from rmlib.examples import Examples
@@ -17,30 +18,54 @@ from rmlib.settings import TrainSettings
 
 def rewards_of(
     model: RewardModel, examples: Examples, indices: Sequence[int], precision: str = "fp32"
-) -> Float[Tensor, "pair 2 attribute"]:
-    """Rewards of both responses of some examples, from kept features where the backbone is frozen."""
+) -> Float[Tensor, "pair response attribute"]:
+    """Rewards of the responses of some examples, from kept features where the backbone is frozen.
+
+    Two responses a pair; rankings of fewer responses than others are padded with what means nothing.
+    """
     if examples.features is not None:
-        rewards = model.read(examples.features[list(indices)].to(model.device))
-    else:
-        batch = model.collate([examples.groups[index] for index in indices])
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            rewards = model(batch)
-    return rewards.view(len(indices), 2, -1)
+        return model.read(examples.features[list(indices)].to(model.device))
+    batch = model.collate([examples.groups[index] for index in indices])
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return pad_sequence(model(batch).split(examples.sizes(indices)), batch_first=True)
+
+
+def is_response(
+    rewards: Float[Tensor, "pair response attribute"], examples: Examples, indices: Sequence[int]
+) -> Bool[Tensor, "pair response"]:
+    """Which entries of `rewards_of` belong to a response; the others are padding."""
+    sizes = torch.tensor(examples.sizes(indices), device=rewards.device)
+    return torch.arange(rewards.shape[1], device=rewards.device) < sizes[:, None]
 
 
 def example_losses(
-    loss: str, rewards: Float[Tensor, "pair 2 attribute"], examples: Examples, indices: Sequence[int]
+    settings: TrainSettings,
+    rewards: Float[Tensor, "pair response attribute"],
+    examples: Examples,
+    indices: Sequence[int],
 ) -> Float[Tensor, "example"]:
-    """One loss per pair, or per response for regression (0 for a response without a rating)."""
+    """One loss per pair or ranking, or per response for regression (0 for a response without a rating).
+
+    With a `regression_weight` a pair's loss is its preference loss plus that weight times the squared error, averaged
+    over the ratings of both its responses. One output serves both, in rating points, as the paper's second stage has
+    it: heads of their own on a frozen backbone would be two unrelated models.
+    """
     rows = list(indices)
-    if loss == "regression":
+    if settings.loss == "regression":
         return losses.regression_loss(rewards.flatten(0, 1), examples.ratings[rows].to(rewards.device).flatten(0, 1))
+    if settings.loss == losses.RANKING_LOSS:
+        return losses.plackett_luce_loss(rewards[..., 0], is_response(rewards, examples, rows))
     strength = examples.strength[rows].to(rewards.device)
-    return losses.pair_loss(loss, rewards[:, 0, 0], rewards[:, 1, 0], strength)
+    target = None if examples.target is None else examples.target[rows].to(rewards.device)
+    loss = losses.pair_loss(settings.loss, rewards[:, 0, 0], rewards[:, 1, 0], strength, target)
+    if settings.regression_weight:
+        ratings = examples.ratings[rows].to(rewards.device).flatten(1)
+        loss = loss + settings.regression_weight * losses.regression_loss(rewards.flatten(1), ratings)
+    return loss
 
 
 def n_valid(loss: str, examples: Examples, indices: Sequence[int]) -> int:
-    """How many examples a loss is averaged over: pairs, or responses that carry a rating."""
+    """How many examples a loss is averaged over: pairs or rankings, or responses that carry a rating."""
     if loss != "regression":
         return len(indices)
     return int(losses.is_rated(examples.ratings[list(indices)].flatten(0, 1)).sum())
@@ -50,18 +75,20 @@ def n_valid(loss: str, examples: Examples, indices: Sequence[int]) -> int:
 def evaluate(model: RewardModel, examples: Examples, settings: TrainSettings) -> dict[str, float]:
     """Mean loss and strict accuracy of the first attribute over all examples, each counted once.
 
-    A tie counts as wrong; accuracy is over decided pairs and NaN where there are none.
+    A tie counts as wrong; accuracy is over decided pairs, of a ranking all its pairs, and NaN where there are none.
     """
     was_training = model.training
     model.eval()
-    total, correct = 0.0, 0
+    total, correct, decided = 0.0, 0, 0
     for indices in forward_batches(model, examples, range(len(examples)), settings.token_budget):
         rewards = rewards_of(model, examples, indices, settings.precision)
-        total += float(example_losses(settings.loss, rewards, examples, indices).double().sum())
-        margin = (rewards[:, 0, 0] - rewards[:, 1, 0]).cpu() * examples.strength[indices]
-        correct += int((margin > 0).sum())
+        total += float(example_losses(settings, rewards, examples, indices).double().sum())
+        first, second = torch.triu_indices(rewards.shape[1], rewards.shape[1], offset=1)  # (0, 1) alone for pairs
+        margin = (rewards[:, first, 0] - rewards[:, second, 0]).cpu() * examples.strength[indices, None]
+        compared = is_response(rewards, examples, indices)[:, second].cpu() & (examples.strength[indices, None] != 0)
+        correct += int((margin[compared] > 0).sum())
+        decided += int(compared.sum())
     model.train(was_training)
-    decided = int((examples.strength != 0).sum())
     count = n_valid(settings.loss, examples, range(len(examples)))
     return {"loss": total / count, "accuracy": correct / decided if decided else math.nan}
 

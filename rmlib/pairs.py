@@ -47,6 +47,7 @@ __all__ = [
     "prompt_key",
     "ranking_view",
     "rating_view",
+    "unranked",
 ]
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ PREFERENCE_FEATURES = Features(
     }
 )
 RATING_FEATURES = Features({"pair_id": Value("string"), "prompt": MESSAGES, "response": Value("string")} | SCORES)
+TOO_FEW = "fewer than three responses"
 RANKING_FEATURES = Features({"prompt": MESSAGES, "responses": List(Value("string"))})
 
 
@@ -169,23 +171,34 @@ def ranking_view(pairs: Dataset) -> Dataset:
     """Prompts whose pairs cover more than two responses: prompt, responses best first.
 
     Only complete strict orders are kept: each two responses compared, no tie, no contradiction, no cycle.
-    The others are counted and logged.
+    The others are counted and logged; `unranked` returns their numbers.
     """
+    rows, refused = _rankings(pairs)
+    refused.pop(TOO_FEW, None)
+    if refused:
+        logger.warning("ranking view: %d prompts kept; left out: %s", len(rows), dict(refused))
+    return _dataset(rows, RANKING_FEATURES)
+
+
+def unranked(pairs: Dataset) -> dict[str, int]:
+    """How many prompts `ranking_view` leaves out, by reason; those with fewer than three responses too."""
+    return dict(_rankings(pairs)[1])
+
+
+def _rankings(pairs: Dataset) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The rows of `ranking_view`, and how many prompts give none, by reason."""
     comparisons: dict[str, list[dict[str, Any]]] = {}
     for pair in _rows(pairs, "prompt", "response_1", "response_2", "preference"):
         comparisons.setdefault(prompt_key(pair["prompt"]), []).append(pair)
     rows, refused = [], Counter[str]()
     for group in comparisons.values():
-        if len({pair[side] for pair in group for side in ("response_1", "response_2")}) < 3:
-            continue
-        order = _strict_order(group)
+        several = len({pair[side] for pair in group for side in ("response_1", "response_2")}) > 2
+        order = _strict_order(group) if several else TOO_FEW
         if isinstance(order, str):
             refused[order] += 1
         else:
             rows.append({"prompt": group[0]["prompt"], "responses": order})
-    if refused:
-        logger.warning("ranking view: %d prompts kept; left out: %s", len(rows), dict(refused))
-    return _dataset(rows, RANKING_FEATURES)
+    return rows, refused
 
 
 def carve_selection(pairs: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.arms import ARMS, CONTROL_ARMS, FINETUNED, title
 
 COLOURS = sns.color_palette("colorblind").as_hex()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside colours, so that no line is told apart by colour alone
@@ -89,7 +89,7 @@ def headline(figure: Figure, text: str, *details: str) -> None:
 def family(name: str) -> str:
     """The key of FAMILIES that an arm belongs to; anything that is no arm is a ruler."""
     arm = name.removesuffix(FINETUNED)
-    if arm not in ARMS or arm == "bt_shuffled":
+    if arm not in ARMS or arm in CONTROL_ARMS:
         return "ruler or control"
     if arm.startswith("regression"):
         return "regression"

@@ -34,6 +34,10 @@ class Preset:
             return self.regression
         return self.second if initialised else self.preference
 
+    def to_dict(self) -> dict[str, Any]:
+        """Name and stages as the name of a comparison is made of them (`TrainSettings.to_dict`)."""
+        return {"name": self.name} | {stage: getattr(self, stage).to_dict() for stage in STAGES}
+
     def change(self, **settings: Any) -> Preset:
         """The same preset with some settings changed in all three kinds; raises TypeError for an unknown setting."""
         stages = {name: replace(getattr(self, name), **settings) for name in STAGES}

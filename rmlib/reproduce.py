@@ -32,7 +32,8 @@ LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 0
 # ipykernel warns that it listens on this machine's loopback: true of each kernel, and noise in the progress bar.
 QUIET_KERNEL = ["--log-level=ERROR"]
 GO_ON = "What was finished before is kept; the same command goes on from there."
-NOT_FOLDERS = {"simulated", "hub", "embedded", "minilm"}  # names that win over a folder called the same
+# Names that win over a folder called the same.
+NOT_FOLDERS = {"simulated", "simulated-ranked", "hub", "embedded", "minilm"}
 
 
 class NotebookFailed(RuntimeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def claim(folder: Path, settings: TrainSettings, identity: str) -> None:
             "name another folder, or remove that one"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"identity": identity, "settings": asdict(settings)})
+    write_json(file, {"identity": identity, "settings": settings.to_dict()})
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rmlib import losses
+from rmlib.heads import HEAD_LAYERS
 from rmlib.models import fingerprint
 
 SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
@@ -15,6 +16,8 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("all", "head"),
     ("error", "leave_out"),
 )
+
+LATER_FIELDS = {"strength_scale", "label_smoothing", "head_layers", "regression_weight", "soft_labels"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TrainSettings:
     quantization: str = "none"  # "nf4": 4-bit backbone, for adapters
     epochs: float = 1.0
     max_steps: int | None = None  # where given, in place of the steps that the epochs make
-    pairs_per_step: int = 64
+    pairs_per_step: int = 64  # a ranking of several responses counts as one
     token_budget: int = 16_384  # tokens of one forward pass
     learning_rate: float = 1e-3
     schedule: str = "constant"
@@ -47,6 +50,12 @@ class TrainSettings:
     overlong: str = "error"
     evaluate_every_steps: int = 0  # 0: after the last step only
     checkpoint_every_steps: int = 0  # 0: none
+    # The rest is left out of names and records where it is at its default, so that earlier runs keep theirs.
+    strength_scale: tuple[float, float, float] = (1.0, 2.0, 3.0)  # what slightly better, better, much better count
+    label_smoothing: float = 0.0  # probability that a preference label is taken to be wrong
+    head_layers: int = 1
+    regression_weight: float = 0.0  # of a regression loss that is added to a pair loss, on the same output
+    soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
 
     def __post_init__(self) -> None:
         known = {
@@ -63,10 +72,32 @@ class TrainSettings:
         for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.head_layers not in HEAD_LAYERS:
+            raise ValueError(f"head_layers must be one of {HEAD_LAYERS}, got {self.head_layers}")
+        if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
+            raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing must be from 0 to below 1/2, got {self.label_smoothing}")
+        if not self.regression_weight >= 0:
+            raise ValueError(f"regression_weight must not be negative, got {self.regression_weight}")
+        if self.soft_labels and self.label_smoothing:
+            raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
+        of_pairs = [name for name in ("soft_labels", "label_smoothing", "regression_weight") if getattr(self, name)]
+        if of_pairs and self.loss not in losses.PAIR_LOSSES:
+            known = ", ".join(losses.PAIR_LOSSES)
+            raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({known}), not to {self.loss}")
 
     @property
     def hash(self) -> str:
-        return fingerprint(asdict(self))
+        return fingerprint(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as names and records hold them; `from_dict` reads them, also those of earlier versions."""
+        unchanged = {item.name for item in fields(self) if getattr(self, item.name) == item.default}
+        return {name: value for name, value in asdict(self).items() if name not in LATER_FIELDS & unchanged}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:

@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import get_scheduler
 
 from rmlib import checkpoints, paths
 from rmlib import pairs as tables
+from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
@@ -48,17 +48,28 @@ def train(
     The run is named by initial model, settings and data: asked for again it is returned as it is, and where it was
     interrupted it goes on from its last checkpoint, to the same bits on a CPU. `selection` pairs are evaluated every
     `evaluate_every_steps` and at the end. Raises TrainingError for a non-finite loss (with the pair ids of the step),
-    an over-long pair, or a `folder` that holds another run.
+    an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
     """
+    if model.head_layers != settings.head_layers:
+        raise TrainingError(
+            f"the model's head has {model.head_layers} layer(s), the settings ask for {settings.head_layers}; make the "
+            "model with create_model(settings), or load it with head='redraw' and head_layers"
+        )
     # The order of the rows counts too: the seed shuffles positions.
-    data = [[tables.content_hash(table), table["pair_id"][:]] for table in (pairs, selection) if table is not None]
-    identity = fingerprint("train", model.identity, asdict(settings), data)
+    data = [_identity_of(table, settings) for table in (pairs, selection) if table is not None]
+    identity = fingerprint("train", model.identity, settings.to_dict(), data)
     path = Path(folder) if folder is not None else paths.runs_dir() / "train" / identity
     run = Run(path, settings)
     claim(path, settings, identity)
     if not (path / FINISHED_FILE).is_file():
         _Loop(model, pairs, selection, settings, path, identity).run(progress)
     return run
+
+
+def _identity_of(pairs: Dataset, settings: TrainSettings) -> list[Any]:
+    """What a run's name says of a table: its labels, and the order of its rows."""
+    votes = [preference_items(pairs)] if settings.soft_labels else []
+    return [tables.content_hash(pairs), pairs["pair_id"][:], *votes]
 
 
 class _Loop:
@@ -81,7 +92,7 @@ class _Loop:
         if settings.trainable == "all":
             model.check_layout(self.examples.groups[:4])
         self.n_steps = settings.n_steps(len(self.examples))
-        if model.fresh_head and settings.loss == "regression":
+        if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
         if settings.trainable == "head" or not isinstance(model.backbone, PeftModel):  # peft sets its own flags
             model.backbone.requires_grad_(settings.trainable == "all")
@@ -99,7 +110,7 @@ class _Loop:
     def _start_at_mean_rating(self) -> None:
         """A fresh regression head starts at the training mean: at this size of step a bias would crawl to it."""
         mean = torch.nanmean(self.examples.ratings.flatten(0, 1), dim=0)
-        self.model.head.bias.data.copy_(torch.nan_to_num(mean))
+        self.model.output_layer.bias.data.copy_(torch.nan_to_num(mean))
 
     def run(self, progress: bool) -> None:
         with torch.random.fork_rng():  # the caller's generators stay as they were
@@ -132,7 +143,7 @@ class _Loop:
         total = 0.0
         for batch in forward_batches(self.model, self.examples, indices, settings.token_budget):
             rewards = rewards_of(self.model, self.examples, batch, settings.precision)
-            loss = example_losses(settings.loss, rewards, self.examples, batch).sum() / count
+            loss = example_losses(settings, rewards, self.examples, batch).sum() / count
             self._refuse_non_finite(loss, batch)
             self.accelerator.backward(loss)
             total += float(loss.detach())
@@ -222,7 +233,12 @@ def create_model(settings: TrainSettings) -> RewardModel:
     nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     quantization = nf4 if settings.quantization == "nf4" else None
     return RewardModel.create(
-        settings.backbone, settings.attributes, lora=lora, quantization=quantization, seed=settings.seed
+        settings.backbone,
+        settings.attributes,
+        head_layers=settings.head_layers,
+        lora=lora,
+        quantization=quantization,
+        seed=settings.seed,
     )
 
 

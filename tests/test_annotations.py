@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -210,3 +211,17 @@ def test_the_frame_has_one_row_per_annotation_whatever_the_order_of_the_table() 
     assert frame["verbosity_1"].isna().all()
     assert annotations.preference_items(pairs) == [[-100], [], [], [1, 2]]
     assert annotations.preference_items(table([None, None])) == [[], []]
+
+
+def test_the_share_of_votes_counts_all_valid_ones_and_never_reaches_certainty() -> None:
+    pairs = table([voted(1, 1, 1), voted(-3, -2, 1), voted(2, 0), voted(-1, -100), voted(-100), None])
+    # (votes for response 2 + 1/2) / (valid votes + 1); the 0 is half a vote for each side.
+    expected = [3.5 / 4, 1.5 / 4, 2.0 / 3, 0.5 / 2, np.nan, np.nan]
+    np.testing.assert_allclose(annotations.vote_share(pairs), expected)
+
+
+@hypothesis_settings(max_examples=25)
+@given(VOTES)
+def test_exchanging_the_responses_mirrors_the_share_of_votes(votes: list[int]) -> None:
+    share, mirrored = annotations.vote_share(table([voted(*votes), voted(*(-vote for vote in votes))]))
+    np.testing.assert_allclose(share, 1 - mirrored)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from scipy import optimize
 
-from rmlib.combining import PAPER_FACTOR, extrapolate, fit_affine, weigh_attributes
+from rmlib.combining import (
+    PAPER_FACTOR,
+    extrapolate,
+    fit_affine,
+    fit_attribute_weights,
+    rescale,
+    weigh_attributes,
+)
 from rmlib.models import ModelError, RewardModel
 
 PROMPTS, RESPONSES = [[{"role": "user", "content": "q"}]] * 3, ["one", "two", "three"]
@@ -80,6 +88,82 @@ def test_the_affine_fit_is_least_squares_and_ignores_unrated_responses() -> None
 def test_a_line_through_too_little_is_refused(rewards: list[float], ratings: list[float]) -> None:
     with pytest.raises(ValueError, match=r"equally long|at least two"):
         fit_affine(rewards, ratings)
+
+
+def test_a_rescaled_model_gives_the_same_rewards_on_another_scale(two: tuple[RewardModel, RewardModel]) -> None:
+    model = two[0]
+    before = model.score(PROMPTS, RESPONSES)
+    moved = rescale(model, 1.5, -2.0)
+    np.testing.assert_allclose(moved.score(PROMPTS, RESPONSES), 1.5 * before - 2.0, atol=1e-6)
+    np.testing.assert_array_equal(model.score(PROMPTS, RESPONSES), before)
+    assert moved.identity != model.identity and moved.attributes == model.attributes
+
+
+def test_several_outputs_are_not_rescaled_at_once(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), ("helpfulness", "verbosity"))
+    with pytest.raises(ModelError, match="2 outputs have no common scale"):
+        rescale(model, 1.0, 0.0)
+
+
+def drawn_preferences(n: int, weights: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Ratings 0 to 4 and preferences drawn from the Bradley-Terry model with these weights."""
+    rng = np.random.default_rng(0)
+    ratings = rng.integers(0, 5, size=(n, 2, len(weights))).astype(float)
+    log_odds = (ratings[:, 1] - ratings[:, 0]) @ np.array(weights)
+    return ratings, np.where(rng.random(n) < 1 / (1 + np.exp(-log_odds)), 1.0, -1.0)
+
+
+def test_fitted_weights_are_those_that_drew_the_preferences() -> None:
+    weights = [1.0, 0.5, 0.25, 0.0, -0.4]
+    np.testing.assert_allclose(fit_attribute_weights(*drawn_preferences(20_000, weights)), weights, atol=0.06)
+
+
+def test_fitted_weights_are_the_least_of_the_penalised_loss() -> None:
+    ratings, preference = drawn_preferences(300, [1.0, -0.5])
+    oriented = (ratings[:, 1] - ratings[:, 0]) * preference[:, None]
+
+    def penalised(weights: np.ndarray) -> float:
+        return float(np.logaddexp(0, -oriented @ weights).sum() + weights @ weights / 2)
+
+    expected = optimize.minimize(penalised, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+    np.testing.assert_allclose(fit_attribute_weights(ratings, preference), expected.x, atol=1e-5)
+
+
+def test_fitted_weights_depend_on_neither_order_nor_side_nor_strength_nor_pairs_without_labels() -> None:
+    ratings, preference = drawn_preferences(200, [0.8, -0.2, 0.1])
+    expected = fit_attribute_weights(ratings, preference)
+    order = np.random.default_rng(1).permutation(200)
+    np.testing.assert_allclose(fit_attribute_weights(ratings[order], preference[order]), expected, atol=1e-5)
+    np.testing.assert_allclose(fit_attribute_weights(ratings[:, ::-1], -preference), expected, atol=1e-5)
+    np.testing.assert_allclose(fit_attribute_weights(ratings, 3 * preference), expected, atol=1e-5)
+    unrated = np.full((1, 2, 3), 4.0)
+    unrated[0, 1, 2] = np.nan
+    more = np.concatenate([ratings, unrated, np.ones((2, 2, 3))])
+    labels = np.concatenate([preference, [1.0, 0.0, np.nan]])
+    np.testing.assert_allclose(fit_attribute_weights(more, labels), expected, atol=1e-5)
+
+
+def test_separable_preferences_have_finite_weights() -> None:
+    ratings = np.array([[[0.0], [1.0]], [[0.0], [2.0]], [[3.0], [1.0]]])
+    (weight,) = fit_attribute_weights(ratings, [1, 1, -1])
+    # At the optimum the penalty's gradient, the weight, equals that of the loss: sum of d / (1 + exp(w d)).
+    assert weight == pytest.approx(sum(d / (1 + np.exp(weight * d)) for d in (1, 2, 2)), abs=1e-5)
+
+
+def test_weights_need_two_pairs_and_ratings_of_both_responses() -> None:
+    with pytest.raises(ValueError, match=r"must be \[pair, 2, attribute\]"):
+        fit_attribute_weights(np.zeros((3, 5)), np.ones(3))
+    with pytest.raises(ValueError, match="1 of 3 pairs have a preference"):
+        fit_attribute_weights(np.ones((3, 2, 5)), [1, 0, np.nan])
+
+
+def test_the_outputs_of_a_head_of_two_layers_are_weighted_as_those_of_one(tmp_path: Path) -> None:
+    names = ("helpfulness", "correctness", "verbosity")
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), names, head_layers=2, seed=2)
+    weighted = weigh_attributes(model, {"verbosity": -0.4, "helpfulness": 0.65, "correctness": 0.8})
+    expected = model.score(PROMPTS, RESPONSES) @ np.array([0.65, 0.8, -0.4])
+    np.testing.assert_allclose(weighted.score(PROMPTS, RESPONSES), expected, atol=1e-6)
+    assert model.output_layer.out_features == 3
 
 
 def test_weighted_attributes_are_the_weighted_sum_of_the_outputs(tmp_path: Path) -> None:

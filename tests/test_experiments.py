@@ -9,12 +9,16 @@ import pytest
 import tiny
 
 from rmlib import arms, experiments, paths, presets, records, statistics, summaries
+from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.presets import PRESETS, Preset
 from rmlib.settings import TrainSettings
 from rmlib.splits import load_splits, shuffled_labels
+
+NEED_MORE = ("bt_soft", "plackett_luce")  # than the rated pairs of `source`: votes, more responses
+RUNNABLE = [name for name in ARMS if name not in NEED_MORE]
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +72,15 @@ def test_an_arm_inherits_the_changes_of_its_line() -> None:
     }
     with pytest.raises(ValueError, match="unknown arm 'bt_huge'; known: regression"):
         arms.changes("bt_huge")
+
+
+def test_settings_of_an_arm_are_those_of_its_parent_but_for_its_own_change() -> None:
+    for arm in ARMS.values():
+        if arm.parent is None or "initialise_from" in arm.change:
+            continue
+        settings, parent = (arms.settings_for(name, PRESETS["embedded"], seed=3) for name in (arm.name, arm.parent))
+        own = {name: value for name, value in arm.change.items() if hasattr(settings, name)}
+        assert settings == replace(parent, **own), arm.name
 
 
 def test_the_paper_preset_is_the_published_recipe() -> None:
@@ -152,15 +165,15 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
-    first = run_all(list(ARMS), preset, splits, seeds=[0, 1])
+    first = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
     monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
-    again = run_all(list(ARMS), preset, splits, seeds=[0, 1])
+    again = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
     assert file.read_bytes() == written
     assert [arm_run.record for arm_run in again] == [arm_run.record for arm_run in first]
     table = summaries.ladder(file)
-    assert len(table) == 2 * len(ARMS) and list(table["asked.arm"].unique()) == list(ARMS)
+    assert len(table) == 2 * len(RUNNABLE) and list(table["asked.arm"].unique()) == RUNNABLE
     assert not any(str(source) in line or str(preset.backbone) in line for line in file.read_text().splitlines())
 
 
@@ -239,6 +252,66 @@ def test_the_scalar_of_all_attributes_takes_the_published_weights(source: Path, 
     arm_run = run("regression_all", preset, splits, progress=False)
     outputs = arm_run.model.score(splits.test["prompt"][:], splits.test["response_1"][:])
     np.testing.assert_allclose(arm_run.rewards[:, 0], outputs @ [0.65, 0.8, 0.45, 0.55, -0.4], atol=1e-4)
+
+
+def test_arms_that_need_more_than_the_source_has_say_so(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    with pytest.raises(TrainingError, match="soft_labels need votes"):
+        run("bt_soft", preset, splits, progress=False)
+    with pytest.raises(TrainingError, match="plackett_luce needs prompts"):
+        run("plackett_luce", preset, splits, progress=False)
+
+
+def test_whole_rankings_and_votes_are_learnt_where_the_source_has_them(preset: Preset) -> None:
+    splits = load_splits("simulated-ranked", n_prompts=150)
+    long = preset.change(max_length=512, overlong="leave_out", max_steps=3)
+    ranked, soft, plain = (run(arm, long, splits, progress=False) for arm in ("plackett_luce", "bt_soft", "bt"))
+    assert ranked.run is not None and ranked.run.summary["n_pairs"] > 3  # rankings
+    assert any(reason.startswith("prompts: ") for reason in ranked.run.summary["left_out"])
+    outcomes = [arm_run.record["outcome"] for arm_run in (ranked, soft, plain)]
+    assert len({outcome["n_test"] for outcome in outcomes}) == 1 and len({str(o["margins"]) for o in outcomes}) == 3
+
+
+def test_fitted_weights_come_from_the_training_ratings_and_weigh_the_outputs_of_the_parent(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    arm_run = run("regression_all_fitted", preset, splits, progress=False)
+    weights = arm_run.record["outcome"]["attribute_weights"]
+    # In this source all five ratings are equal, so their weights are too, and what counts is how they sum.
+    assert list(weights) == list(ATTRIBUTES) and np.ptp(list(weights.values())) < 1e-4
+    gaps = [
+        np.sign(row["preference"]) * (row["ratings_2"]["helpfulness"] - row["ratings_1"]["helpfulness"])
+        for row in splits.train
+    ]
+    weight = np.mean(list(weights.values()))
+    assert weight == pytest.approx(sum(gap / (1 + np.exp(5 * weight * gap)) for gap in gaps), rel=1e-3)
+    outputs = run("regression_all", preset, splits, progress=False).model.score(
+        splits.test["prompt"][:], splits.test["response_1"][:]
+    )
+    np.testing.assert_allclose(arm_run.rewards[:, 0], outputs @ list(weights.values()), atol=1e-4)
+    assert arm_run.run is None
+
+
+def test_the_affine_arm_has_its_parent_s_order_on_the_rating_scale(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    parent, arm_run = (run(arm, preset, splits, progress=False) for arm in ("bt_scaled", "bt_scaled_affine"))
+    outcome = arm_run.record["outcome"]
+    assert outcome["scale"] > 0 and outcome["accuracy"] == parent.record["outcome"]["accuracy"]
+    np.testing.assert_allclose(arm_run.rewards, outcome["scale"] * parent.rewards + outcome["offset"], atol=1e-4)
+    rewards = experiments.score_pairs(arm_run.model, splits.selection).ravel()
+    ratings = [row[side]["helpfulness"] for row in splits.selection for side in ("ratings_1", "ratings_2")]
+    assert np.mean(rewards) == pytest.approx(np.mean(ratings), abs=1e-4)  # as of any least-squares line
+    assert np.polyfit(rewards, ratings, 1)[0] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_random_head_is_not_trained_and_is_drawn_by_the_seed(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    first, other = (run("random_head", preset, splits, seed=seed, progress=False) for seed in (0, 1))
+    assert not (paths.runs_dir() / "train").exists() and first.run is None
+    fresh = RewardModel.create(preset.backbone, seed=0)
+    np.testing.assert_allclose(first.rewards, experiments.score_pairs(fresh, splits.test), atol=1e-6)
+    assert not np.allclose(first.rewards, other.rewards)
 
 
 def test_an_interrupted_ladder_continues_with_what_is_missing(source: Path, preset: Preset) -> None:

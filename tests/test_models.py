@@ -111,6 +111,59 @@ def test_several_attributes_give_one_column_each(tmp_path: Path) -> None:
     assert model.score(PROMPTS, RESPONSES).shape == (5, 2)
 
 
+# --- a head of two layers ---------------------------------------------------------------------------------------------
+
+
+def test_a_head_of_two_layers_is_linear_relu_linear_as_wide_as_the_backbone(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), ("helpfulness", "verbosity"), head_layers=2, seed=1)
+    first, last = model.head[0], model.output_layer
+    assert first.weight.shape == (32, 32) and last.weight.shape == (2, 32) and model.head_layers == 2
+    features = model.features(PROMPTS, RESPONSES)
+    with torch.no_grad():
+        hidden = np.maximum(features @ first.weight.numpy().T + first.bias.numpy(), 0)
+        by_hand = hidden @ last.weight.numpy().T + last.bias.numpy()
+    np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), by_hand, atol=1e-5)
+
+
+def test_a_head_of_two_layers_is_kept_by_save_and_load_and_told_from_one_layer(tmp_path: Path) -> None:
+    name = tiny.save_backbone(tmp_path / "b")
+    deep, plain = (RewardModel.create(name, head_layers=layers, seed=1) for layers in (2, 1))
+    assert deep.identity != plain.identity == RewardModel.create(name, seed=1).identity
+    deep.save(tmp_path / "deep")
+    loaded = RewardModel.load(tmp_path / "deep", head_layers=2)
+    assert loaded.head_layers == 2 and loaded.identity == deep.identity
+    np.testing.assert_array_equal(loaded.score(PROMPTS, RESPONSES), deep.score(PROMPTS, RESPONSES))
+    with pytest.raises(ModelError, match=r"the saved head has 2 layer\(s\), asked for 1"):
+        RewardModel.load(tmp_path / "deep", head_layers=1)
+    redrawn = RewardModel.load(tmp_path / "deep", head="redraw", head_layers=1)
+    assert redrawn.head_layers == 1 and redrawn.fresh_head
+    assert RewardModel.load(tmp_path / "deep", head="redraw").head_layers == 2
+
+
+def test_a_model_saved_before_heads_had_a_number_of_layers_loads_with_one(decoder: RewardModel, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "saved")
+    card = json.loads((tmp_path / "saved" / "reward_model.json").read_text())
+    assert card.pop("head_layers") == 1
+    (tmp_path / "saved" / "reward_model.json").write_text(json.dumps(card))
+    assert RewardModel.load(tmp_path / "saved").head_layers == 1
+
+
+def test_a_head_of_two_layers_without_its_first_is_a_named_error(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), head_layers=2)
+    model.save(tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / "head.safetensors")
+    save_file({"2.weight": weights["2.weight"], "2.bias": weights["2.bias"]}, tmp_path / "saved" / "head.safetensors")
+    with pytest.raises(ModelError, match=r"head.safetensors: 0.weight is missing"):
+        RewardModel.load(tmp_path / "saved")
+
+
+def test_loading_leaves_the_caller_s_generator_alone(decoder: RewardModel, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "saved")
+    before = torch.get_rng_state()
+    RewardModel.load(tmp_path / "saved")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # --- seeds ------------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +267,8 @@ def test_an_adapter_is_merged_into_the_export_and_the_model_stays_as_it_was(tmp_
 def test_what_the_export_cannot_express_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="mean token"):
         RewardModel.create(tiny.save_backbone(tmp_path / "b", "bert")).export(tmp_path / "export")
+    with pytest.raises(ModelError, match="a head of 2 layers"):
+        RewardModel.create(tiny.save_backbone(tmp_path / "d", "llama"), head_layers=2).export(tmp_path / "export")
     with pytest.raises(ModelError, match="weigh_attributes"):
         RewardModel.create(tiny.save_backbone(tmp_path / "l", "llama"), ("a", "b")).export(tmp_path / "export")
 

@@ -279,6 +279,10 @@ def test_ranking_view_leaves_out_orders_that_are_not_complete_strict_and_free_of
     assert json.loads(message.split("left out: ")[1].replace("'", '"')) == {
         "incomplete": 1, "cyclic": 1, "tied or without a preference": 2, "contradictory": 1
     }  # fmt: skip
+    assert pairs.unranked(made) == {
+        "fewer than three responses": 1, "incomplete": 1, "cyclic": 1, "tied or without a preference": 2,
+        "contradictory": 1,
+    }  # fmt: skip
 
 
 def prompts_of(dataset: Dataset) -> set[str]:

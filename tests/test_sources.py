@@ -181,7 +181,8 @@ def test_folders_without_usable_pairs_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(DataError, match="^helpsteer9: neither a known source nor a folder. Use simulated, hub, or"):
+    known = "Use simulated, simulated-ranked, hub, or"
+    with pytest.raises(DataError, match=f"^helpsteer9: neither a known source nor a folder. {known}"):
         sources.load("helpsteer9")
 
 

@@ -1,5 +1,6 @@
 """The loop: exact means, exact resume, what the seed decides, and loud failures."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -68,7 +69,7 @@ def gradients_of_first_step(model: RewardModel, pairs: Dataset, wanted: TrainSet
     model.zero_grad()
     for batch in training.forward_batches(model, examples, indices, wanted.token_budget):
         rewards = training.rewards_of(model, examples, batch)
-        (training.example_losses(wanted.loss, rewards, examples, batch).sum() / count).backward()
+        (training.example_losses(wanted, rewards, examples, batch).sum() / count).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
 
 
@@ -125,7 +126,7 @@ def test_a_frozen_backbone_stays_as_it_is_and_its_head_learns_the_same_as_withou
             group["lr"] = 1e-2 * min(1.0, step / 2)
         batch = order[4 * step : 4 * step + 4].tolist()
         rewards = training.rewards_of(fresh, examples, batch)
-        loss = training.example_losses(wanted.loss, rewards, examples, batch).mean()
+        loss = training.example_losses(wanted, rewards, examples, batch).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fresh.head.parameters(), 1.0)
@@ -133,14 +134,34 @@ def test_a_frozen_backbone_stays_as_it_is_and_its_head_learns_the_same_as_withou
     torch.testing.assert_close(trained.head.weight, fresh.head.weight, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_a_head_of_two_layers_learns_in_both_layers(backbone: str, trainable: str) -> None:
+    pairs = made_pairs(8)
+    wanted = settings(backbone, head_layers=2, trainable=trainable, pairs_per_step=8, max_steps=80, learning_rate=3e-3)
+    model = training.create_model(wanted)
+    before = weights(model)
+    run = train(model, pairs, wanted, selection=pairs, progress=False)
+    after = weights(run.model)
+    assert run.summary["selection_accuracy"] == 1.0 and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+    # The last bias adds the same to both rewards of a pair, so a preference loss leaves it alone.
+    assert not any(torch.equal(before[name], after[name]) for name in ("head.0.weight", "head.0.bias", "head.2.weight"))
+
+
+def test_a_model_with_another_number_of_head_layers_than_the_settings_is_refused(backbone: str) -> None:
+    with pytest.raises(TrainingError, match=r"head has 1 layer\(s\), the settings ask for 2"):
+        train(RewardModel.create(backbone), made_pairs(4), settings(backbone, head_layers=2), progress=False)
+
+
 # --- invariances ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["scaled_bradley_terry", "regression"])
-def test_splitting_a_step_into_forward_passes_leaves_its_gradient_as_it_was(backbone: str, loss: str) -> None:
+@pytest.mark.parametrize("change", [{}, {"loss": "regression"}, {"regression_weight": 1.0}, {"label_smoothing": 0.1}])
+def test_splitting_a_step_into_forward_passes_leaves_its_gradient_as_it_was(
+    backbone: str, change: dict[str, object]
+) -> None:
     pairs, model = made_pairs(13), RewardModel.create(backbone)
-    whole = gradients_of_first_step(model, pairs, settings(backbone, loss=loss))
-    pieces = gradients_of_first_step(model, pairs, settings(backbone, loss=loss, token_budget=150))
+    whole = gradients_of_first_step(model, pairs, settings(backbone, **change))
+    pieces = gradients_of_first_step(model, pairs, settings(backbone, **change, token_budget=150))
     assert (whole - pieces).norm() <= 1e-5 * whole.norm()
 
 
@@ -177,7 +198,7 @@ def test_evaluation_is_the_exact_mean_over_ragged_batches(backbone: str, loss: s
     examples = prepare(model, made_pairs(11), wanted)
     with torch.no_grad():
         rewards = training.rewards_of(model, examples, range(11))
-        by_hand = training.example_losses(loss, rewards, examples, range(11)).mean().item()
+        by_hand = training.example_losses(wanted, rewards, examples, range(11)).mean().item()
     assert evaluate(model, examples, wanted)["loss"] == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -189,6 +210,178 @@ def test_unrated_responses_have_no_part_in_a_regression_loss_or_its_count(backbo
     examples = prepare(model, make_pairs(rows, origin="partly rated"), wanted)
     assert len(examples) == 3 and examples.left_out == {"no rating": 1}
     assert training.n_valid("regression", examples, range(3)) == 5
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def voted_pairs(votes: list[list[int] | None]) -> Dataset:
+    """One pair a list of votes, preferring response 2 more strongly from pair to pair, then response 1."""
+    rows = [dict(row) for row in made_pairs(len(votes))]
+    for row, given, preference in zip(rows, votes, [1, 2, 3, -1, -2, -3], strict=False):
+        annotations = None if given is None else [{"annotator": None, "preference": vote} for vote in given]
+        row |= {"annotations": annotations, "preference": preference}
+    return make_pairs(rows, origin="voted")
+
+
+VOTES = [[1, 1, 1], [2, -1, 1], [3, 2, -100], [-1, 1, -1, -1]]
+
+
+def test_strengths_are_what_the_scale_says(backbone: str) -> None:
+    model, pairs = RewardModel.create(backbone), voted_pairs(VOTES)
+    plain = prepare(model, pairs, settings(backbone))
+    steep = prepare(model, pairs, settings(backbone, strength_scale=(1.0, 3.0, 10.0)))
+    assert plain.strength.tolist() == [1.0, 2.0, 3.0, 1.0] and steep.strength.tolist() == [1.0, 3.0, 10.0, 1.0]
+    rewards = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0], [0.0, 0.0]])[..., None]
+    wanted = settings(backbone, strength_scale=(1.0, 3.0, 10.0))
+    by_hand = [math.log1p(math.exp(-1)), 3 * math.log1p(math.exp(2)), 10 * math.log1p(math.exp(-0.5)), math.log(2)]
+    found = training.example_losses(wanted, rewards, steep, range(4))
+    torch.testing.assert_close(found, torch.tensor(by_hand))
+
+
+def test_a_soft_label_is_the_smoothed_share_of_votes_for_the_chosen_response(backbone: str) -> None:
+    wanted = settings(backbone, loss="bradley_terry", soft_labels=True)
+    examples = prepare(RewardModel.create(backbone), voted_pairs(VOTES), wanted)
+    # (votes for the chosen response + 1/2) / (valid votes + 1)
+    torch.testing.assert_close(examples.target, torch.tensor([3.5 / 4, 2.5 / 4, 2.5 / 3, 3.5 / 5]))
+
+
+def test_smoothed_labels_give_every_pair_the_same_target_and_certain_ones_none(backbone: str) -> None:
+    model, pairs = RewardModel.create(backbone), voted_pairs(VOTES)
+    smoothed = prepare(model, pairs, settings(backbone, loss="bradley_terry", label_smoothing=0.1))
+    torch.testing.assert_close(smoothed.target, torch.full((4,), 0.9))
+    assert prepare(model, pairs, settings(backbone)).target is None
+
+
+def test_soft_labels_follow_their_pairs_when_some_are_left_out(backbone: str) -> None:
+    pairs = voted_pairs([[1, 1, -1], None, [3, 3, 3], [-100, -100]])
+    wanted = settings(backbone, loss="bradley_terry", soft_labels=True)
+    examples = prepare(RewardModel.create(backbone), pairs, wanted)
+    assert examples.pair_ids == [pairs["pair_id"][0], pairs["pair_id"][2]]
+    assert examples.left_out["no valid vote"] == 2
+    torch.testing.assert_close(examples.target, torch.tensor([2.5 / 4, 3.5 / 4]))
+
+
+def test_soft_labels_of_a_table_without_votes_are_a_named_error(backbone: str) -> None:
+    with pytest.raises(TrainingError, match="soft_labels need votes"):
+        prepare(RewardModel.create(backbone), made_pairs(4), settings(backbone, loss="bradley_terry", soft_labels=True))
+
+
+def test_other_votes_behind_the_same_preferences_make_another_run_of_soft_labels_only(backbone: str) -> None:
+    tables = [voted_pairs(VOTES), voted_pairs([[1, 1, 1], [2, 1, 1], [3, 2, -100], [-1, 1, -1, -1]])]
+    for soft, n_runs in ((True, 2), (False, 1)):
+        wanted = settings(backbone, loss="bradley_terry", soft_labels=soft, max_steps=1)
+        runs = [train(RewardModel.create(backbone), table, wanted, progress=False) for table in tables]
+        assert len({run.folder for run in runs}) == n_runs
+
+
+# --- two objectives at once -------------------------------------------------------------------------------------------
+
+
+def test_the_two_objectives_are_the_preference_loss_and_the_weighted_squared_error(backbone: str) -> None:
+    rows = [dict(row) for row in made_pairs(3)]
+    for row, preference, ratings in zip(rows, [2, -1, 3], [(1.0, 3.0), (4.0, 2.0), (None, None)], strict=True):
+        first, second = (None if value is None else dict.fromkeys(ATTRIBUTES, value) for value in ratings)
+        row |= {"preference": preference, "ratings_1": first, "ratings_2": second}
+    wanted = settings(backbone, regression_weight=0.5)
+    examples = prepare(RewardModel.create(backbone), make_pairs(rows, origin="rated"), wanted)
+    np.testing.assert_array_equal(examples.ratings[..., 0], [[3.0, 1.0], [4.0, 2.0], [math.nan, math.nan]])
+    rewards = torch.tensor([[2.0, 1.0], [2.0, 3.0], [5.0, 5.0]])[..., None]  # chosen, rejected
+    by_hand = [
+        2 * math.log1p(math.exp(-1)) + 0.5 * (1 + 0) / 2,
+        1 * math.log1p(math.exp(1)) + 0.5 * (4 + 1) / 2,
+        3 * math.log(2),  # no rating: the preference alone
+    ]
+    torch.testing.assert_close(training.example_losses(wanted, rewards, examples, range(3)), torch.tensor(by_hand))
+    assert training.n_valid(wanted.loss, examples, range(3)) == 3
+
+
+def test_both_objectives_are_learnt_by_one_output(backbone: str) -> None:
+    pairs = made_pairs(8)
+    wanted = settings(backbone, regression_weight=1.0, pairs_per_step=8, max_steps=120, learning_rate=3e-3)
+    run = train(training.create_model(wanted), pairs, wanted, selection=pairs, progress=False)
+    ratings = [row[side]["helpfulness"] for row in pairs for side in ("ratings_1", "ratings_2")]
+    prompts = [row["prompt"] for row in pairs for _ in range(2)]
+    texts = [row[side] for row in pairs for side in ("response_1", "response_2")]
+    error = np.sqrt(np.mean((run.model.score(prompts, texts) - ratings) ** 2))
+    # Scaled BT pulls rewards apart beyond their ratings; without ratings their mean would be anywhere.
+    assert run.summary["selection_accuracy"] == 1.0 and error < 0.5 * np.std(ratings)
+
+
+def test_two_objectives_without_any_rating_are_a_named_error(backbone: str) -> None:
+    rows = [row | {"ratings_1": None, "ratings_2": None} for row in made_pairs(4)]
+    with pytest.raises(TrainingError, match="regression_weight needs ratings"):
+        prepare(
+            RewardModel.create(backbone), make_pairs(rows, origin="unrated"), settings(backbone, regression_weight=1.0)
+        )
+
+
+# --- rankings ---------------------------------------------------------------------------------------------------------
+
+
+def ranked_pairs(sizes: list[int]) -> Dataset:
+    """All pairs of some responses to each prompt, where more good words are better: response i has i of them."""
+    rows = [
+        {
+            "split": "train",
+            "prompt": [{"role": "user", "content": f"question {number}"}],
+            "response_1": "good " * first + "bad " * (4 - first),
+            "response_2": "good " * second + "bad " * (4 - second),
+            "preference": second - first,
+        }
+        for number, size in enumerate(sizes)
+        for first, second in itertools.combinations(range(size), 2)
+    ]
+    return make_pairs(rows, origin="ranked")
+
+
+def test_rankings_of_unequal_length_are_trained_best_first_and_shorter_ones_are_counted(backbone: str) -> None:
+    model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
+    examples = prepare(model, ranked_pairs([4, 2, 3, 4]), wanted)
+    assert examples.sizes(range(3)) == [4, 3, 4] and examples.left_out == {"prompts: fewer than three responses": 1}
+    with torch.no_grad():
+        rewards = training.rewards_of(model, examples, [1, 2])
+        losses = training.example_losses(wanted, rewards, examples, [1, 2])
+    texts = ["good good bad bad ", "good bad bad bad ", "bad bad bad bad "]
+    scores = model.score([[{"role": "user", "content": "question 2"}]] * 3, texts)
+    np.testing.assert_allclose(rewards[0, :3, 0], scores, atol=1e-5)
+    by_hand = sum(np.log(np.exp(scores[i:]).sum()) - scores[i] for i in range(3))
+    assert rewards.shape == (2, 4, 1) and losses[0].item() == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_plackett_luce_learns_an_order(backbone: str, trainable: str) -> None:
+    pairs = ranked_pairs([4, 3, 4, 3, 4])
+    wanted = settings(backbone, loss="plackett_luce", trainable=trainable, max_steps=100, learning_rate=3e-3)
+    run = train(RewardModel.create(backbone), pairs, wanted, selection=pairs, progress=False)
+    assert run.history["loss"].iloc[0] > 1.5  # ln 3! and ln 4! where nothing is known
+    assert run.summary["selection_accuracy"] > 0.9 and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+
+
+def test_the_accuracy_of_a_ranking_counts_all_its_pairs(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
+    examples = prepare(model, ranked_pairs([4, 3]), wanted)
+    given = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 99.0]])[..., None]  # one pair wrong; one tied
+    monkeypatch.setattr("rmlib.objective.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)])
+    monkeypatch.setattr("rmlib.objective.forward_batches", lambda *_: iter([[0, 1]]))
+    assert evaluate(model, examples, wanted)["accuracy"] == pytest.approx((5 + 2) / (6 + 3))
+
+
+def test_kept_features_of_rankings_give_the_rewards_of_their_texts(backbone: str) -> None:
+    model = RewardModel.create(backbone, seed=4)
+    pairs = ranked_pairs([4, 3])
+    frozen, plain = (
+        prepare(model, pairs, settings(backbone, loss="plackett_luce", trainable=which)) for which in ("head", "all")
+    )
+    with torch.no_grad():
+        kept, computed = (training.rewards_of(model, examples, [0, 1]) for examples in (frozen, plain))
+    valid = torch.tensor([[True] * 4, [True, True, True, False]])
+    torch.testing.assert_close(kept[valid], computed[valid], atol=1e-5, rtol=1e-5)
+
+
+def test_pairs_alone_have_no_ranking_and_say_so(backbone: str) -> None:
+    with pytest.raises(TrainingError, match="plackett_luce needs prompts whose three or more responses .*'fewer than"):
+        prepare(RewardModel.create(backbone), made_pairs(4), settings(backbone, loss="plackett_luce"))
 
 
 # --- order and steps --------------------------------------------------------------------------------------------------

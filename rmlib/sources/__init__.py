@@ -15,9 +15,10 @@ from rmlib.sources import folder, helpsteer2, simulated, ukpconvarg1
 
 __all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "load_described", "simulated", "ukpconvarg1"]
 
-NAMES = ("simulated", "hub")
+NAMES = ("simulated", "simulated-ranked", "hub")
 _TITLES = {
     "simulated": "simulated pairs",
+    "simulated-ranked": "simulated pairs of four responses",
     "helpsteer2": "HelpSteer2",
     "ukpconvarg1": "UKPConvArg1",
     "folder": "own pairs",
@@ -35,7 +36,7 @@ class SourceInfo:
 
 
 def load(name_or_folder: str | Path, **options: Any) -> Dataset:
-    """The table of pairs of "simulated", of "hub" (HelpSteer2, downloaded), or of a folder.
+    """The table of pairs of "simulated" or "simulated-ranked", of "hub" (HelpSteer2, downloaded), or of a folder.
 
     A folder in the layout of HelpSteer2 or UKPConvArg1 goes to the loader of that name, any other to folder.load;
     `options` go to the loader.
@@ -67,6 +68,8 @@ def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:
     """The name of the source and the function that loads it."""
     if name_or_folder == "simulated":
         return "simulated", simulated.load
+    if name_or_folder == "simulated-ranked":
+        return "simulated-ranked", simulated.load_ranked
     if name_or_folder == "hub":
         return "helpsteer2", partial(helpsteer2.load, "hub")
     path = Path(name_or_folder).expanduser()

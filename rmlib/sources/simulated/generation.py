@@ -39,7 +39,13 @@ def generate(
     A hash of the prompt decides the split, so that no prompt is in both. `parameters` of the annotators: the fitted
     ones if not given.
     """
-    texts = draw_texts(seed)
+    return annotated(draw_texts(seed), n_pairs, seed, validation_share=validation_share, parameters=parameters)
+
+
+def annotated(
+    texts: Iterator[Texts], n_pairs: int, seed: int, *, validation_share: float, parameters: Parameters | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of the first `n_pairs` texts with what annotators say of them; else as `generate`."""
     words = random.Random(f"reasons {seed}")
     pool = Pool.draw(np.random.default_rng([seed, 0]))
     for number, start in enumerate(range(0, n_pairs, BLOCK), start=1):
