@@ -49,7 +49,7 @@ def learning_curve(
         "arm": arm,
         "preset": settings.name,
         "comparison": experiments.comparison_of(settings, splits),
-        "settings": asdict(replace(wanted, seed=0)) | {"backbone": paths.public_name(settings.backbone)},
+        "settings": replace(wanted, seed=0).to_dict() | {"backbone": paths.public_name(settings.backbone)},
         "source": asdict(splits.source),
         "n_train": len(splits.train),
         "sizes": list(sizes),
