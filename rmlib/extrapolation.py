@@ -55,7 +55,6 @@ class SavedTensors:
         return cls(folder, files, kinds)
 
     def tensor(self, key: str) -> Tensor:
-        # Opened anew for each tensor: the pages of a file that stays open count as memory once they are read.
         with safe_open(self.files[key], framework="pt") as file:
             name = key.removeprefix("head.") if self.files[key].name == HEAD_FILE else key
             return file.get_tensor(name)
@@ -110,7 +109,7 @@ def _write_file(out: BinaryIO, source: Path, models: Sequence[SavedTensors], com
         key = f"head.{name}" if source.name == HEAD_FILE else name
         tensor = combined([model.tensor(key) for model in models], combine, key)
         # A view of the bytes, since numpy has no bf16.
-        out.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        out.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _weight_files(folder: Path) -> list[str]:
