@@ -55,6 +55,7 @@ def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:
     """Training settings of an arm: the preset's for its stage, with the arm's loss and attributes, and the seed."""
     change = changes(arm)
     base = preset.stage(change["loss"], initialised="initialise_from" in change)
+    base = replace(base, learning_rate=preset.learning_rates.get(arm, base.learning_rate))
     return replace(base, loss=change["loss"], attributes=change.get("attributes", ("helpfulness",)), seed=seed)
 
 

@@ -9,10 +9,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from rmlib import checkpoints, paths
 from rmlib import pairs as tables
 from rmlib.bars import progress_bar
 from rmlib.examples import TrainingError, prepare
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel, fingerprint, identity_of_new
 from rmlib.objective import evaluate, example_losses, forward_batches, n_valid, rewards_of
 from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
 from rmlib.settings import TrainSettings
@@ -34,8 +36,16 @@ from rmlib.settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Start:
+    """An initial model that is made only where it is needed: a finished run is found by its identity alone."""
+
+    identity: str
+    make: Callable[[], RewardModel]
+
+
 def train(
-    model: RewardModel,
+    model: RewardModel | Start,
     pairs: Dataset,
     settings: TrainSettings,
     *,
@@ -50,15 +60,35 @@ def train(
     `evaluate_every_steps` and at the end. Raises TrainingError for a non-finite loss (with the pair ids of the step),
     an over-long pair, or a `folder` that holds another run.
     """
-    # The order of the rows counts too: the seed shuffles positions.
-    data = [[tables.content_hash(table), table["pair_id"][:]] for table in (pairs, selection) if table is not None]
-    identity = fingerprint("train", model.identity, asdict(settings), data)
-    path = Path(folder) if folder is not None else paths.runs_dir() / "train" / identity
+    identity = run_identity(model.identity, pairs, settings, selection)
+    path = Path(folder) if folder is not None else run_folder(identity)
     run = Run(path, settings)
     claim(path, settings, identity)
-    if not (path / FINISHED_FILE).is_file():
-        _Loop(model, pairs, selection, settings, path, identity).run(progress)
+    if not run.is_finished:
+        made = model if isinstance(model, RewardModel) else model.make()
+        _Loop(made, pairs, selection, settings, path, identity).run(progress)
     return run
+
+
+def run_identity(start: str, pairs: Dataset, settings: TrainSettings, selection: Dataset | None) -> str:
+    """The name of a run, and of the model that comes out, from the identity of the initial model."""
+    data = [_data_identity(table) for table in (pairs, selection) if table is not None]
+    return fingerprint("train", start, asdict(settings), data)
+
+
+def run_folder(identity: str) -> Path:
+    """Where a run lies unless `train` is told otherwise."""
+    return paths.runs_dir() / "train" / identity
+
+
+_known_data: WeakKeyDictionary[Dataset, list[Any]] = WeakKeyDictionary()
+
+
+def _data_identity(pairs: Dataset) -> list[Any]:
+    if pairs not in _known_data:  # reading thousands of rows takes longer than all else about a finished run
+        # The order of the rows counts too: the seed shuffles positions.
+        _known_data[pairs] = [tables.content_hash(pairs), pairs["pair_id"][:]]
+    return _known_data[pairs]
 
 
 class _Loop:
@@ -218,12 +248,19 @@ def _decay_groups(model: RewardModel, weight_decay: float) -> list[dict[str, Any
 
 def create_model(settings: TrainSettings) -> RewardModel:
     """The initial model that the settings describe."""
+    return RewardModel.create(settings.backbone, settings.attributes, **_adapted(settings))
+
+
+def initial(settings: TrainSettings) -> Start:
+    """The same, made only where a run is not finished."""
+    identity = identity_of_new(settings.backbone, settings.attributes, **_adapted(settings))
+    return Start(identity, partial(create_model, settings))
+
+
+def _adapted(settings: TrainSettings) -> dict[str, Any]:
     lora = {"r": settings.lora_rank, "lora_alpha": 2 * settings.lora_rank} if settings.lora_rank else None
     nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-    quantization = nf4 if settings.quantization == "nf4" else None
-    return RewardModel.create(
-        settings.backbone, settings.attributes, lora=lora, quantization=quantization, seed=settings.seed
-    )
+    return {"lora": lora, "quantization": nf4 if settings.quantization == "nf4" else None, "seed": settings.seed}
 
 
 def main(arguments: Sequence[str]) -> None:

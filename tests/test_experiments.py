@@ -152,7 +152,7 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
-    first = run_all(list(ARMS), preset, splits, seeds=[0, 1])
+    first = run_all(list(ARMS), preset, splits, seeds=[0, 1], processes=1)
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
     monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
