@@ -2,8 +2,8 @@
 
     python -m benchmarks.ladder [--steps 100] [--rounds 2]
 
-Each ladder is trained in a fresh process with runs and records of its own, in turn. The load of the machine beside it is
-shown, since two processes gain nothing on cores that others use.
+Each ladder is trained in a fresh process with runs and records of its own, in turn. The load of the machine beside it
+is shown, since two processes gain nothing on cores that others use.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmarks, descriptions, overlap, paths, records, sweeps, trained, tuning
+from rmlib import benchmarks, paths, records, sweeps, trained, tuning
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
+from rmlib.data_records import record_overlap, record_test_pairs
 from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import content_hash
 from rmlib.presets import Preset
@@ -24,28 +24,13 @@ from rmlib.runs import Run
 from rmlib.scheduling import JobFailed, default_processes, run_jobs
 from rmlib.scoring import oriented_margins, outcome_of, scalar_model, score_pairs, scorer
 from rmlib.splits import Splits, load_splits
-from rmlib.sweeps import COARSE_FACTORS
-
-logger = logging.getLogger(__name__)
+from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 
 __all__ = [
-    "ARMS",
-    "COARSE_FACTORS",
-    "PAPER_ARMS",
-    "Arm",
-    "ArmRun",
-    "JobFailed",
-    "Splits",
-    "choose_learning_rates",
-    "load_splits",
-    "oriented_margins",
-    "run",
-    "run_all",
-    "scalar_model",
-    "score_pairs",
-    "scorer",
-    "tuned",
-]
+    "ARMS", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits", "choose_learning_rates",
+    "load_splits", "oriented_margins", "record_overlap", "record_test_pairs", "run", "run_all",
+    "scalar_model", "score_pairs", "scorer", "sweep_benchmark", "sweep_factors", "tuned",
+]  # fmt: skip
 
 
 # --- run or reuse -----------------------------------------------------------------------------------------------------
@@ -155,44 +140,6 @@ def _in_processes(
     run_jobs(jobs, work, processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
 
 
-def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) -> dict[str, Any]:
-    """What occurs twice among the pairs, and what of a benchmark's items lies in them (`overlap.report`), as recorded.
-
-    Computed once for each source and benchmark; a second call takes the record. The summary is logged either way.
-    """
-    n_pairs = {"train": len(splits.train), "selection": len(splits.selection), "test": len(splits.test)}
-    asked = {"source": asdict(splits.source), "n_pairs": n_pairs, "items": None}
-    if items is not None:
-        asked["items"] = items[0]["source"]
-    record = records.find(results, kind="overlap", asked=asked)
-    if record is None:
-        found = overlap.report(concatenate_datasets([splits.train, splits.selection, splits.test]), items)
-        outcome = {"summary": overlap.summary(found), **asdict(found)}
-        record = records.append(results, kind="overlap", asked=asked, outcome=outcome)
-    logger.info("%s: %s", splits.source.title, record["outcome"]["summary"])
-    return record["outcome"]
-
-
-def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
-    """What the decided test pairs are like, in the order of every record's margins: strength and differences."""
-    asked = {"source": asdict(splits.source), "test": content_hash(splits.test)}
-    known = records.find(results, kind="test_pairs", asked=asked)
-    return known or records.append(results, kind="test_pairs", asked=asked, outcome=_test_pairs(splits.test))
-
-
-def _test_pairs(pairs: Dataset) -> dict[str, Any]:
-    table = descriptions.frame(pairs)
-    table = table[table["preference"].fillna(0) != 0]
-    sign = np.sign(table["preference"].astype(int))
-    return {
-        "strength": table["preference"].astype(int).abs().tolist(),
-        "helpfulness_difference": [
-            None if np.isnan(value) else float(value) for value in table["helpfulness_difference"] * sign
-        ],
-        "chars_difference": ((table["chars_2"] - table["chars_1"]) * sign).tolist(),
-    }
-
-
 def comparison_of(settings: Preset, splits: Splits) -> str:
     """The name that all runs with the same settings on the same splits share, whatever their arm and seed."""
     described = asdict(settings)
@@ -239,34 +186,36 @@ def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> P
     return tuning.tuned(settings, splits, [file, paths.data_dir() / "results" / file.name])
 
 
-def sweep_factors(
-    weak: RewardModel,
-    strong: RewardModel,
-    pairs: Dataset,
+def sweep_beside(
+    chosen: ArmRun,
     settings: Preset,
+    splits: Splits,
+    *,
+    items: Dataset | None = None,
     factors: Sequence[float] = COARSE_FACTORS,
-) -> sweeps.Sweep:
-    """Accuracy on the decided `pairs` of the extrapolation by each factor, with the mean loss of regular BT."""
-    return sweeps.sweep(weak, strong, partial(trained.selection_scores, pairs=pairs, settings=settings), factors)
+    results: Path | None = None,
+) -> dict[str, float]:
+    """What choosing the factor of an extrapolated arm on the test split, or on a benchmark's `items`, would have shown.
 
-
-def sweep_benchmark(
-    weak: RewardModel,
-    strong: RewardModel,
-    items: Dataset,
-    settings: Preset,
-    factors: Sequence[float] = COARSE_FACTORS,
-) -> sweeps.Sweep:
-    """The same on a benchmark's items, `accuracy` its score 0..1: to be shown beside a choice, never to choose by."""
-
-    def measure(model: RewardModel) -> dict[str, float]:
-        ranker: Any = scorer(model, settings)
-        report = benchmarks.summarise(items, benchmarks.score(ranker, items, progress=False))
-        if "Score" not in report.sections.index:
-            raise ValueError(f"{report.title}: no overall Score, since subsets are missing; sweep over complete items")
-        return {"accuracy": float(report.sections["estimate"]["Score"])}
-
-    return sweeps.sweep(weak, strong, measure, factors)
+    It chooses nothing: the sweep is recorded (kind "sweep_on_test" or "sweep_on_benchmark") beside the choice that was
+    made, to make the leak visible, and `sweeps.beside` of the two is returned. Computed once.
+    """
+    file, outcome = results or results_file(splits, settings), chosen.record["outcome"]
+    asked = {key: chosen.record["asked"][key] for key in ("arm", "preset", "comparison", "source")}
+    if items is not None:
+        asked["items"] = sorted(set(items["source"]))[0]
+    kind = "sweep_on_test" if items is None else "sweep_on_benchmark"
+    wanted = sorted({*factors, outcome["factor"]})
+    record = records.find(file, kind=kind, asked=asked, seed=chosen.seed)
+    if record is None or [row["factor"] for row in record["outcome"]["sweep"]] != wanted:
+        names = trained.waits_for(chosen.arm.name)
+        strong, weak = (trained.model_of(name, settings, splits, chosen.seed) for name in names)
+        if items is None:
+            sweep = sweep_factors(weak, strong, splits.test, settings, wanted)
+        else:
+            sweep = sweep_benchmark(weak, strong, items, settings, wanted)
+        record = records.append(file, kind=kind, asked=asked, outcome={"sweep": sweep}, seed=chosen.seed)
+    return sweeps.beside(outcome["sweep"], record["outcome"]["sweep"])
 
 
 # --- baselines and benchmarks -----------------------------------------------------------------------------------------

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from datasets import Dataset
 
-from rmlib import combining
+from rmlib import benchmarks, combining, statistics
 from rmlib.models import RewardModel
+from rmlib.presets import Preset
+from rmlib.scoring import oriented_margins, score_pairs, scorer
 
 COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
 FINE_REACH, FINE_STEP = 0.05, 0.01
@@ -20,6 +25,42 @@ Measure = Callable[[RewardModel], dict[str, float]]
 def sweep(weak: RewardModel, strong: RewardModel, measure: Measure, factors: Iterable[float]) -> Sweep:
     """What `measure` finds for the extrapolation by each factor, one row a factor."""
     return [{"factor": float(f), **measure(combining.extrapolate(weak, strong, f))} for f in factors]
+
+
+def ordering(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
+    """Accuracy on the decided pairs, with the mean loss of regular BT."""
+    margin = oriented_margins(pairs, score_pairs(scorer(model, settings), pairs))
+    return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
+
+
+def sweep_factors(
+    weak: RewardModel,
+    strong: RewardModel,
+    pairs: Dataset,
+    settings: Preset,
+    factors: Sequence[float] = COARSE_FACTORS,
+) -> Sweep:
+    """Accuracy on the decided `pairs` of the extrapolation by each factor, with the mean loss of regular BT."""
+    return sweep(weak, strong, partial(ordering, pairs=pairs, settings=settings), factors)
+
+
+def sweep_benchmark(
+    weak: RewardModel,
+    strong: RewardModel,
+    items: Dataset,
+    settings: Preset,
+    factors: Sequence[float] = COARSE_FACTORS,
+) -> Sweep:
+    """The overall score 0..1 on a benchmark's items, as `accuracy`; ValueError where items of a subset are missing."""
+
+    def measure(model: RewardModel) -> dict[str, float]:
+        ranker: Any = scorer(model, settings)
+        report = benchmarks.summarise(items, benchmarks.score(ranker, items, progress=False))
+        if "Score" not in report.sections.index:
+            raise ValueError(f"{report.title}: no overall Score, since subsets are missing; sweep over complete items")
+        return {"accuracy": float(report.sections["estimate"]["Score"])}
+
+    return sweep(weak, strong, measure, factors)
 
 
 def coarse_and_fine(

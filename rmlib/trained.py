@@ -18,7 +18,7 @@ from rmlib.features import load_or_compute
 from rmlib.models import RewardModel, fingerprint
 from rmlib.presets import Preset
 from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
-from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
+from rmlib.scoring import kept_rewards, oriented_margins
 from rmlib.splits import Splits, shuffled_labels
 from rmlib.training import Start, create_model, initial, run_folder, run_identity, train
 
@@ -110,18 +110,12 @@ def _extrapolated(arm: str, settings: Preset, splits: Splits, seed: int, progres
     if not (folder / SWEEP_FILE).is_file():
         strong, weak = (model_of(other, settings, splits, seed, progress) for other in waits_for(arm))
         sweep = sweeps.coarse_and_fine(
-            weak, strong, partial(selection_scores, pairs=splits.selection, settings=settings)
+            weak, strong, partial(sweeps.ordering, pairs=splits.selection, settings=settings)
         )
         best = sweeps.best_factor(sweep)
         combining.extrapolate(weak, strong, best).save(folder / MODEL_FOLDER)
         write_json(folder / SWEEP_FILE, {"factor": best, "sweep": sweep})
     return Trained(None, folder / MODEL_FOLDER, json.loads((folder / SWEEP_FILE).read_text()))
-
-
-def selection_scores(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
-    """Accuracy on the decided pairs, with the mean loss of regular BT."""
-    margin = oriented_margins(pairs, score_pairs(scorer(model, settings), pairs))
-    return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
 
 
 def rewards_on_test(model_folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:

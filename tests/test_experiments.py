@@ -342,6 +342,20 @@ def test_what_a_choice_on_the_test_would_have_flattered_by_hand() -> None:
         sweeps.beside(selection, test[:1])
 
 
+def test_a_sweep_beside_the_choice_is_recorded_once_and_shows_what_choosing_there_would_have_said(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    chosen = run("bt_scaled_init_expo", preset, splits, progress=False)
+    found = experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5])
+    assert found["chosen"] == chosen.record["outcome"]["factor"]
+    assert found["accuracy"] == chosen.record["outcome"]["accuracy"] and found["optimism"] >= 0
+    file = experiments.results_file(splits, preset)
+    assert summaries.factor_choices(file).loc[("test", 0)].to_dict() == found
+    monkeypatch.setattr("rmlib.sweeps.sweep", lambda *_: pytest.fail("swept again"))
+    assert experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5]) == found
+
+
 def test_learning_rates_are_chosen_on_selection_by_one_grid_and_all_trials_are_recorded(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
