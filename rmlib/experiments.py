@@ -22,12 +22,12 @@ from rmlib.pairs import content_hash
 from rmlib.presets import Preset
 from rmlib.runs import Run
 from rmlib.scheduling import JobFailed, default_processes, run_jobs
-from rmlib.scoring import oriented_margins, outcome_of, scalar_model, score_pairs, scorer
+from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, scalar_model, score_pairs, scorer
 from rmlib.splits import Splits, load_splits
 from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 
 __all__ = [
-    "ARMS", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits", "choose_learning_rates",
+    "ARMS", "ATTRIBUTE_WEIGHTS_OF", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits", "choose_learning_rates",
     "load_splits", "oriented_margins", "record_overlap", "record_test_pairs", "run", "run_all",
     "scalar_model", "score_pairs", "scorer", "sweep_benchmark", "sweep_factors", "tuned",
 ]  # fmt: skip
