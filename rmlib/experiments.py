@@ -27,8 +27,8 @@ from rmlib.splits import Splits, load_splits
 from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 
 __all__ = [
-    "ARMS", "ATTRIBUTE_WEIGHTS_OF", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits", "choose_learning_rates",
-    "load_splits", "oriented_margins", "record_overlap", "record_test_pairs", "run", "run_all",
+    "ARMS", "ATTRIBUTE_WEIGHTS_OF", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits",
+    "choose_learning_rates", "load_splits", "oriented_margins", "record_overlap", "record_test_pairs", "run", "run_all",
     "scalar_model", "score_pairs", "scorer", "sweep_benchmark", "sweep_factors", "tuned",
 ]  # fmt: skip
 
