@@ -4,11 +4,11 @@ A script alternates what it compares in one run, so that a ratio is never taken 
 """
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from rmlib import paths, records
@@ -49,4 +49,11 @@ def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any,
     start = time.perf_counter()
     result = function(*arguments)
     seconds = time.perf_counter() - start
-    sender.send(Measured(result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    sender.send(Measured(result, seconds, peak_mb()))
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process."""
+    # Not ru_maxrss: on Linux a started process inherits its parent's, so a large parent would hide a small child.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024

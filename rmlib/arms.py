@@ -73,6 +73,7 @@ def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:
     """Training settings of an arm: the preset's for its stage, with what the arm changes, and the seed."""
     change = changes(arm)
     base = preset.stage(change["loss"], initialised="initialise_from" in change)
+    base = replace(base, learning_rate=preset.learning_rates.get(arm, base.learning_rate))
     own = {item.name: change[item.name] for item in fields(TrainSettings) if item.name in change}
     return replace(base, **({"attributes": ("helpfulness",)} | own), seed=seed)
 

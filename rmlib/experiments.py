@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+import pandas as pd
+from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmarks, combining, descriptions, overlap, paths, records, statistics
-from rmlib import pairs as tables
+from rmlib import benchmarks, paths, records, sweeps, trained, tuning
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
-from rmlib.bars import progress_bar
-from rmlib.derived import DERIVATIONS
-from rmlib.features import FromFeatures
+from rmlib.data_records import record_overlap, record_test_pairs
 from rmlib.models import RewardModel, fingerprint
+from rmlib.pairs import content_hash
 from rmlib.presets import Preset
-from rmlib.runs import Run, write_json
-from rmlib.settings import TrainSettings
-from rmlib.splits import Splits, load_splits, shuffled_labels
-from rmlib.training import create_model, train
+from rmlib.runs import Run
+from rmlib.scheduling import JobFailed, default_processes, run_jobs
+from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer
+from rmlib.splits import Splits, load_splits
+from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 
-logger = logging.getLogger(__name__)
-
-# Weights of the five attributes in the scalar reward: published for the parent's Llama-3-70B model.
-ATTRIBUTE_WEIGHTS_OF = "Llama-3-70B"
-COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
+__all__ = [
+    "ARMS", "ATTRIBUTE_WEIGHTS_OF", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits",
+    "choose_learning_rates", "load_splits", "oriented_margins", "record_overlap", "record_test_pairs", "run", "run_all",
+    "scalar_model", "score_pairs", "scorer", "sweep_benchmark", "sweep_factors", "tuned",
+]  # fmt: skip
 
 
 # --- run or reuse -----------------------------------------------------------------------------------------------------
@@ -61,12 +59,17 @@ def run(
 
     Parents that an arm starts from are run the same way. Raises ValueError for an unknown arm.
     """
+    file = results or results_file(splits, settings)
+    _record_comparison(settings, splits, file)
+    return _run(arm, settings, splits, seed, file, progress)
+
+
+def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, progress: bool = False) -> ArmRun:
     started = time.perf_counter()
-    trained, folder, extra = _obtain(arm, settings, splits, seed, progress)
-    rewards, n_cut = _rewards_of("test", folder, splits, settings)
-    outcome = _outcome(splits.test, rewards) | {"n_texts_cut": n_cut} | extra
-    on_selection, _ = _rewards_of("selection", folder, splits, settings)
-    outcome["selection_margins"] = _rounded(oriented_margins(splits.selection, on_selection))
+    found = trained.obtain(arm, settings, splits, seed, progress)
+    rewards, n_cut = trained.rewards_on_test(found.model_folder, splits, settings)
+    outcome = outcome_of(splits.test, rewards) | {"n_texts_cut": n_cut} | found.details
+    outcome["selection_margins"] = rounded(trained.selection_margins(found.model_folder, splits, settings))
     asked: dict[str, Any] = {
         "arm": arm,
         "preset": settings.name,
@@ -76,19 +79,29 @@ def run(
         "source": asdict(splits.source),
         "n_train": len(splits.train),
     }
-    file = results or results_file(splits, settings)
-    # Finished runs are not recorded twice, so their age does not tell which comparison was looked at last; this does.
-    current = {"comparison": asked["comparison"]}
-    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
     record = records.append(
         file,
         kind="arm",
         asked=asked,
         outcome=outcome,
-        seconds=trained.summary["seconds"] if trained else time.perf_counter() - started,
+        seconds=found.run.summary["seconds"] if found.run else time.perf_counter() - started,
         seed=seed,
     )
-    return ArmRun(ARMS[arm], seed, trained, folder, rewards, record)
+    return ArmRun(ARMS[arm], seed, found.run, found.model_folder, rewards, record)
+
+
+def rewards_on_test(
+    arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
+) -> Float[np.ndarray, "pair 2"]:
+    """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
+    found = trained.obtain(arm, settings, splits, seed, progress)
+    return trained.rewards_on_test(found.model_folder, splits, settings)[0]
+
+
+def _record_comparison(settings: Preset, splits: Splits, file: Path) -> None:
+    # Finished runs are not recorded twice, so their age does not tell which comparison was looked at last; this does.
+    current = {"comparison": comparison_of(settings, splits)}
+    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
 
 
 def run_all(
@@ -98,68 +111,49 @@ def run_all(
     seeds: Iterable[int],
     *,
     results: Path | None = None,
+    processes: int | None = None,
 ) -> list[ArmRun]:
     """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished.
 
-    What occurs twice in the data is logged before anything is trained.
+    `processes`: how many train at the same time, each with one thread (default: one for each core, two at most, one
+    on a GPU); the numbers are the same. What occurs twice in the data is logged before anything is trained. Raises
+    JobFailed, which names arm and seed, where one fails; what was finished, also beside it, is kept and recorded.
     """
-    file = results or results_file(splits, settings)
+    file, seeds = results or results_file(splits, settings), list(seeds)
     record_overlap(splits, file)
     record_test_pairs(splits, file)
-    jobs = [(seed, arm) for seed in seeds for arm in arms]
-    finished = []
-    with progress_bar(jobs, unit="run", leave=False) as bar:
-        for seed, arm in bar:
-            bar.set_description(f"{arm}, seed {seed}")
-            finished.append(run(arm, settings, splits, seed=seed, results=results, progress=False))
-    return finished
+    _record_comparison(settings, splits, file)
+    missing = trained.missing(arms, settings, splits, seeds)
+    work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
+    _in_processes(missing, work, settings, splits, processes)
+    return [_run(arm, settings, splits, seed, file) for seed in seeds for arm in arms]
 
 
-def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) -> dict[str, Any]:
-    """What occurs twice among the pairs, and what of a benchmark's items lies in them (`overlap.report`), as recorded.
-
-    Computed once for each source and benchmark; a second call takes the record. The summary is logged either way.
-    """
-    asked = {"source": asdict(splits.source), "n_pairs": splits.counts()["pairs"].to_dict(), "items": None}
-    if items is not None:
-        asked["items"] = items[0]["source"]
-    record = records.find(results, kind="overlap", asked=asked)
-    if record is None:
-        found = overlap.report(concatenate_datasets([splits.train, splits.selection, splits.test]), items)
-        outcome = {"summary": overlap.summary(found), **asdict(found)}
-        record = records.append(results, kind="overlap", asked=asked, outcome=outcome)
-    across = [row for row in record["outcome"]["duplicates"] if row["scope"] == "train and validation"]
-    shared = {row["kind"]: row["exact_ids"] for row in across if row["exact_texts"] and row["kind"] != "response"}
-    level = logging.WARNING if "pair" in shared else logging.INFO
-    logger.log(level, "%s: %s; first in both splits: %s", splits.source.title, record["outcome"]["summary"], shared)
-    return record["outcome"]
+def _work(job: trained.Job, settings: Preset, splits: Splits, file: Path, asked: frozenset[str]) -> None:
+    arm, seed = job
+    if arm in asked:
+        _run(arm, settings, splits, seed, file)
+    else:  # only what another arm is made from: no record, and no look at the test pairs
+        trained.obtain(arm, settings, splits, seed)
 
 
-def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
-    """What the decided test pairs are like, in the order of every record's margins: prompt, strength, differences.
-
-    Prompts are numbered: pairs of one prompt have one number.
-    """
-    table = descriptions.frame(splits.test)
-    keys = [tables.prompt_key(prompt) for prompt in splits.test["prompt"]]
-    table["prompt"] = np.unique(keys, return_inverse=True)[1]
-    table = table[table["preference"].fillna(0) != 0]
-    sign = np.sign(table["preference"].astype(int))
-    outcome = {
-        "prompt": table["prompt"].tolist(),
-        "strength": table["preference"].astype(int).abs().tolist(),
-        "helpfulness_difference": [
-            None if np.isnan(value) else float(value) for value in table["helpfulness_difference"] * sign
-        ],
-        "chars_difference": ((table["chars_2"] - table["chars_1"]) * sign).tolist(),
-    }
-    asked = {"source": asdict(splits.source), "test": tables.content_hash(splits.test)}
-    return records.append(results, kind="test_pairs", asked=asked, outcome=outcome)
+def _in_processes(
+    jobs: Mapping[trained.Job, Collection[trained.Job]],
+    work: Callable[[trained.Job], None],
+    settings: Preset,
+    splits: Splits,
+    processes: int | None,
+) -> None:
+    if jobs and settings.frozen:
+        trained.compute_features(settings, splits)
+    processes = default_processes() if processes is None else processes
+    run_jobs(jobs, work, processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
 
 
 def comparison_of(settings: Preset, splits: Splits) -> str:
     """The name that all runs with the same settings on the same splits share, whatever their arm and seed."""
-    return fingerprint(settings.to_dict(), splits.identity)
+    rates = {"learning_rates": settings.learning_rates} if settings.learning_rates else {}
+    return fingerprint(settings.to_dict() | rates, splits.identity)
 
 
 def results_file(splits: Splits, settings: Preset) -> Path:
@@ -167,157 +161,72 @@ def results_file(splits: Splits, settings: Preset) -> Path:
     return paths.results_dir() / f"{paths.line_name(splits.source.name, settings.backbone)}.jsonl"
 
 
-def _obtain(
-    arm: str, settings: Preset, splits: Splits, seed: int, progress: bool
-) -> tuple[Run | None, Path, dict[str, Any]]:
-    """The trained run, the folder of the arm's model, and what its record says beyond scores."""
-    change = changes(arm)
-    if "extrapolate" in change:
-        return _extrapolated(arm, settings, splits, seed, progress)
-    wanted = settings_for(arm, settings, seed)
-    if derivation := DERIVATIONS.keys() & ARMS[arm].change.keys():
-        return _derived(arm, derivation.pop(), settings, splits, seed, progress)
-    if change.get("untrained"):
-        return _untrained(wanted)
-    if "initialise_from" in change:
-        parent, _, _ = _obtain(change["initialise_from"], settings, splits, seed, progress)
-        assert parent is not None
-        model = parent.model
-    else:
-        model = create_model(wanted)
-    pairs = shuffled_labels(splits.train, seed) if change.get("shuffle_labels") else splits.train
-    trained = train(model, pairs, wanted, selection=splits.selection, progress=progress)
-    curve = trained.history[["step", "loss"]]
-    thin = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 60).astype(int))]
-    kept = ("n_steps", "n_pairs", "left_out", "n_cut", "loss", "tokens", "selection_loss", "selection_accuracy")
-    summary = {name: trained.summary[name] for name in kept if name in trained.summary}
-    summary["curve"] = thin.to_numpy().tolist()
-    return trained, trained.folder / "model", {"training": summary, "layout": trained.summary["layout"]}
+# --- choices made on the selection split, and what they would have been elsewhere -------------------------------------
 
 
-def _extrapolated(
-    arm: str, settings: Preset, splits: Splits, seed: int, progress: bool
-) -> tuple[None, Path, dict[str, Any]]:
-    """The extrapolation whose factor has the highest accuracy on the selection split, the smallest among equals."""
-    strong, _, _ = _obtain(str(ARMS[arm].parent), settings, splits, seed, progress)
-    weak, _, _ = _obtain(changes(arm)["extrapolate"], settings, splits, seed, progress)
-    assert strong is not None and weak is not None
-    folder = (
-        paths.runs_dir() / "extrapolated" / fingerprint(weak.model.identity, strong.model.identity, splits.identity)
-    )
-    if not (folder / "sweep.json").is_file():
-        sweep = sweep_factors(weak.model, strong.model, splits.selection, settings)
-        best = max(sweep, key=lambda row: (row["accuracy"], -row["factor"]))["factor"]
-        combining.extrapolate(weak.model, strong.model, best).save(folder / "model")
-        write_json(folder / "sweep.json", {"factor": best, "sweep": sweep})
-    return None, folder / "model", json.loads((folder / "sweep.json").read_text())
-
-
-def _derived(
-    arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool
-) -> tuple[None, Path, dict[str, Any]]:
-    """What `rmlib.derived` makes of the parent's model; made once and kept, with what was fitted."""
-    trained, _, _ = _obtain(str(ARMS[arm].parent), settings, splits, seed, progress)
-    assert trained is not None
-    parent = trained.model
-    folder = paths.runs_dir() / "derived" / fingerprint(derivation, parent.identity, splits.identity)
-    if not (folder / "fit.json").is_file():
-        make = DERIVATIONS[derivation]
-        model, fit = make(parent, splits, lambda pairs: score_pairs(scorer(parent, settings), pairs))
-        model.save(folder / "model")
-        write_json(folder / "fit.json", fit)
-    return None, folder / "model", json.loads((folder / "fit.json").read_text())
-
-
-def _untrained(wanted: TrainSettings) -> tuple[None, Path, dict[str, Any]]:
-    """The model as the seed draws it."""
-    model = create_model(wanted)
-    folder = paths.runs_dir() / "untrained" / model.identity / "model"
-    model.save(folder)
-    return None, folder, {}
-
-
-def sweep_factors(
-    weak: RewardModel,
-    strong: RewardModel,
-    pairs: Dataset,
+def choose_learning_rates(
+    arms: Sequence[str],
     settings: Preset,
+    splits: Splits,
+    grid: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    results: Path | None = None,
+    processes: int | None = None,
+) -> pd.DataFrame:
+    """The learning rate of each arm by one rule: the highest mean accuracy over seeds on the selection split.
+
+    Every arm, and every arm that it starts from, tries the same grid under the same seeds; an arm's trials start from
+    models trained with the rate chosen for their parent. Extrapolations train nothing and have no rate. Runs are found
+    again where they were finished; one record an arm, of kind "learning_rate", holds all trials. Columns:
+    learning_rate, accuracy, n_trials, at_edge (the choice is the grid's smallest or largest). Raises ValueError for an
+    empty grid.
+    """
+    return tuning.choose(arms, settings, splits, grid, seeds, results or results_file(splits, settings), processes)
+
+
+def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> Preset:
+    """The preset with the learning rates recorded for this source, preset and backbone; logged, also where none are.
+
+    Records in their usual place come first, then the committed ones.
+    """
+    file = results or results_file(splits, settings)
+    return tuning.tuned(settings, splits, [file, paths.data_dir() / "results" / file.name])
+
+
+def sweep_beside(
+    chosen: ArmRun,
+    settings: Preset,
+    splits: Splits,
+    *,
+    items: Dataset | None = None,
     factors: Sequence[float] = COARSE_FACTORS,
-) -> list[dict[str, float]]:
-    """Accuracy on the decided `pairs` of the extrapolation by each factor, with the mean loss of regular BT."""
-    rows = []
-    for factor in factors:
-        model = scorer(combining.extrapolate(weak, strong, factor), settings)
-        margin = oriented_margins(pairs, score_pairs(model, pairs))
-        loss = float(np.logaddexp(0, -margin).mean())
-        rows.append({"factor": float(factor), "accuracy": statistics.accuracy(margin), "loss": loss})
-    return rows
+    results: Path | None = None,
+) -> dict[str, float]:
+    """What choosing the factor of an extrapolated arm on the test split, or on a benchmark's `items`, would have shown.
+
+    It chooses nothing: the sweep is recorded (kind "sweep_on_test" or "sweep_on_benchmark") beside the choice that was
+    made, to make the leak visible, and `sweeps.beside` of the two is returned. Computed once.
+    """
+    file, outcome = results or results_file(splits, settings), chosen.record["outcome"]
+    asked = {key: chosen.record["asked"][key] for key in ("arm", "preset", "comparison", "source")}
+    if items is not None:
+        asked["items"] = sorted(set(items["source"]))[0]
+    kind = "sweep_on_test" if items is None else "sweep_on_benchmark"
+    wanted = sorted({*factors, outcome["factor"]})
+    record = records.find(file, kind=kind, asked=asked, seed=chosen.seed)
+    if record is None or [row["factor"] for row in record["outcome"]["sweep"]] != wanted:
+        names = trained.waits_for(chosen.arm.name)
+        strong, weak = (trained.model_of(name, settings, splits, chosen.seed) for name in names)
+        if items is None:
+            sweep = sweep_factors(weak, strong, splits.test, settings, wanted)
+        else:
+            sweep = sweep_benchmark(weak, strong, items, settings, wanted)
+        record = records.append(file, kind=kind, asked=asked, outcome={"sweep": sweep}, seed=chosen.seed)
+    return sweeps.beside(outcome["sweep"], record["outcome"]["sweep"])
 
 
-# --- scoring ----------------------------------------------------------------------------------------------------------
-
-
-def score_pairs(model: Any, pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
-    """Rewards of both responses of every pair, by anything with a `score`."""
-    prompts = [prompt for prompt in pairs["prompt"] for _ in range(2)]
-    responses = [text for two in zip(pairs["response_1"], pairs["response_2"], strict=True) for text in two]
-    return np.asarray(model.score(prompts, responses)).reshape(-1, 2)
-
-
-def scorer(model: RewardModel, settings: Preset) -> RewardModel | FromFeatures:
-    """What scores fastest under a preset: a frozen backbone's features are kept and computed once."""
-    return FromFeatures(scalar_model(model)) if settings.frozen else scalar_model(model)
-
-
-def scalar_model(model: RewardModel) -> RewardModel:
-    """The model itself, or with several attributes the one output that the parent's published weights make of them."""
-    if len(model.attributes) == 1:
-        return model
-    table = records.published("attribute_weights").set_index("model").loc[ATTRIBUTE_WEIGHTS_OF]
-    return combining.weigh_attributes(model, {name: float(table.to_dict()[name]) for name in model.attributes})
-
-
-def _rewards_of(part: str, folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
-    """Rewards of the pairs of a split ("test" or "selection") and the number of texts cut, kept beside the model."""
-    file = folder.parent / f"{part}-{splits.identity}.json"
-    if not file.is_file():
-        model, pairs = RewardModel.load(folder), getattr(splits, part)
-        rewards = score_pairs(scorer(model, settings), pairs)
-        sides = [model.encode(pairs["prompt"][:], pairs[name][:]).cut for name in ("response_1", "response_2")]
-        write_json(file, {"rewards": rewards.tolist(), "n_cut": int(np.sum(sides))})
-    kept = json.loads(file.read_text())
-    return np.array(kept["rewards"]), kept["n_cut"]
-
-
-def rewards_on_test(
-    arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
-) -> Float[np.ndarray, "pair 2"]:
-    """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
-    _, folder, _ = _obtain(arm, settings, splits, seed, progress)
-    return _rewards_of("test", folder, splits, settings)[0]
-
-
-def oriented_margins(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> Float[np.ndarray, "decided"]:
-    """Reward of the chosen minus that of the rejected response, for the decided pairs in the order of the table."""
-    preference = np.array([value or 0 for value in pairs["preference"]])
-    margin = (rewards[:, 1] - rewards[:, 0]) * np.sign(preference)
-    return margin[preference != 0]
-
-
-def _outcome(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> dict[str, Any]:
-    margin = oriented_margins(pairs, rewards)
-    return {
-        "accuracy": statistics.accuracy(margin),
-        "n_test": len(margin),
-        "n_equal": int((margin == 0).sum()),
-        "margins": _rounded(margin),
-        "reward_mean": float(rewards.mean()),
-        "reward_sd": float(rewards.std()),
-    }
-
-
-def _rounded(margin: Float[np.ndarray, "decided"]) -> list[float]:
-    return [float(f"{value:.5g}") for value in margin]
+# --- baselines and benchmarks -----------------------------------------------------------------------------------------
 
 
 def run_ruler(
@@ -325,9 +234,9 @@ def run_ruler(
 ) -> dict[str, Any]:
     """Score the test pairs by a baseline (anything with a `score`, or rewards as such), and write a `ruler` record."""
     rewards = ruler if isinstance(ruler, np.ndarray) else score_pairs(ruler, splits.test)
-    asked = {"ruler": name, "source": asdict(splits.source), "test": tables.content_hash(splits.test)}
+    asked = {"ruler": name, "source": asdict(splits.source), "test": content_hash(splits.test)}
     file = results or results_file(splits, settings)
-    return records.append(file, kind="ruler", asked=asked, outcome=_outcome(splits.test, rewards))
+    return records.append(file, kind="ruler", asked=asked, outcome=outcome_of(splits.test, rewards))
 
 
 def oracle_rewards(pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
@@ -348,6 +257,3 @@ def run_benchmark(
     file = results or results_file(splits, settings)
     records.append(file, kind=report.benchmark, asked=asked, outcome=report.to_records(), seed=seed)
     return report
-
-
-__all__ = ["ARMS", "PAPER_ARMS", "Arm", "ArmRun", "Splits", "load_splits", "run", "run_all"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def _read(folder: Path) -> dict[bytes, np.ndarray]:
 def _write(folder: Path, keys: list[bytes], features: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
-    temporary = file.with_suffix(".tmp")
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
     save_file({"keys": table.copy(), "features": features}, temporary)
     temporary.replace(file)

@@ -85,8 +85,9 @@ class RewardModel(nn.Module):
         neither adapted nor quantised. Raises BackboneError for an unknown backbone, ValueError for another number of
         head layers than 1 or 2.
         """
-        asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
-        identity = fingerprint("create", *asked, *_deeper(head_layers))
+        identity = identity_of_new(
+            backbone, attributes, head_layers=head_layers, lora=lora, quantization=quantization, seed=seed, dtype=dtype
+        )
         as_published = backbone != backbones.EMBEDDED and lora is None and quantization is None
         body_identity = backbone if as_published else fingerprint("body", backbone, lora, quantization, seed)
         with torch.random.fork_rng():
@@ -343,6 +344,21 @@ def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
 def fingerprint(*parts: Any) -> str:
     """First 16 hex digits of the SHA-256 of the parts as JSON: the name of a state or of a run."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def identity_of_new(
+    backbone: str,
+    attributes: Sequence[str],
+    *,
+    head_layers: int = 1,
+    lora: dict[str, Any] | None = None,
+    quantization: dict[str, Any] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """The `identity` of what `RewardModel.create` would make, without making it."""
+    asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
+    return fingerprint("create", *asked, *_deeper(head_layers))
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rmlib.settings import TrainSettings
@@ -12,12 +12,16 @@ STAGES = ("regression", "preference", "second")
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of the three kinds of training: regression, Bradley-Terry from scratch, and after regression."""
+    """Settings of the three kinds of training: regression, Bradley-Terry from scratch, and after regression.
+
+    `learning_rates`: of arms for which one was chosen (`experiments.tuned`), in place of their kind's.
+    """
 
     name: str
     regression: TrainSettings
     preference: TrainSettings
     second: TrainSettings
+    learning_rates: dict[str, float] = field(default_factory=dict)
 
     @property
     def backbone(self) -> str:
@@ -40,12 +44,14 @@ class Preset:
 
     def change(self, **settings: Any) -> Preset:
         """The same preset with some settings changed in all three kinds; raises TypeError for an unknown setting."""
-        stages = {name: replace(getattr(self, name), **settings) for name in STAGES}
-        return replace(self, **stages)
+        stages: dict[str, Any] = {name: replace(getattr(self, name), **settings) for name in STAGES}
+        rates = {} if "learning_rate" in settings else self.learning_rates
+        return replace(self, **stages, learning_rates=rates)
 
 
 def _preset(name: str, common: dict[str, Any], **stages: dict[str, Any]) -> Preset:
-    return Preset(name, **{stage: TrainSettings(**(common | stages.get(stage, {}))) for stage in STAGES})
+    made: dict[str, Any] = {stage: TrainSettings(**(common | stages.get(stage, {}))) for stage in STAGES}
+    return Preset(name, **made)
 
 
 _PAPER: dict[str, Any] = {

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from io import FileIO
 from pathlib import Path, PureWindowsPath
@@ -83,7 +83,7 @@ def append(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path) as file:
         _repair_end(file, path)
-        known = _latest(file.read(), path).get(record["record_id"])
+        known = _known(file.read(), path, record["record_id"])
         if known is not None and known["outcome"] == record["outcome"]:
             return known
         complete = name | record | provenance()
@@ -97,7 +97,7 @@ def find(path: Path | str, *, kind: str, asked: Mapping[str, Any], seed: int | N
     path = Path(path)
     if not path.is_file():
         return None
-    return _latest(path.read_bytes(), path).get(_record_id(_name(kind, asked, seed)))
+    return _known(path.read_bytes(), path, _record_id(_name(kind, asked, seed)))
 
 
 def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
@@ -275,16 +275,22 @@ def _is_cut_short(line: bytes) -> bool:
 
 
 def _latest(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    return {record_id: json.loads(line) for record_id, line in _last_lines(content, path).items()}
+
+
+def _known(content: bytes, path: Path, record_id: str) -> dict[str, Any] | None:
+    line = _last_lines(content, path).get(record_id)
+    return None if line is None else json.loads(line)
+
+
+@lru_cache(maxsize=4)  # a ladder that is finished asks for each of its records in a file that stays as it is
+def _last_lines(content: bytes, path: Path) -> dict[str, bytes]:
     lines = content.split(b"\n")
     if lines[-1] and _is_cut_short(lines[-1]):
         logger.warning("%s: left out line %d, cut short by a killed writer", path, len(lines))
         lines.pop()
-    records: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        if line:
-            record = _parsed(line, f"{path}, line {number}")
-            records[record["record_id"]] = record
-    return records
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line]
+    return {_parsed(line, f"{path}, line {number}")["record_id"]: line for number, line in numbered}
 
 
 def _parsed(line: bytes, place: str) -> dict[str, Any]:

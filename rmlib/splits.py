@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def only_matched(pairs: Dataset) -> Dataset:
     return pairs.select(keep)
 
 
+@lru_cache(maxsize=16)  # the same table each time, so that what is known of it is known again
 def shuffled_labels(pairs: Dataset, seed: int) -> Dataset:
     """The same pairs with each preference turned round with probability 1/2: nothing is left to learn."""
     signs = np.random.default_rng(seed).choice([-1, 1], size=len(pairs))

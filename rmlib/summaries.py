@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from rmlib import records, statistics
+from rmlib import records, statistics, sweeps
 from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.records import RecordError
 
@@ -191,6 +191,46 @@ def rating_by_reward(rewards: ArrayLike, ratings: ArrayLike, *, bins: int = 10) 
         interval = statistics.bootstrap_interval(part["rating"], seed=BOOTSTRAP_SEED)
         rows.append({"reward": part["reward"].mean(), **vars(interval)})
     return pd.DataFrame(rows)
+
+
+def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
+    """Accuracy of an ensemble in bins of equally many pairs by the disagreement of its members.
+
+    `margins`: `[member, pair]`, as records hold them, chosen minus rejected. Each member's are divided by their root
+    mean square, so that none weighs more for its scale; a pair's margin is their mean, its uncertainty their standard
+    deviation. Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError for fewer than
+    two members, who cannot disagree, and for a member whose margins are all 0.
+    """
+    table = np.asarray(margins, dtype=float)
+    if table.ndim != 2 or len(table) < 2:
+        raise ValueError(f"disagreement needs margins [member, pair] of two members or more, got {table.shape}")
+    scale = np.sqrt((table**2).mean(axis=1, keepdims=True))
+    if not (scale > 0).all():
+        raise ValueError(f"members {np.flatnonzero(~(scale[:, 0] > 0)).tolist()} give no pair a margin: leave them out")
+    margin, uncertainty = (table / scale).mean(axis=0), (table / scale).std(axis=0)
+    rows = []
+    for part in np.array_split(np.argsort(uncertainty, kind="stable"), min(bins, len(margin))):
+        interval = statistics.wilson_interval(int((margin[part] > 0).sum()), len(part))
+        rows.append({"uncertainty": uncertainty[part].mean(), **vars(interval)})
+    return pd.DataFrame(rows)
+
+
+def factor_choices(file: Path) -> pd.DataFrame:
+    """ExPO's factor as chosen on the selection split beside the best one on the test, and on a benchmark, by seed.
+
+    One row for each seed and each sweep recorded beside the choice; columns as in `sweeps.beside`, `optimism` in
+    points. Raises RecordError where no such sweep was recorded.
+    """
+    arms, rows = ladder(file), []
+    chosen = arms[arms["name"] == "bt_scaled_init_expo"].set_index("seed")
+    for kind, place in (("sweep_on_test", "test"), ("sweep_on_benchmark", "benchmark")):
+        for _, row in optional(file, kind).iterrows():
+            if row["seed"] in chosen.index and row["asked.comparison"] == chosen["asked.comparison"][row["seed"]]:
+                found = sweeps.beside(chosen["outcome.sweep"][row["seed"]], row["outcome.sweep"])
+                rows.append({"reported on": place, "seed": row["seed"], **found})
+    if not rows:
+        raise RecordError(f"{file.name}: no sweep beside a choice of bt_scaled_init_expo; run notebook 03")
+    return pd.DataFrame(rows).set_index(["reported on", "seed"])
 
 
 def benchmark_table(file: Path) -> pd.DataFrame:

@@ -9,9 +9,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from rmlib import pairs as tables
 from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
 from rmlib.examples import TrainingError, prepare
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel, fingerprint, identity_of_new
 from rmlib.objective import evaluate, example_losses, forward_batches, n_valid, rewards_of
 from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
 from rmlib.settings import TrainSettings
@@ -34,8 +37,16 @@ from rmlib.settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Start:
+    """An initial model that is made only where it is needed: a finished run is found by its identity alone."""
+
+    identity: str
+    make: Callable[[], RewardModel]
+
+
 def train(
-    model: RewardModel,
+    model: RewardModel | Start,
     pairs: Dataset,
     settings: TrainSettings,
     *,
@@ -50,26 +61,46 @@ def train(
     `evaluate_every_steps` and at the end. Raises TrainingError for a non-finite loss (with the pair ids of the step),
     an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
     """
+    identity = run_identity(model.identity, pairs, settings, selection)
+    path = Path(folder) if folder is not None else run_folder(identity)
+    run = Run(path, settings)
+    claim(path, settings, identity)
+    if not run.is_finished:
+        made = model if isinstance(model, RewardModel) else model.make()
+        _check_head(made, settings)
+        _Loop(made, pairs, selection, settings, path, identity).run(progress)
+    return run
+
+
+def _check_head(model: RewardModel, settings: TrainSettings) -> None:
     if model.head_layers != settings.head_layers:
         raise TrainingError(
             f"the model's head has {model.head_layers} layer(s), the settings ask for {settings.head_layers}; make the "
             "model with create_model(settings), or load it with head='redraw' and head_layers"
         )
-    # The order of the rows counts too: the seed shuffles positions.
-    data = [_identity_of(table, settings) for table in (pairs, selection) if table is not None]
-    identity = fingerprint("train", model.identity, settings.to_dict(), data)
-    path = Path(folder) if folder is not None else paths.runs_dir() / "train" / identity
-    run = Run(path, settings)
-    claim(path, settings, identity)
-    if not (path / FINISHED_FILE).is_file():
-        _Loop(model, pairs, selection, settings, path, identity).run(progress)
-    return run
 
 
-def _identity_of(pairs: Dataset, settings: TrainSettings) -> list[Any]:
-    """What a run's name says of a table: its labels, and the order of its rows."""
+def run_identity(start: str, pairs: Dataset, settings: TrainSettings, selection: Dataset | None) -> str:
+    """The name of a run, and of the model that comes out, from the identity of the initial model."""
+    data = [_data_identity(table, settings) for table in (pairs, selection) if table is not None]
+    return fingerprint("train", start, settings.to_dict(), data)
+
+
+def run_folder(identity: str) -> Path:
+    """Where a run lies unless `train` is told otherwise."""
+    return paths.runs_dir() / "train" / identity
+
+
+_known_data: WeakKeyDictionary[Dataset, list[Any]] = WeakKeyDictionary()
+
+
+def _data_identity(pairs: Dataset, settings: TrainSettings) -> list[Any]:
+    """What a run's name says of a table: its labels, the order of its rows, and the votes where they are learnt."""
+    if pairs not in _known_data:  # reading thousands of rows takes longer than all else about a finished run
+        # The order of the rows counts too: the seed shuffles positions.
+        _known_data[pairs] = [tables.content_hash(pairs), pairs["pair_id"][:]]
     votes = [preference_items(pairs)] if settings.soft_labels else []
-    return [tables.content_hash(pairs), pairs["pair_id"][:], *votes]
+    return [*_known_data[pairs], *votes]
 
 
 class _Loop:
@@ -229,17 +260,25 @@ def _decay_groups(model: RewardModel, weight_decay: float) -> list[dict[str, Any
 
 def create_model(settings: TrainSettings) -> RewardModel:
     """The initial model that the settings describe."""
+    return RewardModel.create(settings.backbone, settings.attributes, **_adapted(settings))
+
+
+def initial(settings: TrainSettings) -> Start:
+    """The same, made only where a run is not finished."""
+    identity = identity_of_new(settings.backbone, settings.attributes, **_adapted(settings))
+    return Start(identity, partial(create_model, settings))
+
+
+def _adapted(settings: TrainSettings) -> dict[str, Any]:
     lora = {"r": settings.lora_rank, "lora_alpha": 2 * settings.lora_rank} if settings.lora_rank else None
     nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     quantization = nf4 if settings.quantization == "nf4" else None
-    return RewardModel.create(
-        settings.backbone,
-        settings.attributes,
-        head_layers=settings.head_layers,
-        lora=lora,
-        quantization=quantization,
-        seed=settings.seed,
-    )
+    return {
+        "head_layers": settings.head_layers,
+        "lora": lora,
+        "quantization": quantization,
+        "seed": settings.seed,
+    }
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Extrapolation, affine calibration and attribute weights against hand arithmetic and numpy."""
+"""Extrapolation, averages, ensembles, affine maps and attribute weights against hand arithmetic and numpy."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from scipy import optimize
 
 from rmlib.combining import (
     PAPER_FACTOR,
+    Ensemble,
+    average,
     extrapolate,
     fit_affine,
     fit_attribute_weights,
@@ -71,6 +73,108 @@ def test_models_of_other_attributes_or_shapes_are_refused(tmp_path: Path, two: t
     other = RewardModel.create(tiny.save_backbone(tmp_path / "qwen", "qwen2"))
     with pytest.raises(ModelError, match="differ in name or shape"):
         extrapolate(two[0], other, 1.5)
+
+
+def test_other_dtypes_are_refused(two: tuple[RewardModel, RewardModel]) -> None:
+    weak, strong = two
+    with pytest.raises(ModelError, match=r"differ in dtype, e.g. backbone.*torch.bfloat16 and torch.float32"):
+        extrapolate(RewardModel.create(weak.name, dtype=torch.bfloat16), strong, 1.5)
+
+
+def test_models_and_folders_do_not_mix(tmp_path: Path, two: tuple[RewardModel, RewardModel]) -> None:
+    with pytest.raises(ModelError, match="models alone, or folders alone"):
+        average([two[0], tmp_path], tmp_path / "mean")  # type: ignore[list-item]
+    with pytest.raises(ModelError, match="leave out the folder"):
+        average(two, tmp_path / "mean")
+    with pytest.raises(ModelError, match="at least two"):
+        average(two[:1])
+
+
+def test_adapters_extrapolate_as_the_weights_that_they_make(tmp_path: Path) -> None:
+    backbone = tiny.save_backbone(tmp_path / "b")
+    weak, strong = (RewardModel.create(backbone, lora={"r": 2}, seed=seed) for seed in (0, 1))
+    generator = torch.Generator().manual_seed(0)
+    for model in (weak, strong):
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:  # peft starts them at 0
+                weight.data = torch.randn(weight.shape, generator=generator)
+    moved = extrapolate(weak, strong, 1.5)
+
+    def query(model: RewardModel) -> torch.Tensor:
+        layer = model.backbone.get_base_model().layers[0].self_attn.q_proj
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        return layer.base_layer.weight + layer.scaling["default"] * (b @ a)
+
+    expected = query(weak) + 1.5 * (query(strong) - query(weak))
+    torch.testing.assert_close(moved.backbone.layers[0].self_attn.q_proj.weight, expected)
+    moved.save(tmp_path / "moved")
+    again = RewardModel.load(tmp_path / "moved")
+    np.testing.assert_allclose(again.score(PROMPTS, RESPONSES), moved.score(PROMPTS, RESPONSES), atol=1e-6)
+
+
+# --- averages and ensembles -------------------------------------------------------------------------------------------
+
+
+def test_an_average_of_heads_on_one_backbone_gives_the_mean_reward(tmp_path: Path) -> None:
+    backbone = tiny.save_backbone(tmp_path / "b")
+    models = [RewardModel.create(backbone, seed=seed) for seed in range(3)]
+    expected = np.mean([model.score(PROMPTS, RESPONSES) for model in models], axis=0)
+    np.testing.assert_allclose(average(models).score(PROMPTS, RESPONSES), expected, atol=1e-6)
+
+
+def test_an_average_of_models_of_another_shape_is_refused(tmp_path: Path, two: tuple[RewardModel, RewardModel]) -> None:
+    with pytest.raises(ModelError, match="differ in name or shape"):
+        average([*two, RewardModel.create(tiny.save_backbone(tmp_path / "qwen", "qwen2"))])
+
+
+class Line:
+    """Rewards that are a straight line of the response's length."""
+
+    def __init__(self, scale: float, offset: float = 0.0) -> None:
+        self.scale, self.offset = scale, offset
+
+    def score(self, prompts: list, responses: list[str]) -> np.ndarray:
+        return self.offset + self.scale * np.array([len(response) for response in responses])
+
+
+def test_an_ensemble_of_equal_models_is_the_model_without_uncertainty(two: tuple[RewardModel, RewardModel]) -> None:
+    model = two[0]
+    ensemble = Ensemble.fit([model] * 3, PROMPTS, RESPONSES)
+    np.testing.assert_allclose(ensemble.score(PROMPTS, RESPONSES), model.score(PROMPTS, RESPONSES), rtol=1e-6)
+    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS, RESPONSES), 0, atol=1e-12)
+
+
+def test_members_that_differ_in_scale_and_offset_alone_agree(two: tuple[RewardModel, RewardModel]) -> None:
+    ensemble = Ensemble.fit([Line(1.0), Line(100.0, offset=-7.0)], PROMPTS, RESPONSES)
+    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS, ["four", "eleven words"]), 0, atol=1e-12)
+
+
+def test_an_ensemble_is_the_mean_of_standardised_rewards_by_hand() -> None:
+    # Lengths 1 and 3 have mean 2 and standard deviation 1, so a text of length 5 stands at +3 and, turned round, at -3.
+    ensemble = Ensemble.fit([Line(1.0), Line(-1.0)], PROMPTS[:2], ["a", "abc"])
+    np.testing.assert_allclose(ensemble.score(PROMPTS[:1], ["abcde"]), [0.0])
+    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS[:1], ["abcde"]), [3.0])
+
+
+def test_a_reward_of_an_ensemble_does_not_depend_on_what_is_scored_with_it(
+    two: tuple[RewardModel, RewardModel],
+) -> None:
+    ensemble = Ensemble.fit(two, PROMPTS, RESPONSES)
+    alone = [ensemble.score(PROMPTS[:1], [response])[0] for response in RESPONSES]
+    np.testing.assert_allclose(alone, ensemble.score(PROMPTS, RESPONSES), atol=1e-5)
+
+
+def test_a_member_without_spread_or_with_several_outputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"members \[1\] give every reference text the same reward"):
+        Ensemble.fit([Line(1.0), Line(0.0, offset=2.0)], PROMPTS, RESPONSES)
+    several = RewardModel.create(tiny.save_backbone(tmp_path / "b"), ("helpfulness", "verbosity"))
+    with pytest.raises(ValueError, match="one reward a response"):
+        Ensemble.fit([several], PROMPTS, RESPONSES)
+    with pytest.raises(ValueError, match="at least one member"):
+        Ensemble.fit([], PROMPTS, RESPONSES)
+
+
+# --- affine maps, attribute weights -----------------------------------------------------------------------------------
 
 
 def test_the_affine_fit_is_least_squares_and_ignores_unrated_responses() -> None:

@@ -1,17 +1,19 @@
 """Arms, splits, run-or-reuse and records of the comparison, on a small written source and a tiny backbone."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
+import torch
 
-from rmlib import arms, experiments, paths, presets, records, statistics, summaries
+from rmlib import arms, combining, experiments, paths, presets, records, statistics, summaries, sweeps
 from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.presets import PRESETS, Preset
 from rmlib.settings import TrainSettings
@@ -165,7 +167,7 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
-    first = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
+    first = run_all(RUNNABLE, preset, splits, seeds=[0, 1], processes=1)
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
     monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
@@ -183,7 +185,7 @@ def test_the_ladder_shows_what_was_asked_for_last_even_where_it_was_finished_bef
     splits = load_splits(source, selection_fraction=0.25)
     short = preset.change(max_steps=2)
     for settings in (preset, short, preset):
-        run_all(["bt"], settings, splits, seeds=[0])
+        run_all(["bt"], settings, splits, seeds=[0], processes=1)
     table = summaries.ladder(experiments.results_file(splits, preset))
     assert table["asked.comparison"].tolist() == [experiments.comparison_of(preset, splits)]
 
@@ -236,7 +238,8 @@ def test_expo_takes_the_factor_that_is_best_on_the_selection_split(source: Path,
     assert outcome["factor"] == min(row["factor"] for row in outcome["sweep"] if row["accuracy"] == best)
     strong = run("bt_scaled_init", preset, splits, progress=False).model
     margin = oriented_margins(splits.selection, experiments.score_pairs(strong, splits.selection))
-    assert outcome["sweep"][0]["factor"] == 1.0
+    factors = [row["factor"] for row in outcome["sweep"]]
+    assert factors[0] == 1.0 and {*experiments.COARSE_FACTORS} < {*factors}
     assert outcome["sweep"][0]["accuracy"] == statistics.accuracy(margin)
 
 
@@ -319,8 +322,184 @@ def test_an_interrupted_ladder_continues_with_what_is_missing(source: Path, pres
     run("regression", preset, splits, progress=False)
     folder = paths.runs_dir() / "train"
     before = set(folder.iterdir())
-    run_all(["regression", "bt"], preset, splits, seeds=[0])
+    run_all(["regression", "bt"], preset, splits, seeds=[0], processes=1)
     assert len(set(folder.iterdir()) - before) == 1
+
+
+def test_two_processes_give_the_numbers_of_one_and_train_a_shared_parent_once(
+    source: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, asked = load_splits(source, selection_fraction=0.25), ["bt_init", "bt_scaled_init_expo", "bt_shuffled"]
+    preset = preset.change(max_steps=4)
+    found, n_lines, n_runs = {}, {}, {}
+    for processes in (1, 2):
+        monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / f"runs-{processes}"))
+        file = tmp_path / f"{processes}.jsonl"
+        found[processes] = run_all(asked, preset, splits, seeds=[0, 1], results=file, processes=processes)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        n_lines[processes] = sorted(line["record_id"] for line in lines)
+        n_runs[processes] = sorted(path.name for path in (paths.runs_dir() / "train").iterdir())
+    assert [run.record["outcome"] for run in found[1]] == [run.record["outcome"] for run in found[2]]
+    assert [(run.arm.name, run.seed) for run in found[2]] == [(arm, seed) for seed in (0, 1) for arm in asked]
+    assert n_lines[1] == n_lines[2] and len(set(n_lines[2])) == len(n_lines[2])
+    # bt_init, bt_scaled_init, bt_shuffled and the regression that two of them start from, under two seeds
+    assert n_runs[1] == n_runs[2] and len(n_runs[2]) == 2 * 4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failing_arm_is_named_with_its_seed_and_what_was_finished_is_kept_and_recorded(
+    source: Path, preset: Preset, processes: int
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    broken = replace(preset, second=replace(preset.second, token_budget=1, max_length=1))  # no pair fits
+    file = experiments.results_file(splits, broken)
+    with pytest.raises(experiments.JobFailed, match="bt_init, seed 3: TrainingError"):
+        run_all(["regression", "bt_init"], broken, splits, seeds=[3], processes=processes)
+    assert records.read(file, kind="arm")["asked.arm"].tolist() == ["regression"]
+
+
+def test_an_unknown_arm_is_refused_before_anything_is_trained(source: Path, preset: Preset) -> None:
+    with pytest.raises(ValueError, match="unknown arm 'bt_huge'"):
+        run_all(["regression", "bt_huge"], preset, load_splits(source), seeds=[0], processes=1)
+    assert not (paths.runs_dir() / "train").exists()
+
+
+def test_a_finished_ladder_is_found_again_without_loading_a_model_or_starting_a_process(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    first = run_all(["bt_scaled_init_expo", "bt_shuffled"], preset, splits, seeds=[0], processes=1)
+    for name in ("create", "load"):
+        monkeypatch.setattr(RewardModel, name, lambda *_, **__: pytest.fail("a model was made"))
+    monkeypatch.setattr("rmlib.scheduling._workers", lambda *_: pytest.fail("a process was started"))
+    again = run_all(["bt_scaled_init_expo", "bt_shuffled"], preset, splits, seeds=[0], processes=2)
+    assert [run.record for run in again] == [run.record for run in first]
+
+
+def test_a_run_whose_test_rewards_are_missing_is_scored_and_not_trained_again(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    (first,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
+    (first.model_folder.parent / f"test-{splits.identity}.json").unlink()
+    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    (again,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
+    assert again.record == first.record
+
+
+def test_a_run_folder_that_lost_its_settings_or_its_model_is_an_error_and_stays_as_it_is(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    folder = run("regression", preset, splits, progress=False).model_folder.parent
+    content = (folder / "settings.json").read_text()
+    (folder / "settings.json").write_text(content[:20])
+    with pytest.raises(TrainingError, match="settings.json does not say which run this is"):
+        run("regression", preset, splits, progress=False)
+    (folder / "settings.json").unlink()
+    with pytest.raises(TrainingError, match="holds finished.json but no settings.json"):
+        run("regression", preset, splits, progress=False)
+    assert not (folder / "settings.json").exists()
+    (folder / "settings.json").write_text(content)
+    (folder / "model" / "reward_model.json").unlink()
+    with pytest.raises(experiments.JobFailed, match="bt_init, seed 0: ModelError: model holds no reward model"):
+        run_all(["bt_init"], preset, splits, seeds=[0], processes=1)
+
+
+# --- choices made on the selection split ------------------------------------------------------------------------------
+
+
+def test_the_factor_is_swept_coarsely_and_then_finely_around_the_best(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    weak, strong = (run(arm, preset, splits, progress=False).model for arm in ("regression", "bt_scaled_init"))
+    peaks = {1.0: [1.0, 1.05], 1.3: [1.25, 1.35], 2.0: [1.95, 2.05]}
+    for peak, (low, high) in peaks.items():
+        target = combining.extrapolate(weak, strong, peak).head.weight
+
+        def nearness(model: RewardModel, target: torch.Tensor = target) -> dict[str, float]:
+            return {"accuracy": -round(float((model.head.weight - target).norm()), 5)}
+
+        factors = [row["factor"] for row in sweeps.coarse_and_fine(weak, strong, nearness)]
+        fine = np.round(np.arange(low, high + 0.001, 0.01), 2).tolist()
+        assert factors == sorted({*experiments.COARSE_FACTORS, *fine})
+
+
+def test_what_a_choice_on_the_test_would_have_flattered_by_hand() -> None:
+    selection = [{"factor": 1.0, "accuracy": 0.7}, {"factor": 1.1, "accuracy": 0.8}, {"factor": 1.2, "accuracy": 0.8}]
+    test = [{"factor": 1.0, "accuracy": 0.75}, {"factor": 1.1, "accuracy": 0.7}, {"factor": 1.2, "accuracy": 0.6}]
+    found = sweeps.beside(selection, test)
+    assert (found["chosen"], found["own best"]) == (1.1, 1.0) and found["optimism"] == pytest.approx(5.0)
+    assert sweeps.beside(test, test)["optimism"] == 0
+    with pytest.raises(ValueError, match=r"lacks the chosen factor 1.1; it has \[1.0\]"):
+        sweeps.beside(selection, test[:1])
+
+
+def test_a_sweep_beside_the_choice_is_recorded_once_and_shows_what_choosing_there_would_have_said(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    chosen = run("bt_scaled_init_expo", preset, splits, progress=False)
+    found = experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5])
+    assert found["chosen"] == chosen.record["outcome"]["factor"]
+    assert found["accuracy"] == chosen.record["outcome"]["accuracy"] and found["optimism"] >= 0
+    file = experiments.results_file(splits, preset)
+    assert summaries.factor_choices(file).loc[("test", 0)].to_dict() == found
+    monkeypatch.setattr("rmlib.sweeps.sweep", lambda *_: pytest.fail("swept again"))
+    assert experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5]) == found
+
+
+def test_learning_rates_are_chosen_on_selection_by_one_grid_and_all_trials_are_recorded(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, grid, seeds = load_splits(source, selection_fraction=0.25), [3e-3, 1e-9], [0, 1]
+    table = experiments.choose_learning_rates(["bt_init", "bt"], preset, splits, grid, seeds, processes=1)
+    assert set(table.index) == {"bt", "bt_init", "regression"} and (table["n_trials"] == 4).all()
+    file = experiments.results_file(splits, preset)
+    kept = records.read(file, kind="learning_rate").set_index("asked.arm")
+    for arm, row in kept.iterrows():
+        trials = pd.DataFrame(row["outcome.trials"])
+        means = trials.groupby("learning_rate")["accuracy"].mean()
+        assert row["outcome.learning_rate"] == means[means == means.max()].index.min() == table["learning_rate"][arm]
+    settings = experiments.tuned(preset, splits)
+    assert settings.learning_rates == table["learning_rate"].to_dict()
+    # the trial with the chosen rate is the run of the arm: nothing is trained for it again
+    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    found = run("bt_init", settings, splits, progress=False)
+    assert found.record["asked"]["settings"]["learning_rate"] == table["learning_rate"]["bt_init"]
+    again = experiments.choose_learning_rates(["bt_init", "bt"], preset, splits, grid, seeds, processes=1)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_rate_that_cannot_learn_is_not_chosen_over_one_that_does(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    longer = preset.change(max_steps=40)
+    table = experiments.choose_learning_rates(["bt"], longer, splits, [1e-9, 3e-3], [0], processes=1)
+    assert table["learning_rate"]["bt"] == 3e-3 and table["at_edge"]["bt"]
+
+
+def test_a_recorded_rate_serves_its_own_source_preset_and_backbone_alone(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    experiments.choose_learning_rates(["bt"], preset, splits, [1e-4], [0], processes=1)
+    assert experiments.tuned(preset, splits).learning_rates == {"bt": 1e-4}
+    assert experiments.tuned(replace(preset, name="another"), splits).learning_rates == {}
+    other = replace(splits, source=replace(splits.source, content_hash="0" * 64))
+    assert experiments.tuned(preset, other).learning_rates == {}
+    with pytest.raises(ValueError, match="positive learning rates and seeds"):
+        experiments.choose_learning_rates(["bt"], preset, splits, [], [0])
+
+
+def test_chosen_rates_change_the_arms_they_are_for_and_no_name_where_there_are_none(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    plain = {name: asdict(getattr(preset, name)) for name in presets.STAGES} | {"name": preset.name}
+    assert experiments.comparison_of(preset, splits) == fingerprint(plain, splits.identity)
+    chosen = replace(preset, learning_rates={"bt": 5e-4})
+    assert experiments.comparison_of(chosen, splits) != experiments.comparison_of(preset, splits)
+    rates = [arms.settings_for(arm, chosen, 0).learning_rate for arm in ("bt", "bt_scaled")]
+    assert rates == [5e-4, preset.preference.learning_rate]
+    assert chosen.change(max_steps=3).learning_rates == {"bt": 5e-4}
+    assert chosen.change(learning_rate=1e-5).learning_rates == {}
 
 
 def test_only_simulated_pairs_have_an_oracle(source: Path) -> None:

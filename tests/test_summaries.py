@@ -155,3 +155,31 @@ def test_provenance_counts_the_records_and_seconds_of_each_origin(file: Path) ->
     newest = records.read(file).iloc[-1]
     assert table.loc["affine", "commit"] == newest["commit"] and "cores" in table.loc["affine", "hardware"]
     assert f"numpy {np.__version__}" in table.loc["affine", "packages"]
+
+
+# --- ensembles and choices --------------------------------------------------------------------------------------------
+
+
+def test_accuracy_by_uncertainty_by_hand() -> None:
+    # Both members have a root mean square of 2: they agree on the first two pairs and contradict on the other two.
+    margins = np.array([[2.0, 2.0, 2.0, -2.0], [2.0, 2.0, -2.0, 2.0]])
+    table = summaries.accuracy_by_uncertainty(margins, bins=2)
+    assert table["uncertainty"].tolist() == [0.0, 1.0] and table["estimate"].tolist() == [1.0, 0.0]
+    assert table["n"].tolist() == [2, 2]
+    wilson = statistics.wilson_interval(2, 2)
+    assert (table["low"][0], table["high"][0]) == (wilson.low, wilson.high)
+
+
+def test_a_member_s_scale_does_not_count_and_agreement_beyond_scale_is_certain() -> None:
+    margins = np.random.default_rng(0).normal(size=20)
+    table = summaries.accuracy_by_uncertainty([margins, 100 * margins], bins=4)
+    np.testing.assert_allclose(table["uncertainty"], 0, atol=1e-12)
+    assert table["n"].sum() == 20
+    assert (table["estimate"] * table["n"]).sum() == pytest.approx((margins > 0).sum())
+
+
+def test_one_member_cannot_disagree_and_one_without_margins_is_refused() -> None:
+    with pytest.raises(ValueError, match="two members or more"):
+        summaries.accuracy_by_uncertainty([[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"members \[1\] give no pair a margin"):
+        summaries.accuracy_by_uncertainty([[1.0, 2.0], [0.0, 0.0]])

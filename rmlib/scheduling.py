@@ -1,0 +1,140 @@
+"""Jobs of which some wait for others, one after the other or in several processes with one thread each."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from logging.handlers import QueueHandler, QueueListener
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import torch
+
+from rmlib.bars import progress_bar
+
+Job = TypeVar("Job")
+_work: Callable[..., None]  # of a worker process, set when it starts
+
+
+class JobFailed(RuntimeError):
+    """A job stopped at an error, which is its cause; the message names the job. What was finished before is kept."""
+
+
+def default_processes() -> int:
+    """One process for each core, two at most; one where there is a GPU, which processes would only share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if torch.cuda.is_available() else min(2, cores)
+
+
+def run_jobs(
+    jobs: Mapping[Job, Collection[Job]],
+    work: Callable[[Job], None],
+    *,
+    processes: int,
+    show: Callable[[Job], str] = str,
+) -> None:
+    """Call `work` once for each job, after all jobs that it waits for, with one progress bar.
+
+    `jobs`: each with those it waits for. With several processes, `work` and the jobs are pickled, each worker has one
+    thread and stops with this process, however that ends; a script needs `if __name__ == "__main__"`, a notebook
+    nothing. After an error no job is started, those that run are waited for, and JobFailed is raised; an interrupt
+    stops them where they are. Raises ValueError where `processes` is not positive, graphlib.CycleError where jobs wait
+    for each other.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    order: TopologicalSorter[Job] = TopologicalSorter(jobs)
+    order.prepare()
+    with progress_bar(total=len(jobs), unit="run", leave=False, show=bool(jobs)) as bar:
+        if min(processes, len(jobs)) <= 1:
+            while order.is_active():
+                for job in order.get_ready():
+                    bar.set_description(show(job))
+                    with _named(show(job)):
+                        work(job)
+                    order.done(job)
+                    bar.update()
+            return
+        with _workers(min(processes, len(jobs)), work) as pool:
+            running: dict[Future[None], Job] = {}
+            while order.is_active():
+                running |= {pool.submit(_run, job): job for job in order.get_ready()}
+                bar.set_description(" | ".join(show(job) for future, job in running.items() if future.running()))
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    with _named(show(running[future])):
+                        future.result()
+                    order.done(running.pop(future))
+                    bar.update()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        reason = "a worker process died, perhaps for want of memory; give processes=1"
+        raise JobFailed(f"{name}, or one beside it: {reason}. What was finished is kept") from error
+    except Exception as error:
+        raise JobFailed(f"{name}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _workers(processes: int, work: Callable[[Job], None]) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+    logs = context.Queue()
+    stopped, stop = context.Pipe(duplex=False)
+    listener = QueueListener(logs, _Forward())
+    listener.start()
+    level = logging.getLogger("rmlib").getEffectiveLevel()
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (pickle.dumps(work), logs, level, stopped))
+    try:
+        yield pool
+    except JobFailed:
+        pool.shutdown(wait=True, cancel_futures=True)  # what runs is finished, and kept
+        raise
+    except BaseException:
+        stop.close()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        stop.close()
+        listener.stop()
+        logs.close()
+
+
+class _Forward(logging.Handler):
+    """Gives a worker's messages to the logger of the same name here, where a notebook shows them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+def _start_worker(work: bytes, logs: multiprocessing.Queue, level: int, stopped: Connection) -> None:
+    global _work
+    # Ctrl-C reaches the whole group; the process that the user sees decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, args=(stopped,), daemon=True).start()
+    logging.getLogger().addHandler(QueueHandler(logs))
+    logging.getLogger("rmlib").setLevel(level)
+    torch.set_num_threads(1)
+    _work = pickle.loads(work)
+
+
+def _die_with_parent(stopped: Connection) -> None:
+    """Ends the process as soon as the other end is closed: on an interrupt, or because the parent is gone."""
+    stopped.poll(None)
+    os._exit(1)
+
+
+def _run(job: Job) -> None:
+    _work(job)

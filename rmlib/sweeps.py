@@ -1,0 +1,104 @@
+"""How far to extrapolate: a coarse and then a fine sweep of factors, and what choosing on the test would have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from rmlib import benchmarks, combining, statistics
+from rmlib.models import RewardModel
+from rmlib.presets import Preset
+from rmlib.scoring import oriented_margins, score_pairs, scorer
+
+COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
+FINE_REACH, FINE_STEP = 0.05, 0.01
+
+Sweep = list[dict[str, float]]
+Measure = Callable[[RewardModel], dict[str, float]]
+
+
+def sweep(weak: RewardModel, strong: RewardModel, measure: Measure, factors: Iterable[float]) -> Sweep:
+    """What `measure` finds for the extrapolation by each factor, one row a factor."""
+    return [{"factor": float(f), **measure(combining.extrapolate(weak, strong, f))} for f in factors]
+
+
+def ordering(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
+    """Accuracy on the decided pairs, with the mean loss of regular BT."""
+    margin = oriented_margins(pairs, score_pairs(scorer(model, settings), pairs))
+    return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
+
+
+def sweep_factors(
+    weak: RewardModel,
+    strong: RewardModel,
+    pairs: Dataset,
+    settings: Preset,
+    factors: Sequence[float] = COARSE_FACTORS,
+) -> Sweep:
+    """Accuracy on the decided `pairs` of the extrapolation by each factor, with the mean loss of regular BT."""
+    return sweep(weak, strong, partial(ordering, pairs=pairs, settings=settings), factors)
+
+
+def sweep_benchmark(
+    weak: RewardModel,
+    strong: RewardModel,
+    items: Dataset,
+    settings: Preset,
+    factors: Sequence[float] = COARSE_FACTORS,
+) -> Sweep:
+    """The overall score 0..1 on a benchmark's items, as `accuracy`; ValueError where items of a subset are missing."""
+
+    def measure(model: RewardModel) -> dict[str, float]:
+        ranker: Any = scorer(model, settings)
+        report = benchmarks.summarise(items, benchmarks.score(ranker, items, progress=False))
+        if "Score" not in report.sections.index:
+            raise ValueError(f"{report.title}: no overall Score, since subsets are missing; sweep over complete items")
+        return {"accuracy": float(report.sections["estimate"]["Score"])}
+
+    return sweep(weak, strong, measure, factors)
+
+
+def coarse_and_fine(
+    weak: RewardModel, strong: RewardModel, measure: Measure, coarse: Sequence[float] = COARSE_FACTORS
+) -> Sweep:
+    """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
+    rows = sweep(weak, strong, measure, coarse)
+    seen = {row["factor"] for row in rows}
+    fine = [factor for factor in fine_factors(best_factor(rows)) if factor not in seen and factor >= min(coarse)]
+    rows += sweep(weak, strong, measure, fine)
+    return sorted(rows, key=lambda row: row["factor"])
+
+
+def fine_factors(around: float) -> list[float]:
+    """Factors within 0.05 of one, in steps of 0.01."""
+    steps = round(FINE_REACH / FINE_STEP)
+    return [round(around + step * FINE_STEP, 2) for step in range(-steps, steps + 1)]
+
+
+def best_factor(rows: Sweep) -> float:
+    """The factor of the highest accuracy, the smallest among equals: no further than the data ask for."""
+    return max(rows, key=lambda row: (row["accuracy"], -row["factor"]))["factor"]
+
+
+def beside(chosen_on: Sweep, reported_on: Sweep) -> dict[str, float]:
+    """The factor chosen on one sweep and its accuracy on another, beside that other's own best and what it adds.
+
+    `optimism` is in points of accuracy, never negative: choosing where one reports can only flatter. ValueError where
+    the second sweep lacks the chosen factor.
+    """
+    chosen, accuracy = best_factor(chosen_on), pd.DataFrame(reported_on).set_index("factor")["accuracy"]
+    if chosen not in accuracy.index:
+        raise ValueError(f"the sweep to report on lacks the chosen factor {chosen}; it has {list(accuracy.index)}")
+    own = best_factor(reported_on)
+    return {
+        "chosen": chosen,
+        "accuracy": float(accuracy[chosen]),
+        "own best": own,
+        "accuracy of own best": float(accuracy[own]),
+        "optimism": 100 * float(accuracy[own] - accuracy[chosen]),
+    }

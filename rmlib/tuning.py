@@ -1,0 +1,122 @@
+"""A learning rate for each arm, by one grid and one rule on the selection split, and the record of that choice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from rmlib import paths, records, trained
+from rmlib.arms import changes
+from rmlib.presets import Preset
+from rmlib.scheduling import default_processes, run_jobs
+from rmlib.splits import Splits
+
+logger = logging.getLogger(__name__)
+
+KIND = "learning_rate"
+RULE = "highest mean accuracy over seeds on the selection split, the smallest rate among equals"
+Trial = tuple[str, float, int]  # arm, learning rate, seed
+
+
+def choose(
+    arms: Sequence[str],
+    settings: Preset,
+    splits: Splits,
+    grid: Sequence[float],
+    seeds: Sequence[int],
+    file: Path,
+    processes: int | None = None,
+) -> pd.DataFrame:
+    """See `experiments.choose_learning_rates`."""
+    if not grid or not seeds or min(grid) <= 0:
+        raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
+    wanted = {name for arm in arms for name, _ in trained.graph([arm], [0])}
+    rates: dict[str, float] = {}
+    rows = []
+    # An arm's trials start from models trained with the rate chosen for what it starts from: parents come first.
+    for level in _levels([arm for arm in wanted if "extrapolate" not in changes(arm)]):
+        preset = replace(settings, learning_rates=dict(rates))
+        trials: dict[Trial, list[Trial]] = {(arm, rate, seed): [] for arm in level for rate in grid for seed in seeds}
+        if settings.frozen:
+            trained.compute_features(settings, splits)
+        count = default_processes() if processes is None else processes
+        show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
+        run_jobs(trials, partial(_train, settings=preset, splits=splits), processes=count, show=show)
+        for arm in level:
+            row = _chosen(arm, preset, splits, grid, seeds)
+            records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)
+            rates[arm] = row["learning_rate"]
+            rows.append({"arm": arm} | {key: row[key] for key in ("learning_rate", "accuracy", "n_trials", "at_edge")})
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def _levels(arms: Sequence[str]) -> list[list[str]]:
+    """Arms by how many arms they start from, one after the other; sorted, so that records come in the same order."""
+    depth = {arm: len(trained.graph([arm], [0])) for arm in arms}
+    return [sorted(arm for arm in arms if depth[arm] == level) for level in sorted(set(depth.values()))]
+
+
+def _train(trial: Trial, settings: Preset, splits: Splits) -> None:
+    arm, rate, seed = trial
+    trained.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)
+
+
+def _with(settings: Preset, arm: str, rate: float) -> Preset:
+    return replace(settings, learning_rates=settings.learning_rates | {arm: rate})
+
+
+def _chosen(arm: str, settings: Preset, splits: Splits, grid: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
+    trials = [
+        {"learning_rate": rate, "seed": seed}
+        | {"accuracy": trained.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)}
+        for rate in sorted(grid)
+        for seed in seeds
+    ]
+    means = {rate: fmean(row["accuracy"] for row in trials if row["learning_rate"] == rate) for rate in sorted(grid)}
+    best = max(means, key=lambda rate: (means[rate], -rate))
+    return {
+        "asked": {"grid": sorted(grid), "seeds": list(seeds), "rule": RULE},
+        "learning_rate": best,
+        "accuracy": means[best],
+        "n_trials": len(trials),
+        "at_edge": len(grid) > 1 and best in (min(grid), max(grid)),  # a wider grid might find a better one
+        "trials": trials,
+    }
+
+
+def _asked(arm: str, settings: Preset, splits: Splits) -> dict[str, Any]:
+    backbone = paths.public_name(settings.backbone)
+    return {"arm": arm, "preset": settings.name, "backbone": backbone, "source": asdict(splits.source)}
+
+
+def recorded(settings: Preset, splits: Splits, files: Sequence[Path]) -> dict[str, float]:
+    """The latest choice for each arm of this preset, backbone and source, from the first file that has any."""
+    wanted = _asked("", settings, splits)
+    for file in files:
+        if not file.is_file():
+            continue
+        table = records.read(file).sort_values("time", kind="stable")
+        table = table[table["kind"] == KIND]
+        for key in ("preset", "backbone", "source"):
+            table = table[[value == wanted[key] for value in table[f"asked.{key}"]]] if len(table) else table
+        if len(table):
+            return dict(zip(table["asked.arm"], table["outcome.learning_rate"].astype(float), strict=True))
+    return {}
+
+
+def tuned(settings: Preset, splits: Splits, files: Sequence[Path]) -> Preset:
+    """See `experiments.tuned`."""
+    rates = recorded(settings, splits, files)
+    if rates:
+        listed = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+        logger.info("learning rates from their record, chosen on the selection split: %s", listed)
+    else:
+        logger.info("no record of chosen learning rates for this source and preset: each stage keeps its own")
+    return replace(settings, learning_rates=rates)
