@@ -1,7 +1,7 @@
 """Arms, splits, run-or-reuse and records of the comparison, on a small written source and a tiny backbone."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from rmlib import arms, combining, experiments, paths, presets, records, statistics, summaries, sweeps
+from rmlib import arms, combining, data_records, experiments, paths, presets, records, statistics, summaries, sweeps
 from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
 from rmlib.models import RewardModel, fingerprint
@@ -492,7 +492,7 @@ def test_chosen_rates_change_the_arms_they_are_for_and_no_name_where_there_are_n
     source: Path, preset: Preset
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
-    plain = {name: asdict(getattr(preset, name)) for name in presets.STAGES} | {"name": preset.name}
+    plain = {name: getattr(preset, name).to_dict() for name in presets.STAGES} | {"name": preset.name}
     assert experiments.comparison_of(preset, splits) == fingerprint(plain, splits.identity)
     chosen = replace(preset, learning_rates={"bt": 5e-4})
     assert experiments.comparison_of(chosen, splits) != experiments.comparison_of(preset, splits)
