@@ -62,7 +62,7 @@ def run(
     started = time.perf_counter()
     trained, folder, extra = _obtain(arm, settings, splits, seed, progress)
     rewards, n_cut = _test_rewards(arm, folder, splits, settings)
-    outcome = _outcome(splits.test, rewards) | {"n_texts_cut": n_cut} | extra
+    outcome = outcome_of(splits.test, rewards) | {"n_texts_cut": n_cut} | extra
     asked: dict[str, Any] = {
         "arm": arm,
         "preset": settings.name,
@@ -232,8 +232,13 @@ def scalar_model(model: RewardModel) -> RewardModel:
     """The model itself, or with several attributes the one output that the parent's published weights make of them."""
     if len(model.attributes) == 1:
         return model
+    return combining.weigh_attributes(model, published_weights(model.attributes))
+
+
+def published_weights(attributes: Sequence[str]) -> dict[str, float]:
+    """The parent's published weight of each attribute."""
     table = records.published("attribute_weights").set_index("model").loc[ATTRIBUTE_WEIGHTS_OF]
-    return combining.weigh_attributes(model, {name: float(table.to_dict()[name]) for name in model.attributes})
+    return {name: float(table.to_dict()[name]) for name in attributes}
 
 
 def _test_rewards(arm: str, folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
@@ -257,7 +262,8 @@ def oriented_margins(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> Fl
     return margin[preference != 0]
 
 
-def _outcome(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> dict[str, Any]:
+def outcome_of(pairs: Dataset, rewards: Float[np.ndarray, "pair 2"]) -> dict[str, Any]:
+    """What a record of an arm or a ruler says about the rewards of the test pairs."""
     margin = oriented_margins(pairs, rewards)
     return {
         "accuracy": statistics.accuracy(margin),
@@ -276,7 +282,7 @@ def run_ruler(
     rewards = ruler if isinstance(ruler, np.ndarray) else score_pairs(ruler, splits.test)
     asked = {"ruler": name, "source": asdict(splits.source), "test": tables.content_hash(splits.test)}
     file = results or results_file(splits, settings)
-    return records.append(file, kind="ruler", asked=asked, outcome=_outcome(splits.test, rewards))
+    return records.append(file, kind="ruler", asked=asked, outcome=outcome_of(splits.test, rewards))
 
 
 def oracle_rewards(pairs: Dataset) -> Float[np.ndarray, "pair 2"]:

@@ -158,9 +158,7 @@ class RewardModel(nn.Module):
             new = _saved_head(folder, body.config.hidden_size, len(wanted))
             identity, fresh = card["identity"], card["fresh_head"]
         else:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                new = new_head(body.config.hidden_size, len(wanted))
+            new = draw_head(body.config.hidden_size, len(wanted), seed)
             identity, fresh = fingerprint("redraw", card["identity"], wanted, seed), True
         return cls(
             body,
@@ -315,6 +313,16 @@ def new_head(hidden_size: int, n_attributes: int) -> nn.Linear:
     nn.init.normal_(head.weight, std=1 / (hidden_size + 1))
     nn.init.zeros_(head.bias)
     return head
+
+
+def draw_head(hidden_size: int, n_attributes: int, seed: int) -> nn.Linear:
+    """The new head of a seed, without touching the caller's generators.
+
+    On a pretrained backbone, whose weights are read and not drawn, it is the head of `RewardModel.create`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return new_head(hidden_size, n_attributes)
 
 
 def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
