@@ -30,8 +30,9 @@ class Scaling:
         """Mean 0 and standard deviation 1 over both responses of the pairs, in the `columns` alone."""
         texts, width = inputs.flatten(0, 1)[:, columns].double(), inputs.shape[-1]
         shift, scale = torch.zeros(width), torch.ones(width)
-        deviation = texts.std(dim=0, correction=0)
-        shift[columns], scale[columns] = texts.mean(dim=0).float(), torch.where(deviation > 0, deviation, 1.0).float()
+        mean = texts.mean(dim=0)
+        deviation = (texts - mean).square().mean(dim=0).sqrt()
+        shift[columns], scale[columns] = mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
         return cls(shift, scale)
 
     def __call__(self, inputs: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any hidden"]:
