@@ -8,17 +8,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from rmlib import paths
 from rmlib.batches import Prompt
 from rmlib.models import RewardModel, fingerprint
 
 KEY_BYTES = 16
+# Of each model its body_identity when it was hashed, and the hashes of weights and tokenizer.
+_BODIES: WeakKeyDictionary[RewardModel, tuple[str, str, str]] = WeakKeyDictionary()
+
+
+class FeaturesError(ValueError):
+    """A features file that was not written for this backbone, tokenizer and template, or that is no features file."""
 
 
 def load_or_compute(
@@ -26,19 +34,49 @@ def load_or_compute(
 ) -> Float[np.ndarray, "text hidden"]:
     """`model.features` of flat lists of texts in fp32; what an earlier call computed is read from disk.
 
-    Kept per backbone and chat template, and there per text, so features are never read for the wrong model. Every call
-    that computes something adds one file; a run that dies loses only the file it had not finished.
+    Kept per backbone (its weights, not its name), tokenizer and chat template, and there per text, so features are
+    never read for the wrong model; a file says itself what it belongs to, and FeaturesError names one that lies in the
+    wrong place. Every call that computes something adds one file; a run that dies loses only the file it had not
+    finished.
     """
-    folder = paths.runs_dir() / "features" / fingerprint(model.body_identity, model.kind, model.tokenizer.chat_template)
+    made_by = identity(model)
+    folder = paths.runs_dir() / "features" / fingerprint(made_by)
     keys = [_key(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    known = _read(folder)
+    known = _read(folder, made_by)
     missing = {key: index for index, key in enumerate(keys) if key not in known}
     if missing:
         rows = list(missing.values())
         new = model.features([prompts[row] for row in rows], [responses[row] for row in rows], progress=len(rows) > 100)
-        _write(folder, list(missing), new)
+        _write(folder, list(missing), new, made_by)
         known |= dict(zip(missing, new, strict=True))
     return np.stack([known[key] for key in keys])
+
+
+def identity(model: RewardModel) -> dict[str, str]:
+    """Hashes of everything but the text that features depend on: weights, pooling, tokenizer, chat template."""
+    body = _BODIES.get(model)
+    if body is None or body[0] != model.body_identity:  # training a backbone gives it a new identity
+        body = _BODIES[model] = (model.body_identity, _hash_of_weights(model), _hash_of_tokenizer(model))
+    return {
+        "weights": body[1],
+        "pooling": f"{model.kind}, {model.max_length} tokens",
+        "tokenizer": body[2],
+        "template": fingerprint(model.tokenizer.chat_template),
+    }
+
+
+def _hash_of_tokenizer(model: RewardModel) -> str:
+    parts = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    # What the last call padded or cut is no part of the tokenizer.
+    return fingerprint({name: part for name, part in parts.items() if name not in ("padding", "truncation")})
+
+
+def _hash_of_weights(model: RewardModel) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _key(prompt: Prompt, response: str) -> bytes:
@@ -46,20 +84,35 @@ def _key(prompt: Prompt, response: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]
 
 
-def _read(folder: Path) -> dict[bytes, np.ndarray]:
+def _read(folder: Path, made_by: dict[str, str]) -> dict[bytes, np.ndarray]:
     known: dict[bytes, np.ndarray] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        part = load_file(file)
-        known |= {key.tobytes(): row for key, row in zip(part["keys"], part["features"], strict=True)}
+        keys, features = _read_file(file, made_by)
+        known |= {key.tobytes(): row for key, row in zip(keys, features, strict=True)}
     return known
 
 
-def _write(folder: Path, keys: list[bytes], features: np.ndarray) -> None:
+def _read_file(file: Path, made_by: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with safe_open(file, framework="numpy") as part:
+            found = part.metadata() or {}
+            differing = [name for name, value in made_by.items() if found.get(name) != value]
+            if differing:
+                raise FeaturesError(
+                    f"features/{file.parent.name}/{file.name} was made with another {', '.join(differing)} than the "
+                    "model has; remove that file, and its texts are computed anew"
+                )
+            return part.get_tensor("keys"), part.get_tensor("features")
+    except SafetensorError as error:
+        raise FeaturesError(f"features/{file.parent.name}/{file.name} cannot be read ({error}); remove it") from error
+
+
+def _write(folder: Path, keys: list[bytes], features: np.ndarray, made_by: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-    save_file({"keys": table.copy(), "features": features}, temporary)
+    save_file({"keys": table.copy(), "features": features}, temporary, metadata=made_by)
     temporary.replace(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 HEAD_LAYERS = (1, 2)
@@ -19,6 +20,16 @@ def new_head(hidden_size: int, n_attributes: int, n_layers: int = 1) -> nn.Linea
     nn.init.normal_(last.weight, std=1 / (hidden_size + 1))
     nn.init.zeros_(last.bias)
     return last if n_layers == 1 else nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), last)
+
+
+def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1) -> nn.Linear | nn.Sequential:
+    """The new head of a seed, without touching the caller's generators.
+
+    On a pretrained backbone, whose weights are read and not drawn, it is the head of `RewardModel.create`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return new_head(hidden_size, n_attributes, n_layers)
 
 
 def output_layer(head: nn.Linear | nn.Sequential) -> nn.Linear:

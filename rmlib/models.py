@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from rmlib import backbones, batches
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
-from rmlib.heads import new_head, output_layer
+from rmlib.heads import draw_head, new_head, output_layer
 
 logger = logging.getLogger(__name__)
 
@@ -173,9 +173,7 @@ class RewardModel(nn.Module):
             new = _saved_head(folder, body.config.hidden_size, len(wanted), n_layers)
             identity, fresh = card["identity"], card["fresh_head"]
         else:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                new = new_head(body.config.hidden_size, len(wanted), n_layers)
+            new = draw_head(body.config.hidden_size, len(wanted), seed, n_layers)
             identity = fingerprint("redraw", card["identity"], wanted, seed, *_deeper(n_layers))
             fresh = True
         return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,13 @@ def scalar_model(model: RewardModel) -> RewardModel:
     """The model itself, or with several attributes the one output that the parent's published weights make of them."""
     if len(model.attributes) == 1:
         return model
+    return combining.weigh_attributes(model, published_weights(model.attributes))
+
+
+def published_weights(attributes: Sequence[str]) -> dict[str, float]:
+    """The parent's published weight of each attribute."""
     table = records.published("attribute_weights").set_index("model").loc[ATTRIBUTE_WEIGHTS_OF]
-    return combining.weigh_attributes(model, {name: float(table.to_dict()[name]) for name in model.attributes})
+    return {name: float(table.to_dict()[name]) for name in attributes}
 
 
 def kept_rewards(file: Path, folder: Path, pairs: Dataset, settings: Preset) -> tuple[np.ndarray, int]:

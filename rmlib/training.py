@@ -130,12 +130,7 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(
             _decay_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
-        self.scheduler = get_scheduler(
-            settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-            self.optimizer,
-            num_warmup_steps=settings.warmup_steps,
-            num_training_steps=self.n_steps,
-        )
+        self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
 
     def _start_at_mean_rating(self) -> None:
@@ -239,6 +234,16 @@ class _Loop:
             logger.info("continuing %s at step %d", self.folder.name, self.step)
         rows = read_log(self.folder, until_step=self.step)
         (self.folder / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def scheduler_for(settings: TrainSettings, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
+    """Warm-up and schedule of the learning rate over `n_steps` steps."""
+    return get_scheduler(
+        settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        optimizer,
+        num_warmup_steps=settings.warmup_steps,
+        num_training_steps=n_steps,
+    )
 
 
 def sampling_order(n_pairs: int, n_draws: int, settings: TrainSettings) -> np.ndarray:

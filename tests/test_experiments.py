@@ -523,7 +523,7 @@ def test_what_occurs_twice_is_recorded_once_and_told_each_time(
     prompts = [row for row in found["duplicates"] if row["kind"] == "prompt" and row["scope"] == "train"]
     # Nothing is repeated here: 40 questions in training, those of the selection among them.
     assert [(row["texts"], row["exact_texts"]) for row in prompts] == [(len(splits.train) + len(splits.selection), 0)]
-    monkeypatch.setattr(experiments.overlap, "report", None)  # a second call reads the record
+    monkeypatch.setattr(data_records.overlap, "report", None)  # a second call reads the record
     with caplog.at_level("INFO"):
         assert experiments.record_overlap(splits, file) == found
     assert found["summary"] in caplog.text and len(file.read_text().splitlines()) == 1
