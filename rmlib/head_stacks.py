@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rmlib import losses
-from rmlib.heads import draw_head
+from rmlib.heads import draw_head, output_layer
 from rmlib.settings import TrainSettings
 from rmlib.training import scheduler_for
 
@@ -34,7 +34,7 @@ class Heads:
     @classmethod
     def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int]) -> Heads:
         """One head for each seed: the one that `RewardModel.create` draws on a pretrained backbone."""
-        drawn = [draw_head(hidden_size, n_attributes, seed) for seed in seeds]
+        drawn = [output_layer(draw_head(hidden_size, n_attributes, seed)) for seed in seeds]
         return cls(torch.stack([head.weight.data for head in drawn]), torch.stack([head.bias.data for head in drawn]))
 
     @classmethod
