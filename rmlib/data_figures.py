@@ -16,6 +16,7 @@ from rmlib.schema import ATTRIBUTES
 from rmlib.summaries import latest
 
 MEASURE = "kappa, quadratic weights"
+PUBLISHED = "published, HelpSteer2"
 STAGES = ("raw", "three most similar", "processed")
 # Which step each published stage stands beside. The sources name the stages without defining them: this is a reading.
 PUBLISHED_STAGES = {
@@ -32,8 +33,7 @@ _SIZE_EDGES = (0, 2, 9, 29, np.inf)
 def agreement_figure(file: Path) -> Figure:
     """Weighted kappa of preferences and ratings, stage by stage, with the published values of HelpSteer2."""
     record = latest(file, "agreement")
-    table = pd.DataFrame(record["outcome.rows"])
-    table = table[(table["measure"] == MEASURE) & table["stage"].isin(STAGES)]
+    table = _kappas(record)
     labels = [label for label in ("preference", *ATTRIBUTES) if label in set(table["label"])]
     figure, (axes,) = new_figure(8, 0.75 * len(labels) + 1.1)
     heights = dict(zip(labels, np.arange(len(labels))[::-1], strict=True))
@@ -54,20 +54,31 @@ def agreement_figure(file: Path) -> Figure:
 
 
 def _published_kappas(axes: Axes, heights: dict[str, float]) -> None:
-    table = records.published("agreement")
-    table = table[table["stage"].isin(PUBLISHED_STAGES) & table["label"].isin(heights)]
-    step = table["stage"].map(PUBLISHED_STAGES).map({stage: number for number, stage in enumerate(STAGES)})
+    table = _published()
+    table = table[table["label"].isin(heights)]
+    step = table["stage"].map({stage: number for number, stage in enumerate(STAGES)})
     height = table["label"].map(heights) + 0.24 * (1 - step)
-    axes.scatter(table["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label="published, HelpSteer2")
+    axes.scatter(table["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label=PUBLISHED)
 
 
 def kappa_table(file: Path) -> pd.DataFrame:
     """The parent's Table 1 beside this data: quadratic kappa by label and step, with interval and published value."""
-    table = pd.DataFrame(latest(file, "agreement")["outcome.rows"])
-    table = table[(table["measure"] == MEASURE) & table["stage"].isin(STAGES)].drop(columns="measure")
-    known = records.published("agreement").assign(stage=lambda rows: rows["stage"].map(PUBLISHED_STAGES))
-    known = known.rename(columns={"kappa": "published, HelpSteer2"})[["label", "stage", "published, HelpSteer2"]]
+    table = _kappas(latest(file, "agreement")).drop(columns="measure")
+    known = _published().rename(columns={"kappa": PUBLISHED})
     return table.merge(known, on=["label", "stage"], how="left").set_index(["label", "stage"])
+
+
+def _kappas(record: pd.Series) -> pd.DataFrame:
+    """The rows of a record of agreement that are drawn."""
+    table = pd.DataFrame(record["outcome.rows"])
+    return table[(table["measure"] == MEASURE) & table["stage"].isin(STAGES)]
+
+
+def _published() -> pd.DataFrame:
+    """Published kappas by label and by the stage that they stand beside."""
+    table = records.published("agreement")
+    table = table.assign(stage=table["stage"].map(PUBLISHED_STAGES)).dropna(subset="stage")
+    return table[["label", "stage", "kappa"]]
 
 
 def annotators_figure(file: Path) -> Figure:

@@ -32,17 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Pairs in HelpSteer2's layout, where more good words mean a higher rating."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "own").mkdir()
-    for split, n in (("train", 40), ("validation", 16)):
-        lines = []
-        for index in range(n):
-            for good in rng.permutation(5)[:2]:
-                words = " ".join("good" if word < good else "bad" for word in rng.permutation(4))
-                row = {"prompt": f"{split} question {index}", "response": f"{words} {rng.integers(1000)}"}
-                lines.append(json.dumps(row | dict.fromkeys(ATTRIBUTES, int(good))))
-        (tmp_path / "own" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path / "own"
+    return tiny.write_source(tmp_path / "own")
 
 
 @pytest.fixture

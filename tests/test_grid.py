@@ -1,6 +1,5 @@
 """The grid of arms on a frozen backbone: the heads of single runs, one rule of choice, a test split read once."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +31,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
     """Pairs in HelpSteer2's layout, where more good words mean a higher rating."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "own").mkdir()
-    for split, n in (("train", 40), ("validation", 16)):
-        lines = []
-        for index in range(n):
-            for good in rng.permutation(5)[:2]:
-                words = " ".join("good" if word < good else "bad" for word in rng.permutation(4))
-                row = {"prompt": f"{split} question {index}", "response": f"{words} {rng.integers(1000)}"}
-                lines.append(json.dumps(row | dict.fromkeys(ATTRIBUTES, int(good))))
-        (tmp_path / "own" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    return load_splits(tmp_path / "own", selection_fraction=0.25)
+    return load_splits(tiny.write_source(tmp_path / "own"), selection_fraction=0.25)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Learning curves: nested subsets, runs shared with other experiments, the record, and what is refused."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from datasets import Dataset
 
 from rmlib import breakdowns, experiments, paths, records, statistics
 from rmlib.learning_curves import learning_curve, subset
-from rmlib.pairs import ATTRIBUTES
 from rmlib.presets import Preset
 from rmlib.settings import TrainSettings
 from rmlib.splits import Splits, load_splits
@@ -27,17 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
     """30 training, 10 selection and 16 test pairs in HelpSteer2's layout: more good words mean a higher rating."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "own").mkdir()
-    for split, n in (("train", 40), ("validation", 16)):
-        lines = []
-        for index in range(n):
-            for good in rng.permutation(5)[:2]:
-                words = " ".join("good" if word < good else "bad" for word in rng.permutation(4))
-                row = {"prompt": f"{split} question {index}", "response": f"{words} {rng.integers(1000)}"}
-                lines.append(json.dumps(row | dict.fromkeys(ATTRIBUTES, int(good))))
-        (tmp_path / "own" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    return load_splits(tmp_path / "own", selection_fraction=0.25)
+    return load_splits(tiny.write_source(tmp_path / "own"), selection_fraction=0.25)
 
 
 @pytest.fixture

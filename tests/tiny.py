@@ -1,10 +1,14 @@
-"""Tiny backbones made on the spot: a byte-level tokenizer and random decoders or encoders, saved to a folder."""
+"""Tiny things made on the spot: a byte-level tokenizer, random decoders or encoders, and pairs that can be learnt."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from rmlib.pairs import ATTRIBUTES
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
 SPECIAL = ["<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
@@ -55,3 +59,18 @@ def save_backbone(folder: Path, kind: str = "llama", *, seed: int = 0, **tokeniz
         made.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1")
     made.save_pretrained(folder)
     return str(folder)
+
+
+def write_source(folder: Path) -> Path:
+    """40 + 16 pairs in HelpSteer2's layout, where more good words mean a higher rating; returns the folder."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for split, n in (("train", 40), ("validation", 16)):
+        lines = []
+        for index in range(n):
+            for good in rng.permutation(5)[:2]:
+                words = " ".join("good" if word < good else "bad" for word in rng.permutation(4))
+                row = {"prompt": f"{split} question {index}", "response": f"{words} {rng.integers(1000)}"}
+                lines.append(json.dumps(row | dict.fromkeys(ATTRIBUTES, int(good))))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
