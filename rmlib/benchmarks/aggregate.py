@@ -227,7 +227,7 @@ class Benchmark:
         scored, rows = table[table["credit"].notna()]["subset"].map(lambda name: self.subsets[name].section), []
         for name, drawn in self.scores(sums, whole=whole, partial=partial).items():
             n = int((scored == name).sum()) if name in self.sections else len(scored)
-            rows.append((name, n, *_bounds(drawn, n, level)))
+            rows.append((name, n, *bounds(drawn, n, level)))
         return pd.DataFrame(rows, columns=["section", "n", "estimate", "low", "high"]).set_index("section")
 
     def label(self, table: pd.DataFrame, *, simulated: bool) -> str:
@@ -309,11 +309,11 @@ class Benchmark:
             weighted = "weight" in table and (of_subset["weight"] != 1).any()
             if name not in self.formulas and not weighted and len(credit) and credit.isin((0, 1)).all():
                 interval = wilson_interval(int(credit.sum()), len(credit), level=level)
-                bounds = (interval.estimate, interval.low, interval.high)
+                found = (interval.estimate, interval.low, interval.high)
             else:
-                bounds = _bounds(self.value(sums, name), len(credit), level)
+                found = bounds(self.value(sums, name), len(credit), level)
             ties, skipped = int(of_subset["tie"].sum()), int(of_subset["credit"].isna().sum())
-            rows.append((name, subset.section, len(credit), subset.n, *bounds, ties, skipped))
+            rows.append((name, subset.section, len(credit), subset.n, *found, ties, skipped))
         columns = ["subset", "section", "n", "n_official", "estimate", "low", "high", "ties", "skipped"]
         return pd.DataFrame(rows, columns=columns).set_index("subset").astype({"n_official": "Int64"})
 
@@ -322,7 +322,8 @@ def _plain_mean(scores: Sequence[Drawn]) -> Drawn:
     return np.asarray(sum(scores) / len(scores))
 
 
-def _bounds(drawn: Drawn, n: int, level: float) -> tuple[float, float, float]:
+def bounds(drawn: Drawn, n: int, level: float) -> tuple[float, float, float]:
+    """Estimate, low and high of n items, from draws of which the first is the estimate; NaN where there are none."""
     usable = drawn[1:][np.isfinite(drawn[1:])]
     if len(usable) == 0:
         return float(drawn[0]), np.nan, np.nan
