@@ -1,10 +1,11 @@
-"""JudgeBench: ties go to B, judges in both orders, the micro mean, and the counts behind published accuracies."""
+"""JudgeBench: ties go to B, the mean over all pairs, and the counts behind published accuracies."""
 
 import gzip
 import json
 
 import numpy as np
 import pytest
+from datasets import concatenate_datasets
 from written import write_rows
 
 from rmlib import benchmarks
@@ -81,39 +82,14 @@ def test_the_counts_behind_published_accuracies_give_the_published_overall(tmp_p
     assert found == pytest.approx([*percent, overall])
 
 
-def test_verdicts_in_both_orders_are_credited_by_the_sign_of_their_sum(items):
-    # In the exchanged order the judge sees B first: "B>A" there favours A of the item.
-    cases = [
-        (("A>B", "B>A"), 1, True, 0),  # right twice
-        (("B>A", "A>B"), 1, True, 0),
-        (("A>B", "A>B"), 0, False, 0),  # for the first one whatever it is: inconsistent, sum 0
-        (("B>A", "A=B"), 1, False, 0),  # right and a tie
-        (("A>B", None), 1, False, 1),  # right and an error
-        ((None, None), 0, True, 2),
-        (("B>A", "A>B"), 0, True, 0),  # wrong twice
-        (("B>A",), 1, np.nan, 0),  # a single game
-    ]
-    verdicts = dict(zip(items["item_id"], [case[0] for case in cases], strict=True))
-    table = judgebench.credits_of_verdicts(items, verdicts)
-    assert table["credit"].tolist() == [case[1] for case in cases]
-    assert table["errors"].tolist() == [case[3] for case in cases]
-    assert table["consistent"].tolist()[:7] == [case[2] for case in cases[:7]]
-    assert table["tie"].tolist() == [False, False, True, False, False, True, False, False]
-    report = benchmarks.summarise(items, table, partial=True)
-    assert report.sections.loc["Score", "estimate"] == 5 / 8
-
-
-def test_verdicts_that_are_none_are_refused_by_id(items):
-    good = {name: ("A>B", "B>A") for name in items["item_id"]}
-    for change, message in (
-        ({"gpt/p3": ("A", "B")}, r"not one or two of A>B, B>A, A=B, None for 1 ids, e.g. \['gpt/p3'\]"),
-        ({"gpt/p3": ()}, "not one or two of"),
-        ({"gpt/p99": ("A>B",)}, r"no item for 1 ids, e.g. \['gpt/p99'\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            judgebench.credits_of_verdicts(items, good | change)
-    with pytest.raises(ValueError, match="no verdicts for 7 ids"):
-        judgebench.credits_of_verdicts(items, {"gpt/p3": ("A>B",)})
+def test_items_of_both_splits_have_no_joint_result(items, tmp_path):
+    claude = [row(f"c{k}", source, model=judgebench.MODELS["claude"]) for k, source in enumerate(SOURCES)]
+    other = benchmarks.load("judgebench", write_rows(tmp_path / "claude", claude), split="claude")
+    both = concatenate_datasets([items, other])
+    scores = benchmarks.score(Random(0), both, progress=False)
+    assert len(benchmarks.credits(both, scores)) == 12
+    with pytest.raises(ValueError, match="items of claude and gpt: judgebench has a result for each; pass one split"):
+        benchmarks.summarise(both, scores)
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,18 @@ The candidates are A and B as published. A reward model decides A>B where A gets
 tie goes to B: it is credited where B is right. The Score is the mean over all pairs of a split, not over categories.
 Each split has the pairs of one response model and its own official result; there is no joint one.
 
-Judges see each pair in both orders. A decision for the right response counts +1, for the wrong one -1, a tie or an
-error 0, and the pair is credited where the sum is above 0 (`credits_of_verdicts`).
+Judges see each pair in both orders, and are credited by another rule (`rmlib.benchmarks.judging`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial as bound
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, raise_for
+from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import field, file_rows, hub_rows, make_item
-from rmlib.benchmarks.report import Report
 from rmlib.schema import DataError, Place, shown
 
 HUB_NAME = "ScalerLab/JudgeBench"
@@ -28,7 +24,6 @@ CATEGORIES = {
     "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding",
 }  # fmt: skip
 LABELS = ("A>B", "B>A")
-DECISIONS = (*LABELS, "A=B", None)  # a judge's; None: an error, or an answer without a verdict
 _COUNTS = {"gpt": (154, 98, 56, 42), "claude": (154, 51, 34, 31)}
 
 
@@ -37,15 +32,14 @@ def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
     return {"credit": float((a > b) == item["correct"][0]), "tie": a == b}
 
 
-BENCHMARKS = {
-    split: Benchmark(
-        "judgebench",
-        {f"{split}/{name}": Subset(name, n) for name, n in zip(CATEGORIES.values(), counts, strict=True)},
-        _credit,
-        micro=True,
-    )
+SUBSETS = {
+    f"{split}/{category}": Subset(category, n)
     for split, counts in _COUNTS.items()
+    for category, n in zip(CATEGORIES.values(), counts, strict=True)
 }
+BENCHMARK = Benchmark("judgebench", SUBSETS, _credit, micro=True, one_split=True)
+credits = BENCHMARK.credits
+summarise = BENCHMARK.summarise
 
 
 def load(
@@ -74,60 +68,9 @@ def load(
     rows, label = hub_rows(HUB_NAME, split, revision) if source == "hub" else file_rows(source)
     mine = ((place, row) for place, row in rows if _split_of(row, place) == split)
     item_of = bound(_item, split)
+    wanted = [name for name in SUBSETS if name.startswith(f"{split}/")]
     options: dict[str, Any] = {"source": source, "partial": partial, "keep_degenerate": keep_degenerate}
-    return BENCHMARKS[split].table(mine, label, item_of, **options)
-
-
-def credits(items: Dataset, scores: Scores, *, skipped: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """See `aggregate.Benchmark.credits`. Raises ValueError also for items of both splits."""
-    return _of(items).credits(items, scores, skipped=skipped)
-
-
-def summarise(items: Dataset, scores: Scores | pd.DataFrame, **options: Any) -> Report:
-    """See `aggregate.Benchmark.summarise`. Raises ValueError also for items of both splits."""
-    return _of(items).summarise(items, scores, **options)
-
-
-def credits_of_verdicts(items: Dataset, verdicts: Mapping[str, Sequence[str | None]]) -> pd.DataFrame:
-    """The credits of a judge, from its decisions for each pair as it answered: in the order given, and exchanged.
-
-    Args:
-        verdicts: item_id to two DECISIONS, the second about B and A in that order; or to one, from a single game.
-    Returns:
-        Columns as `credits`, and errors (verdicts that are None) and consistent (both favour the same response, or
-        neither any; NaN after a single game). `tie`: decisions that sum to 0.
-    Raises:
-        ValueError: verdicts that are missing, left over, none or more than two, or not DECISIONS.
-    """
-    _of(items)
-    names = items["item_id"][:]
-    wrong = [name for name, given in verdicts.items() if len(given) not in (1, 2) or not set(given) <= set(DECISIONS)]
-    problems = {
-        "no verdicts": set(names) - verdicts.keys(),
-        "no item": verdicts.keys() - set(names),
-        "not one or two of A>B, B>A, A=B, None": wrong,
-    }
-    raise_for(problems, "pass the verdicts on these very items")
-    rows = []
-    for name, subset, correct in zip(names, items["subset"][:], items["correct"][:], strict=True):
-        favours = [_points(decision, turned) for decision, turned in zip(verdicts[name], (False, True), strict=False)]
-        points = sum(favours) * (1 if correct[0] else -1)
-        row = {"item_id": name, "subset": subset, "credit": float(points > 0), "tie": points == 0, "reason": None}
-        errors = sum(decision is None for decision in verdicts[name])
-        rows.append(row | {"errors": errors, "consistent": favours[0] == favours[1] if len(favours) == 2 else np.nan})
-    return pd.DataFrame(rows)
-
-
-def _points(decision: str | None, turned: bool) -> int:
-    """+1 for A, -1 for B, as they stand in the item."""
-    return {"A>B": 1, "B>A": -1}.get(decision or "", 0) * (-1 if turned else 1)
-
-
-def _of(items: Dataset) -> Benchmark:
-    splits = sorted({name.partition("/")[0] for name in items.unique("subset")})
-    if len(splits) != 1 or splits[0] not in BENCHMARKS:
-        raise ValueError(f"items of the splits {splits or 'none'}: official results are of one; pass gpt or claude")
-    return BENCHMARKS[splits[0]]
+    return BENCHMARK.table(mine, label, item_of, subsets=wanted, **options)
 
 
 def _split_of(row: Mapping[str, Any], place: Place) -> str:
