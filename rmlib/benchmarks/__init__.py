@@ -13,19 +13,23 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib.bars import progress_bar
-from rmlib.benchmarks import rewardbench, rewardbench2, rmbench
+from rmlib.benchmarks import hhh, judgebench, ppe, rewardbench, rewardbench2, rmb, rmbench
 from rmlib.benchmarks.items import FEATURES, Scorer
 from rmlib.benchmarks.report import Report
 
 __all__ = [
-    "BENCHMARKS", "FEATURES", "Report", "Scorer", "credits", "load", "rewardbench", "rewardbench2", "rmbench", "score",
-    "summarise",
+    "BENCHMARKS", "FEATURES", "Report", "Scorer", "credits", "hhh", "judgebench", "load", "ppe", "rewardbench",
+    "rewardbench2", "rmb", "rmbench", "score", "summarise",
 ]  # fmt: skip
 
 BENCHMARKS: dict[str, ModuleType] = {
     "rewardbench": rewardbench,
     "rewardbench2": rewardbench2,
     "rmbench": rmbench,
+    "judgebench": judgebench,
+    "rmb": rmb,
+    "ppe": ppe,
+    "hhh": hhh,
 }
 Scores = dict[str, list[float]]
 
