@@ -227,14 +227,7 @@ class RewardModel(nn.Module):
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
         if isinstance(batch, SharedBatch):
-            output = self.backbone(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
-                attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                segments=batch.segments,
-                use_cache=False,
-            )
+            output = self.backbone(**batches.shared_inputs(batch), use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
         return self._pool_padded(batch)
 
