@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -41,6 +41,10 @@ class Encoded:
     ids: list[np.ndarray]
     type_ids: list[np.ndarray] | None
     cut: np.ndarray
+
+    def exceeds(self, max_length: int) -> Bool[np.ndarray, "text"]:
+        """Which texts do not fit whole: longer than this, or shortened until they did."""
+        return self.cut | (np.array([len(row) for row in self.ids], dtype=int) > max_length)
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:

@@ -82,11 +82,11 @@ def test_several_logits_are_weighed_by_name_or_in_order(tmp_path: Path, kind: st
 
 def test_several_logits_without_weights_or_with_others_are_named_errors(tmp_path: Path) -> None:
     folder = tiny.save_classifier(tmp_path / "c", "llama", labels=("good", "long"))
-    with pytest.raises(ModelError, match="has the logits good, long: give each a weight"):
+    with pytest.raises(ModelError, match="has the outputs good, long: give each a weight"):
         load_classifier(folder)
     with pytest.raises(ModelError, match=r"weights are for \['good', 'short'\]"):
         load_classifier(folder, weights={"good": 1, "short": 1})
-    with pytest.raises(ModelError, match="3 weights for the 2 logits"):
+    with pytest.raises(ModelError, match="3 weights for the 2 outputs"):
         load_classifier(folder, weights=[1, 2, 3])
 
 

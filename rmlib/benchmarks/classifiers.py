@@ -85,7 +85,7 @@ class PlainClassifier:
 
     def refuse_long(self, encoded: Encoded) -> None:
         """Raise ModelError where a text does not fit the positions: an end cut off in silence is another text."""
-        n_long = sum(too_long(encoded, self.max_length))
+        n_long = int(encoded.exceeds(self.max_length).sum())
         if n_long:
             raise ModelError(
                 f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "
@@ -134,7 +134,8 @@ def load_classifier(
         raise ModelError(f"read_at must be 'transformers' or 'end', got {read_at!r}")
     network, tokenizer = backbones.read_whole(AutoModelForSequenceClassification, str(source), dtype=dtype)
     name = paths.public_name(str(source))
-    row = _row_of(name, network.config, weights)
+    labels = [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
+    row = torch.tensor([list(weight_of_each(name, labels, weights).values())])
     score, body = getattr(network, "score", None), network.base_model
     if backbones.kind_of(network.config) != "decoder" or not isinstance(score, torch.nn.Linear) or body is network:
         return PlainClassifier(network, tokenizer, row, name)
@@ -155,24 +156,19 @@ def load_classifier(
     return model
 
 
-def too_long(encoded: Encoded, max_length: int) -> list[bool]:
-    """Which texts do not fit: longer than the positions, or shortened until they did."""
-    return [len(row) > max_length or bool(cut) for row, cut in zip(encoded.ids, encoded.cut, strict=True)]
-
-
-def _row_of(name: str, config: Any, weights: Weights | None) -> Float[torch.Tensor, "1 label"]:
-    labels = [str(config.id2label[index]) for index in range(config.num_labels)]
+def weight_of_each(name: str, outputs: Sequence[str], weights: Weights | None) -> dict[str, float]:
+    """The weight of each output of a model, by name; one output needs none. Raises ModelError where they do not fit."""
     if weights is None:
-        if len(labels) > 1:
-            raise ModelError(f"{name} has the logits {', '.join(labels)}: give each a weight, by name or as a list")
+        if len(outputs) > 1:
+            raise ModelError(f"{name} has the outputs {', '.join(outputs)}: give each a weight, by name or as a list")
         weights = [1.0]
-    if isinstance(weights, Mapping):
-        if set(weights) != set(labels):
-            raise ModelError(f"{name}: weights are for {sorted(weights)}, its logits are {labels}")
-        weights = [weights[label] for label in labels]
-    if len(weights) != len(labels):
-        raise ModelError(f"{name}: {len(weights)} weights for the {len(labels)} logits {', '.join(labels)}")
-    return torch.tensor([[float(weight) for weight in weights]])
+    if not isinstance(weights, Mapping):
+        if len(weights) != len(outputs):
+            raise ModelError(f"{name}: {len(weights)} weights for the {len(outputs)} outputs {', '.join(outputs)}")
+        weights = dict(zip(outputs, weights, strict=True))
+    if set(weights) != set(outputs):
+        raise ModelError(f"{name}: weights are for {sorted(weights)}, its outputs are {list(outputs)}")
+    return {output: float(weights[output]) for output in outputs}
 
 
 def _folded(score: torch.nn.Linear, row: Float[torch.Tensor, "1 label"]) -> torch.nn.Linear:

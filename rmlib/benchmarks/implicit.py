@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, paths
 from rmlib.batches import Batch, Encoded, Group, Prompt, SharedBatch
-from rmlib.models import ModelError
+from rmlib.models import ModelError, refuse_long
 from rmlib.pairs import prompt_key
 
 BETA = 0.1  # scales rewards, never their order
@@ -72,7 +72,7 @@ class ImplicitReward:
         The budget is smaller than a reward model's: every counted token has as many logits as there are words.
         """
         encoded = self.encode(prompts, responses)
-        self.refuse_long(encoded)
+        refuse_long(encoded, self.max_length, self.name)
         runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
         starts = first_own_tokens(self.tokenizer, runs, encoded)
         groups, first = batches.group(encoded, [len(run) for run in runs]), np.cumsum([0, *map(len, runs)])
@@ -82,15 +82,6 @@ class ImplicitReward:
             sums = self._log_probabilities([groups[index] for index in indices], starts[rows])
             rewards[rows] = self.beta * (sums[0] - sum(sums[1:]))
         return rewards
-
-    def refuse_long(self, encoded: Encoded) -> None:
-        """Raise ModelError where a text is longer than the positions of either model."""
-        longest = max((len(row) for row in encoded.ids), default=0)
-        if longest > self.max_length:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds the {self.max_length} positions of {self.name}; leave such texts "
-                "out (skip_long), and they are counted as skipped"
-            )
 
     def _log_probabilities(self, groups: Sequence[Group], starts: np.ndarray) -> list[Float[np.ndarray, "response"]]:
         pad = self.tokenizer.pad_token_id or 0
