@@ -13,6 +13,7 @@ A credit that a rule gives for a problem stays a credit; the column `problem` sa
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -116,17 +117,12 @@ def both_orders(items: Dataset, asking: Ask) -> pd.DataFrame:
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
-def _swapped_once(items: Dataset, asking: Ask, seed: int, *, most_messages: int | None) -> pd.DataFrame:
-    """RewardBench's rule for a pair; `most_messages` None judges conversations of any length."""
-    orders = [_generator(seed, row["item_id"]).permutation(2) for row in items]
-    short = [most_messages is None or len(row["prompt"]) + 1 <= most_messages for row in items]
-    shown = [
-        Question(row["prompt"], tuple(row["candidates"][index] for index in order))
-        for row, order, judged in zip(items, orders, short, strict=True)
-        if judged
-    ]
-    answers = iter(asking(shown))
-    verdicts = [next(answers) if judged else Verdict(None, TOO_MANY) for judged in short]
+def _swapped_once(items: Dataset, asking: Ask, seed: int, *, most_messages: float) -> pd.DataFrame:
+    """RewardBench's rule for a pair."""
+    orders, shown = _shown(items, seed)
+    judged = [len(row["prompt"]) + 1 <= most_messages for row in items]
+    answers = iter(asking([question for question, short in zip(shown, judged, strict=True) if short]))
+    verdicts = [next(answers) if short else Verdict(None, TOO_MANY) for short in judged]
     credits = [
         0.5 if verdict.value is None else float(row["correct"][order[int(verdict.value)]])
         for row, order, verdict in zip(items, orders, verdicts, strict=True)
@@ -159,35 +155,38 @@ def _both_orders(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
 
 
 def _best_of_four(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
+    """RewardBench 2's rule: a verdict is a reward of 1 for its response, none is the same reward for all of them."""
     in_ties = np.array([subset == TIES for subset in items["subset"]])
-    parts = []
-    if not in_ties.all():
-        parts.append(_placed_at_random(items.select(np.flatnonzero(~in_ties)), asking, seed))
-    if in_ties.any():
-        parts.append(_rated(items.select(np.flatnonzero(in_ties)), asking))
-    return pd.concat(parts).set_index("item_id").loc[list(items["item_id"])].reset_index()
+    scores, problem_of = _ratings(items.select(np.flatnonzero(in_ties)), asking)
+    skipped = _reasons(problem_of)
+    best_of = items.select(np.flatnonzero(~in_ties))
+    orders, shown = _shown(best_of, seed)
+    for row, order, verdict in zip(best_of, orders, asking(shown), strict=True):
+        chosen = None if verdict.value is None else order[int(verdict.value)]
+        scores[row["item_id"]] = [float(index == chosen) for index in range(len(order))]
+        if verdict.problem is not None:
+            problem_of[row["item_id"]] = verdict.problem
+    return _with_problems(benchmarks.credits(items, scores, skipped=skipped), problem_of)
 
 
-def _placed_at_random(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
+def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]:
+    """The candidates of each item at random places: which one is shown where, and the question."""
     orders = [_generator(seed, row["item_id"]).permutation(len(row["candidates"])) for row in items]
-    shown = [
+    questions = [
         Question(row["prompt"], tuple(row["candidates"][index] for index in order))
         for row, order in zip(items, orders, strict=True)
     ]
-    credits, met = [], []
-    for row, order, verdict in zip(items, orders, asking(shown), strict=True):
-        chance = 1 / len(row["candidates"])
-        credits.append(chance if verdict.value is None else float(row["correct"][order[int(verdict.value)]]))
-        met.append(verdict.problem)
-    return _table(items, credits, met)
+    return orders, questions
 
 
 def _rated(items: Dataset, asking: Ask) -> pd.DataFrame:
     """Ratings as rewards, by the benchmark's own rule."""
     ratings, problem_of = _ratings(items, asking)
-    skipped = {name: f"judge: {problem}" for name, problem in problem_of.items()}
-    table = benchmarks.credits(items, ratings, skipped=skipped)
-    return table.assign(problem=[problem_of.get(name) for name in table["item_id"]])
+    return _with_problems(benchmarks.credits(items, ratings, skipped=_reasons(problem_of)), problem_of)
+
+
+def _reasons(problem_of: Mapping[str, str]) -> dict[str, str]:
+    return {name: f"judge: {problem}" for name, problem in problem_of.items()}
 
 
 def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[str, str]]:
@@ -205,16 +204,17 @@ def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[
 
 
 def _table(items: Dataset, credits: Sequence[float], met: Sequence[str | None]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "item_id": list(items["item_id"]),
-            "subset": list(items["subset"]),
-            "credit": credits,
-            "tie": [problem == TIE for problem in met],
-            "reason": None,
-            "problem": met,
-        }
-    )
+    """Credits of a rule for judges, with all columns that those of the benchmark have."""
+    right = {row["item_id"]: [float(correct) for correct in row["correct"]] for row in items}
+    table = benchmarks.credits(items, right).assign(credit=list(credits), tie=[problem == TIE for problem in met])
+    return _with_problems(table, dict(zip(table["item_id"], met, strict=True)))
+
+
+def _with_problems(table: pd.DataFrame, problem_of: Mapping[str, str | None]) -> pd.DataFrame:
+    met = [problem_of.get(name) for name in table["item_id"]]
+    # Rewards that are equal for want of a verdict are no tie of the judge.
+    tie = [bool(tied) and problem in (None, TIE) for tied, problem in zip(table["tie"], met, strict=True)]
+    return table.assign(tie=tie, problem=pd.Series(met, index=table.index, dtype=object))
 
 
 def _generator(seed: int, item_id: str) -> np.random.Generator:
@@ -224,7 +224,7 @@ def _generator(seed: int, item_id: str) -> np.random.Generator:
 
 COMPARED: Mapping[str, Callable[[Dataset, Ask, int], pd.DataFrame]] = {
     "rewardbench": partial(_swapped_once, most_messages=MOST_MESSAGES),
-    "own": partial(_swapped_once, most_messages=None),
+    "own": partial(_swapped_once, most_messages=math.inf),
     "judgebench": _both_orders,
     "rewardbench2": _best_of_four,
 }
