@@ -66,7 +66,8 @@ def judge_items(
 
 def problems(credits: pd.DataFrame) -> dict[str, int]:
     """How many items met each kind of problem, the most frequent first."""
-    return {str(kind): int(n) for kind, n in credits["problem"].value_counts().items()}
+    counts = {str(kind): int(n) for kind, n in credits["problem"].value_counts().items()}
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 class Consistency(NamedTuple):

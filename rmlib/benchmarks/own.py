@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
 
@@ -18,6 +19,7 @@ from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset
 from rmlib.benchmarks.items import field, file_rows, make_item, table_of
 from rmlib.benchmarks.report import Report
 from rmlib.schema import Place, check_text
+from rmlib.statistics import wilson_interval
 
 NAME, ONLY_SUBSET = "own", "all"
 
@@ -48,12 +50,17 @@ def credits(items: Dataset, scores: Scores, **options: Any) -> pd.DataFrame:
     return _benchmark(items).credits(items, scores, **options)
 
 
-def summarise(items: Dataset, scores: Scores | pd.DataFrame, **options: Any) -> Report:
-    """The accuracy of each subset, and over all pairs the Score; options as for every benchmark."""
-    report = _benchmark(items).summarise(items, scores, **options)
+def summarise(items: Dataset, scores: Scores | pd.DataFrame, *, level: float = 0.95, **options: Any) -> Report:
+    """The accuracy of each subset and over all pairs (Wilson intervals); options as for every benchmark."""
+    report = _benchmark(items).summarise(items, scores, level=level, **options)
     skipped = sum(report.skipped.values())
     label = f"own pairs, partial: {skipped:,} skipped" if skipped else "own pairs"
-    return replace(report, label=label, complete=not skipped, sections=report.sections.loc[["Score"]])
+    sections = report.sections.loc[["Score"]].copy()
+    n, right = report.subsets["n"], report.subsets["n"] * report.subsets["estimate"]
+    if np.allclose(right, right.round()):  # resampled within its subsets, a mean varies less than one over new pairs
+        interval = wilson_interval(int(right.sum().round()), int(n.sum()), level=level)
+        sections.loc["Score", ["low", "high"]] = [interval.low, interval.high]
+    return replace(report, label=label, complete=not skipped, sections=sections)
 
 
 def _benchmark(items: Dataset) -> Benchmark:

@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Int
 from rmlib.bars import progress_bar
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.kept import Kept, text_key
+from rmlib.statistics import Longer, Random, Shorter
 
 logger = logging.getLogger(__name__)
 
+RULERS: dict[str, Scorer] = {"longer": Longer(), "shorter": Shorter(), "chance": Random(0)}
 TOO_LONG = "a text is too long for the model"
 
 
