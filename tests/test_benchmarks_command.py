@@ -122,6 +122,17 @@ def test_problems_of_a_judge_are_printed_and_its_credits_written(
     assert [row["credit"] for row in rows][1:3] == [0.5, 0.5]
 
 
+def test_of_several_judges_the_majority_decides_and_an_even_number_is_refused(
+    pairs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with chat_double.serving(lambda _: "[[A]]") as double:
+        asked = ["judge", "own", "--source", pairs, "--url", double.url, "--judge-model"]
+        assert main([*asked, "one", "two", "three"]) == 0
+        assert {request["model"] for request in double.requests} == {"one", "two", "three"}
+        assert main([*asked, "one", "two"]) == 1
+    assert "odd number of judges, not 2" in capsys.readouterr().err
+
+
 def test_the_command_of_a_record_has_variables_for_what_one_machine_has() -> None:
     typed = typed_command(["score", "own", "--source", "x/p.jsonl", "--model", "longer", "--out=y.jsonl", "--partial"])
     assert typed == "python -m rmlib.benchmarks score own --source $SOURCE --model longer --out=$OUT --partial"

@@ -298,7 +298,9 @@ A, B, TIE, LATE = Verdict(0), Verdict(1), Verdict(None, "tie"), Verdict(None, "t
         ([A, A, B], A),
         ([A, TIE, A], A),
         ([A, B, TIE], TIE),
-        ([A, LATE, LATE], TIE),
+        ([A, LATE, LATE], LATE),
+        ([A, LATE, A], A),
+        ([A, B, LATE], LATE),  # the missing vote decides, so it is asked for again
         ([TIE, TIE, A], TIE),
         ([LATE, LATE, LATE], LATE),
         ([B], B),

@@ -14,7 +14,7 @@ from datasets import Dataset
 from rmlib import benchmarks, paths, records
 from rmlib.benchmarks import judging, own, ready
 from rmlib.benchmarks.endpoint import Endpoint
-from rmlib.benchmarks.judges import ChatJudge, Instructions
+from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import RULERS
 
@@ -77,16 +77,7 @@ def _score(options: argparse.Namespace) -> None:
 
 def _judge(options: argparse.Namespace) -> None:
     items, start = _items(options), time.monotonic()
-    endpoint = Endpoint(
-        options.url,
-        options.judge_model,
-        timeout=options.timeout,
-        retries=options.retries,
-        max_tokens=options.max_tokens,
-        key_variable=options.key_variable,
-    )
-    instructions = Instructions.load(options.instructions) if options.instructions else Instructions()
-    judge, asking = ChatJudge(endpoint, instructions), {"workers": options.workers, "keep": not options.no_keep}
+    judge, asking = _judge_of(options), {"workers": options.workers, "keep": not options.no_keep}
     credits = judging.judge_items(judge, items, mode=options.mode, seed=options.seed, **asking)
     if options.out:
         credits.to_json(options.out, orient="records", lines=True)
@@ -97,6 +88,17 @@ def _judge(options: argparse.Namespace) -> None:
     about = {"judge": judge.name, "mode": options.mode, "content": judge.identity()}
     report = benchmarks.summarise(items, credits, **_statistics(options))
     _finish(options, report, about, time.monotonic() - start, **found)
+
+
+def _judge_of(options: argparse.Namespace) -> Judge:
+    """The judge that was named, or the majority of several."""
+    instructions = Instructions.load(options.instructions) if options.instructions else Instructions()
+    patience = {"timeout": options.timeout, "retries": options.retries, "max_tokens": options.max_tokens}
+    judges = [
+        ChatJudge(Endpoint(options.url, name, key_variable=options.key_variable, **patience), instructions)
+        for name in options.judge_model
+    ]
+    return judges[0] if len(judges) == 1 else Majority(tuple(judges))
 
 
 def _summarise(options: argparse.Namespace) -> None:
@@ -225,7 +227,7 @@ def _score_options(command: argparse.ArgumentParser) -> None:
 
 def _judge_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", required=True, help="base of an OpenAI-compatible endpoint, e.g. http://host/v1")
-    command.add_argument("--judge-model", required=True, help="the name under which it serves the judge")
+    command.add_argument("--judge-model", required=True, nargs="+", help="its name there; of several the majority")
     command.add_argument("--key-variable", help="environment variable that holds the key, where one is wanted")
     command.add_argument("--instructions", help="JSON file: system, pair, choice, rating, in place of ours")
     command.add_argument("--mode", default="compare", choices=judging.MODES)

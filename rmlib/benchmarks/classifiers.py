@@ -99,7 +99,7 @@ class PlainClassifier:
         return [
             [int(same[index]) for index in part]
             for same in (np.flatnonzero(lengths == length) for length in np.unique(lengths))
-            for part in batches.pack([groups[index] for index in same], token_budget, shared=False)
+            for part in batches.pack([groups[int(index)] for index in same], token_budget, shared=False)
         ]
 
     def _rewards(self, batch: batches.PaddedBatch) -> torch.Tensor:

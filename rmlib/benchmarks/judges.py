@@ -41,9 +41,12 @@ class Verdict(NamedTuple):
 
 
 class Judge(Protocol):
-    """Anything that compares responses, and anything that rates one."""
+    """Anything that compares responses, or rates one, or both."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        ...
 
     def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
         """The index of the best response, in the order given."""
@@ -158,7 +161,7 @@ class ScorerJudge:
 
 @dataclass(frozen=True)
 class Majority:
-    """An odd number of judges that vote; without a strict majority for one response there is a tie."""
+    """An odd number of judges that vote; where all answer without a strict majority for one response, there is a tie."""
 
     judges: tuple[Judge, ...]
 
@@ -172,14 +175,13 @@ class Majority:
         return "majority of " + ", ".join(judge.name for judge in self.judges)
 
     def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
-        """The response that more than half of the judges prefer; where none of them answered, the commonest reason."""
+        """The response that more than half of the judges prefer; without one, the commonest fault if there was any."""
         verdicts = [judge.compare(prompt, responses) for judge in self.judges]
         value, votes = Counter(verdict.value for verdict in verdicts).most_common(1)[0]
         if value is not None and 2 * votes > len(verdicts):
             return Verdict(value)
-        if any(verdict.finished for verdict in verdicts):
-            return Verdict(None, TIE)
-        return Verdict(None, Counter(verdict.problem for verdict in verdicts).most_common(1)[0][0])
+        faults = Counter(verdict.problem for verdict in verdicts if not verdict.finished)
+        return Verdict(None, faults.most_common(1)[0][0] if faults else TIE)
 
     def rate(self, prompt: Messages, response: str) -> Verdict:
         """Raises ValueError: a vote is between responses."""

@@ -148,9 +148,8 @@ def _rated_pairs(items: Dataset, asking: Ask) -> pd.DataFrame:
 def _both_orders(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
     orders = both_orders(items, asking)
     correct = np.array([row["correct"].index(True) for row in items])
-    votes = sum(
-        np.where(orders[name].isna(), 0, np.where(orders[name] == correct, 1, -1)) for name in ("first", "second")
-    )
+    winners = orders[["first", "second"]].to_numpy()
+    votes = np.where(np.isnan(winners), 0, np.where(winners == correct[:, None], 1, -1)).sum(axis=1)
     table = _table(items, (votes > 0).astype(float).tolist(), orders["problem"].tolist())
     return table.assign(first=orders["first"], second=orders["second"])
 

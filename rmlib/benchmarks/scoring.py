@@ -91,7 +91,7 @@ def _score_rows(
 
 
 def _rewards(
-    model: Scorer, prompts: list[Any], responses: list[str], kept: Kept | None, skip_long: bool
+    model: Any, prompts: list[Any], responses: list[str], kept: Kept | None, skip_long: bool
 ) -> tuple[Float[np.ndarray, "response"], Bool[np.ndarray, "response"]]:
     """Known rewards and those of the rest, NaN where there is none; and which texts were left out."""
     keys = [text_key(prompt, text) for prompt, text in zip(prompts, responses, strict=True)] if kept else []
