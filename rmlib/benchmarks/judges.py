@@ -161,7 +161,7 @@ class ScorerJudge:
 
 @dataclass(frozen=True)
 class Majority:
-    """An odd number of judges that vote; where all answer without a strict majority for one response, there is a tie."""
+    """An odd number of judges that vote; where all answer without a strict majority, there is a tie."""
 
     judges: tuple[Judge, ...]
 
