@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from written import benchmark_items
 
 from rmlib import benchmarks
 from rmlib.benchmarks import judging
@@ -52,18 +53,11 @@ def finds(word: str) -> Callable[[list[str]], Verdict]:
     return lambda responses: Verdict(next(index for index, text in enumerate(responses) if word in text))
 
 
-def items_of(benchmark: str, rows: list[dict], n_messages: int = 1) -> Dataset:
-    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    shared = {"prompt": (turn * n_messages)[:n_messages], "pairs": None, "benchmark": benchmark, "source": "simulated"}
-    filled = [shared | {"correct": [True] + [False] * (len(row["candidates"]) - 1)} | row for row in rows]
-    return Dataset.from_list(filled, features=benchmarks.FEATURES)
-
-
 def rewardbench_items(n: int = 40, n_messages: int = 1) -> Dataset:
     rows = [
         {"item_id": f"math-prm/{k}", "subset": "math-prm", "candidates": [f"good {k}", f"bad {k}"]} for k in range(n)
     ]
-    return items_of("rewardbench", rows, n_messages)
+    return benchmark_items("rewardbench", rows, n_messages)
 
 
 def credit(table: pd.DataFrame) -> list[float]:
@@ -147,7 +141,7 @@ def test_a_pair_is_right_where_the_votes_of_both_orders_sum_to_more_than_zero(
         for name in ("a", "b")
     ]
     judge = By(lambda responses: given if responses == ["A", "B"] else swapped)
-    table = judge_items(judge, items_of("judgebench", rows), progress=False)
+    table = judge_items(judge, benchmark_items("judgebench", rows), progress=False)
     assert credit(table) == [if_a, if_b]
     expected = ", ".join(dict.fromkeys(verdict.problem for verdict in (given, swapped) if verdict.problem))
     assert table["problem"].tolist() == [expected or None] * 2
@@ -174,13 +168,13 @@ TIES = [
 
 def test_the_best_of_four_stands_at_every_place_about_equally_often_and_is_found_in_all() -> None:
     judge = By(finds("good"))
-    assert credit(judge_items(judge, items_of("rewardbench2", best_of_four()), progress=False)) == [1.0] * 80
+    assert credit(judge_items(judge, benchmark_items("rewardbench2", best_of_four()), progress=False)) == [1.0] * 80
     places = np.bincount([next(k for k, text in enumerate(shown) if "good" in text) for shown in judge.shown])
     assert len(places) == 4 and places.min() >= 8  # 20 expected, standard deviation 3.9
 
 
 def test_whatever_is_no_verdict_gets_one_quarter_and_a_wrong_one_nothing() -> None:
-    items = items_of("rewardbench2", best_of_four(2))
+    items = benchmark_items("rewardbench2", best_of_four(2))
     verdicts = {"0": LATE, "1": None}
     judge = By(lambda responses: verdicts[responses[0].split()[1][0]] or finds("bad")(responses))
     table = judge_items(judge, items, progress=False)
@@ -188,7 +182,7 @@ def test_whatever_is_no_verdict_gets_one_quarter_and_a_wrong_one_nothing() -> No
 
 
 def test_ties_are_always_rated_and_follow_the_formula_of_rewards() -> None:
-    items = items_of("rewardbench2", best_of_four(3) + TIES)
+    items = benchmark_items("rewardbench2", best_of_four(3) + TIES)
     judge = By(finds("good"), lambda text: Verdict(float(len(text))))
     table = judge_items(judge, items, progress=False)
     assert list(table["item_id"]) == list(items["item_id"])
@@ -204,7 +198,7 @@ def test_ties_are_always_rated_and_follow_the_formula_of_rewards() -> None:
 
 
 def test_an_item_of_ties_without_all_its_ratings_is_skipped_and_says_why() -> None:
-    items = items_of("rewardbench2", TIES)
+    items = benchmark_items("rewardbench2", TIES)
     judge = By(rate=lambda text: LATE if text == "nope" else Verdict(float(len(text))))
     table = judge_items(judge, items, progress=False)
     assert table["credit"].isna().tolist() == [False, True]
@@ -219,7 +213,7 @@ def test_a_ruler_as_a_judge_gets_what_it_gets_as_a_scorer() -> None:
         {"item_id": f"math-prm/{k}", "subset": "math-prm", "candidates": ["x" * (k % 3 + 1), "x" * (k % 5 + 1)]}
         for k in range(30)
     ]
-    items = items_of("rewardbench", rows)
+    items = benchmark_items("rewardbench", rows)
     judged = judge_items(ScorerJudge(Longer(), "longer"), items, progress=False)
     scored = benchmarks.credits(items, benchmarks.score(Longer(), items, progress=False))
     tied = scored["tie"].to_numpy()
@@ -233,7 +227,7 @@ def test_where_there_is_no_rule_for_choices_responses_can_be_rated() -> None:
         {"item_id": f"chat/{k}", "subset": "chat", "candidates": list("abcdef"), "correct": [True] * 3 + [False] * 3}
         for k in range(2)
     ]
-    items = items_of("rmbench", rows)
+    items = benchmark_items("rmbench", rows)
     with pytest.raises(ValueError, match="rmbench has no rule for judges that compare"):
         judge_items(By(finds("a")), items, progress=False)
     rater = By(rate=lambda text: Verdict(10.0 if text in "abc" else 1.0))
@@ -255,7 +249,7 @@ def test_position_consistency_tells_a_judge_that_knows_from_one_that_takes_the_f
     with pytest.raises(ValueError, match="none of 20 pairs was decided in both orders"):
         position_consistency(By(lambda _: LATE), items, progress=False)
     with pytest.raises(ValueError, match="not two candidates"):
-        position_consistency(By(finds("good")), items_of("rewardbench2", best_of_four(2)), progress=False)
+        position_consistency(By(finds("good")), benchmark_items("rewardbench2", best_of_four(2)), progress=False)
 
 
 def test_an_endpoint_with_every_kind_of_fault_is_scored_by_the_rule_and_the_faults_are_shown() -> None:

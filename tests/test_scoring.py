@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from written import benchmark_items
 
 from rmlib import benchmarks, paths
 from rmlib.backbones import BackboneError
@@ -25,12 +26,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def items_of(*candidates: list[str]) -> Dataset:
+    prompts = [[{"role": "user", "content": f"q{number}"}] for number in range(len(candidates))]
     rows = [
-        {"item_id": str(number), "subset": "s", "prompt": [{"role": "user", "content": f"q{number}"}]}
-        | {"candidates": responses, "benchmark": "rewardbench", "source": "folder sha256:0"}
-        for number, responses in enumerate(candidates)
+        {"item_id": str(number), "subset": "s", "prompt": prompt, "candidates": responses}
+        for number, (prompt, responses) in enumerate(zip(prompts, candidates, strict=True))
     ]
-    return Dataset.from_list(rows, features=benchmarks.FEATURES)
+    return benchmark_items("rewardbench", rows)
 
 
 ITEMS = items_of(["a", "bb"], ["c", "dd", "eee", "f"], ["g", "g"])

@@ -1,10 +1,15 @@
-"""A comparison written by hand: records of four test pairs under two seeds, whose accuracies can be read off."""
+"""What tests write by hand: records of a comparison whose accuracies can be read off, and files of benchmarks."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from rmlib import records
 from rmlib.arms import changes
+from rmlib.benchmarks import FEATURES
 
 SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
 DERIVED = {"name": "own", "title": "own pairs (8 train, 4 validation)", "preferences": "derived from helpfulness"}
@@ -66,6 +71,23 @@ def write_benchmark(
     outcome = {"label": f"{items} items", "n": 20, "ties": 0, "sections": {"Chat": section, "Score": section}}
     asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.jsonl.gz") -> Path:
+    """Rows of a benchmark as a file below a folder: one object a line, or an array where the name says .json."""
+    lines = json.dumps(rows) if ".jsonl" not in name else "".join(json.dumps(row) + "\n" for row in rows)
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
+    return folder
+
+
+def benchmark_items(name: str, rows: list[dict[str, Any]], n_messages: int = 1) -> Dataset:
+    """Items of a benchmark: item_id, subset and candidates of each row, the first correct unless it says otherwise."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    shared = {"prompt": (turns * n_messages)[:n_messages], "pairs": None, "benchmark": name, "source": "simulated"}
+    filled = [shared | {"correct": [True] + [False] * (len(row["candidates"]) - 1)} | row for row in rows]
+    return Dataset.from_list(filled, features=FEATURES)
 
 
 def write_learning_curve(

@@ -56,9 +56,9 @@ def summarise(items: Dataset, scores: Scores | pd.DataFrame, *, level: float = 0
     skipped = sum(report.skipped.values())
     label = f"own pairs, partial: {skipped:,} skipped" if skipped else "own pairs"
     sections = report.sections.loc[["Score"]].copy()
-    n, right = report.subsets["n"], report.subsets["n"] * report.subsets["estimate"]
-    if np.allclose(right, right.round()):  # resampled within its subsets, a mean varies less than one over new pairs
-        interval = wilson_interval(int(right.sum().round()), int(n.sum()), level=level)
+    n, right = int(report.subsets["n"].sum()), report.subsets["n"] * report.subsets["estimate"]
+    if np.allclose(right, np.round(right)):  # resampled within its subsets, a mean varies less than one over new pairs
+        interval = wilson_interval(round(float(right.sum())), n, level=level)
         sections.loc["Score", ["low", "high"]] = [interval.low, interval.high]
     return replace(report, label=label, complete=not skipped, sections=sections)
 
