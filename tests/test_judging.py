@@ -137,7 +137,7 @@ def test_a_pair_is_right_where_the_votes_of_both_orders_sum_to_more_than_zero(
     given: Verdict, swapped: Verdict, if_a: int, if_b: int
 ) -> None:
     rows = [
-        {"item_id": name, "subset": "livebench-math", "candidates": ["A", "B"], "correct": [name == "a", name == "b"]}
+        {"item_id": name, "subset": "gpt/math", "candidates": ["A", "B"], "correct": [name == "a", name == "b"]}
         for name in ("a", "b")
     ]
     judge = By(lambda responses: given if responses == ["A", "B"] else swapped)

@@ -1,6 +1,7 @@
 """Command line of the benchmarks: list them, score a model or ask a judge, summarise scores made elsewhere."""
 
 import argparse
+import inspect
 import logging
 import os
 import shlex
@@ -125,9 +126,15 @@ def _finish(
 def _items(options: argparse.Namespace) -> Dataset:
     if options.benchmark == own.NAME and options.source is None:
         raise ValueError("name the file of your pairs: --source pairs.jsonl (prompt, chosen, rejected [, subset, id])")
-    wanted = {"partial": options.partial, "keep_degenerate": options.keep_degenerate}
+    # What is not typed is left to the benchmark: some keep equal responses by default, as the official files have.
+    wanted: dict[str, Any] = {name: True for name in ("partial", "keep_degenerate") if getattr(options, name)}
+    wanted |= dict(option.split("=", 1) for option in options.option if "=" in option)
     if options.revision is not None:
         wanted["revision"] = options.revision
+    known = inspect.signature(benchmarks.BENCHMARKS[options.benchmark].load).parameters
+    unknown = [option for option in options.option if option.partition("=")[0] not in known or "=" not in option]
+    if unknown:
+        raise ValueError(f"--option {unknown[0]!r} is not NAME=VALUE of {options.benchmark}: it has {', '.join(known)}")
     return benchmarks.load(options.benchmark, options.source, **wanted)
 
 
@@ -203,6 +210,7 @@ def _command(commands: Any, name: str, does: str, run: Any) -> argparse.Argument
     command.add_argument("benchmark", choices=[*benchmarks.BENCHMARKS])
     command.add_argument("--source", help="hub, simulated, or a file or folder; default: the benchmark's own")
     command.add_argument("--revision", help="of the benchmark on the hub")
+    command.add_argument("--option", action="append", default=[], help="of its loader, e.g. split=claude")
     command.add_argument("--partial", action="store_true", help="accept and score a part of the benchmark")
     command.add_argument("--keep-degenerate", action="store_true", help="accept equal and empty responses")
     command.add_argument("--seed", type=int, default=0, help="of bootstrap and of places of answers; default: 0")

@@ -222,8 +222,10 @@ def _generator(seed: int, item_id: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
+# Pairs without a rule for judges of their own take RewardBench's, whatever the length of their conversations.
 COMPARED: Mapping[str, Callable[[Dataset, Ask, int], pd.DataFrame]] = {
     "rewardbench": partial(_swapped_once, most_messages=MOST_MESSAGES),
+    "hhh": partial(_swapped_once, most_messages=math.inf),
     "own": partial(_swapped_once, most_messages=math.inf),
     "judgebench": _both_orders,
     "rewardbench2": _best_of_four,
