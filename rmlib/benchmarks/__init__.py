@@ -12,20 +12,24 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks import own, rewardbench, rewardbench2, rmbench
+from rmlib.benchmarks import hhh, judgebench, own, ppe, rewardbench, rewardbench2, rmb, rmbench
 from rmlib.benchmarks.items import FEATURES, Scorer
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import Scores, score
 
 __all__ = [
-    "BENCHMARKS", "FEATURES", "Report", "Scorer", "Scores", "credits", "load", "name_of", "own", "rewardbench",
-    "rewardbench2", "rmbench", "score", "summarise",
+    "BENCHMARKS", "FEATURES", "Report", "Scorer", "Scores", "credits", "hhh", "judgebench", "load", "name_of", "own",
+    "ppe", "rewardbench", "rewardbench2", "rmb", "rmbench", "score", "summarise",
 ]  # fmt: skip
 
 BENCHMARKS: dict[str, ModuleType] = {
     "rewardbench": rewardbench,
     "rewardbench2": rewardbench2,
     "rmbench": rmbench,
+    "judgebench": judgebench,
+    "rmb": rmb,
+    "ppe": ppe,
+    "hhh": hhh,
     "own": own,
 }
 Rewards = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
