@@ -238,7 +238,7 @@ def main() -> None:
     parts = parts_of(sets, options.parts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = [text for some in sets.values() for text in _texts(some)]
+        texts = [text for some in sets.values() for text in some.texts]
         measure(write_models, folder, texts)
         measured = measure(alternate, folder, parts, options.attempts)
         peaks = memory(folder, parts)
@@ -250,10 +250,6 @@ def main() -> None:
     asked |= {"decoder": SHAPE | {"vocabulary": VOCABULARY}, "limits": LIMITS}
     outcome = {"summary": table.to_dict("records"), "rounds": measured.result, "peak_mb": peaks}
     record("scoring", asked, outcome | {"largest difference": difference}, measured.seconds)
-
-
-def _texts(items: FileSet) -> list[str]:
-    return [message["content"] for prompt in items.prompts for message in prompt] + items.flat[1]
 
 
 if __name__ == "__main__":
