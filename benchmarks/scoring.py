@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from benchmarks.measure import measure, record, timed
-from benchmarks.real_files import FileSet, data_folder, read_all
+from benchmarks.real_files import SETS, FileSet, data_folder, read_all
 from rmlib.models import RewardModel
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -230,12 +230,14 @@ def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of real files (default: $RMLIB_SHARED_DATA)")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
     parser.add_argument("--parts", type=int, help="of each set, evenly spread over its file (default: all)")
     # A multiple of the batch sizes: then cutting a file into parts leaves its batches as they are.
     parser.add_argument("--items", type=int, default=32, help="of a part (default: 32)")
     parser.add_argument("--attempts", type=int, default=3, help="at a part while others use the cores (default: 3)")
     options = parser.parse_args()
-    sets = read_all(data_folder(options.folder))
+    files = read_all(data_folder(options.folder))
+    sets = {name: files[name] for name in options.sets}
     parts = parts_of(sets, options.parts, options.items)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
