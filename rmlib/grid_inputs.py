@@ -15,7 +15,7 @@ from rmlib import features
 from rmlib.examples import Examples, prepare
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
-from rmlib.training import create_model
+from rmlib.starts import create_model
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
 LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")
