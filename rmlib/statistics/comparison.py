@@ -1,0 +1,198 @@
+"""Any number of models on the same items: paired differences, intervals of ranks, and a rank that noise shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from rmlib.statistics.arrays import finite, seed_by_item
+from rmlib.statistics.paired import holm, mcnemar
+
+DIGITS = 12  # scores that differ by rounding alone are equal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same items.
+
+    Attributes:
+        leaderboard: index model, best first; columns rank, estimate, low, high (score 0..1 with its bootstrap
+            interval), rank_low, rank_high (interval of the place among these models), seeds, n (items).
+        differences: one row for each two models, columns model, against, estimate, low, high (difference in score,
+            paired bootstrap), p, p (Holm), clear (bool).
+    """
+
+    leaderboard: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def compare_models(
+    credits: Mapping[str, ArrayLike],
+    *,
+    strata: ArrayLike,
+    weights: Mapping[str, float],
+    groups: ArrayLike | None = None,
+    seed: int,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare models by a score that is a weighted mean of their mean credits in some strata of the items.
+
+    Args:
+        credits: for each model its credit 0..1 for every item, `[item]`, or `[seed, item]` where several runs of it met
+            the items.
+        strata: `[item]`, the subset of each; items are redrawn within it, so that subsets keep their sizes.
+        weights: of each stratum in the score; they sum to 1. Items of strata without a weight do not count.
+        groups: `[item]`, a label each: items of one label (all about one prompt) are redrawn, and tested, together.
+    Raises:
+        ValueError: no model, credits of other items or outside 0..1, weights that do not sum to 1 or without items.
+
+    p tests that two models get equal credit: exact McNemar over the items where credits are 0 and 1, otherwise the
+    difference in score over its bootstrap standard error, as a normal deviate (shares of 2,000 draws are too coarse for
+    Holm's correction), and never below the 2^(1-k) that signs of k differing items allow. A difference is clear where
+    p, adjusted by Holm for all pairs of models, is below 1 - level and the interval leaves out 0.
+
+    The rank of a model is 1 + the number of models that are clearly better, or the rank of the model above it, if that
+    is greater: no model ranks before one with a higher score. So two models that nothing tells apart share a rank,
+    unless a third one is clearly better than the lower of them alone.
+    """
+    counted = np.isin(np.asarray(strata), [name for name, weight in weights.items() if weight])
+    tables = {model: values[:, counted] for model, values in _tables(credits, len(counted)).items()}
+    labels = None if groups is None else np.asarray(groups)[counted]
+    per_item = _item_weights(np.asarray(strata)[counted], weights)
+    estimates = np.array([table.mean(axis=0) @ per_item for table in tables.values()])
+    drawn = _drawn_scores(list(tables.values()), np.asarray(strata)[counted], per_item, labels, seed, draws)
+    differences = _differences(tables, estimates, drawn, labels, level)
+    return Comparison(_leaderboard(tables, estimates, drawn, differences, level), differences)
+
+
+def _tables(credits: Mapping[str, ArrayLike], n_items: int) -> dict[str, Float[np.ndarray, "seed item"]]:
+    if not credits:
+        raise ValueError("no model to compare: give the credits of at least one")
+    tables = {model: seed_by_item(values, f"credits of {model!r}") for model, values in credits.items()}
+    for model, table in tables.items():
+        if table.shape[1] != n_items:
+            raise ValueError(f"{model!r} has credits for {table.shape[1]} items, the strata name {n_items}")
+        if table.min() < 0 or table.max() > 1:
+            raise ValueError(f"credits of {model!r} must lie in 0..1, got {table.min()}..{table.max()}")
+    return tables
+
+
+def _item_weights(strata: np.ndarray, weights: Mapping[str, float]) -> Float[np.ndarray, "item"]:
+    """What one item's credit adds to the score: the weight of its stratum, shared by the items there."""
+    empty = [name for name, weight in weights.items() if weight and name not in strata]
+    if empty or not np.isclose(sum(weights.values()), 1):
+        raise ValueError(f"weights must sum to 1 and have items: sum {sum(weights.values())}, no item of {empty}")
+    names, codes, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    return finite([weights[name] for name in names], "weights")[codes] / counts[codes]
+
+
+def _drawn_scores(
+    tables: list[Float[np.ndarray, "seed item"]],
+    strata: np.ndarray,
+    per_item: Float[np.ndarray, "item"],
+    groups: np.ndarray | None,
+    seed: int,
+    draws: int,
+) -> Float[np.ndarray, "draw model"]:
+    """The score of every model in every draw: all models meet the same drawn items, within each stratum."""
+    stacked = np.concatenate(tables).T  # items by runs: one product serves the runs of all models
+    runs = np.zeros((draws, stacked.shape[1]))
+    rng = np.random.default_rng(seed)
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        units, codes = np.unique(inside if groups is None else groups[inside], return_inverse=True)
+        n_units = len(units)
+        times = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=draws)[:, codes]
+        share = times * (len(inside) * per_item[inside] / times.sum(axis=1, keepdims=True))
+        runs += share @ stacked[inside]
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    return np.stack([_over_seeds(part, seed) for part in np.split(runs, ends, axis=1)], axis=1).round(DIGITS)
+
+
+def _over_seeds(runs: Float[np.ndarray, "draw seed"], seed: int) -> Float[np.ndarray, "draw"]:
+    """The mean over redrawn seeds; models with equally many seeds meet the same ones."""
+    draws, n_seeds = runs.shape
+    times = np.random.default_rng([seed, n_seeds]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+    return (times * runs).sum(axis=1) / n_seeds
+
+
+def _differences(
+    tables: Mapping[str, Float[np.ndarray, "seed item"]],
+    estimates: Float[np.ndarray, "model"],
+    drawn: Float[np.ndarray, "draw model"],
+    groups: np.ndarray | None,
+    level: float,
+) -> pd.DataFrame:
+    models = list(tables)
+    binary = {model: bool(np.isin(table, (0, 1)).all()) for model, table in tables.items()}
+    rows = []
+    for i, j in combinations(range(len(models)), 2):
+        a, b = _same_seeds(tables[models[i]], tables[models[j]])
+        estimate, apart = round(estimates[i] - estimates[j], DIGITS), drawn[:, i] - drawn[:, j]
+        if binary[models[i]] and binary[models[j]]:
+            p = mcnemar(*((a, b) if len(a) > 1 else (a[0], b[0])), groups=groups)
+        else:
+            p = _bootstrap_p(a - b, estimate, apart, groups)
+        low, high = np.quantile(apart, [(1 - level) / 2, (1 + level) / 2])
+        rows.append((models[i], models[j], estimate, low, high, p))
+    table = pd.DataFrame(rows, columns=["model", "against", "estimate", "low", "high", "p"])
+    table["p (Holm)"] = holm(table["p"]) if rows else table["p"]
+    return table.assign(clear=(table["p (Holm)"] < 1 - level) & ((table["low"] > 0) | (table["high"] < 0)))
+
+
+def _bootstrap_p(
+    difference: Float[np.ndarray, "seed item"],
+    estimate: float,
+    drawn: Float[np.ndarray, "draw"],
+    groups: np.ndarray | None,
+) -> float:
+    apart = difference.mean(axis=0) != 0
+    k = apart.sum() if groups is None else len(np.unique(groups[apart]))
+    if k == 0 or estimate == 0:
+        return 1.0
+    spread = drawn.std()
+    return float(max(2 * stats.norm.sf(abs(estimate) / spread) if spread > 0 else 0.0, 2.0 ** (1 - k)))
+
+
+def _same_seeds(
+    a: Float[np.ndarray, "seed item"], b: Float[np.ndarray, "seed item"]
+) -> tuple[Float[np.ndarray, "seed item"], Float[np.ndarray, "seed item"]]:
+    """The seeds that both have; one run of a model stands against every seed of the other."""
+    shared = max(len(a), len(b)) if 1 in (len(a), len(b)) else min(len(a), len(b))
+    first, second = (np.repeat(table, shared, axis=0) if len(table) == 1 else table[:shared] for table in (a, b))
+    return first, second
+
+
+def _leaderboard(
+    tables: Mapping[str, Float[np.ndarray, "seed item"]],
+    estimates: Float[np.ndarray, "model"],
+    drawn: Float[np.ndarray, "draw model"],
+    differences: pd.DataFrame,
+    level: float,
+) -> pd.DataFrame:
+    bounds = (1 - level) / 2, (1 + level) / 2
+    low, high = np.quantile(drawn, bounds, axis=0)
+    places = 1 + (drawn[:, None, :] > drawn[:, :, None]).sum(axis=2)  # in each draw, 1 + the models above
+    clear = differences[differences["clear"]]
+    beaten = pd.concat([clear.loc[clear["estimate"] > 0, "against"], clear.loc[clear["estimate"] < 0, "model"]])
+    table = pd.DataFrame(
+        {
+            "rank": 1 + beaten.value_counts().reindex(list(tables), fill_value=0),
+            "estimate": estimates.round(DIGITS),
+            "low": low,
+            "high": high,
+            "rank_low": np.quantile(places, bounds[0], axis=0, method="lower"),
+            "rank_high": np.quantile(places, bounds[1], axis=0, method="higher"),
+            "seeds": [len(rows) for rows in tables.values()],
+            "n": [rows.shape[1] for rows in tables.values()],
+        },
+        index=pd.Index(list(tables), name="model"),
+    )
+    table = table.sort_values(["estimate", "rank"], ascending=[False, True], kind="stable")
+    return table.assign(rank=table["rank"].cummax())
