@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rmlib.statistics.arrays import finite, seed_by_item
+from rmlib.statistics.arrays import finite, matched_seeds, seed_by_item
 from rmlib.statistics.paired import holm, mcnemar
 
 DIGITS = 12  # scores that differ by rounding alone are equal
@@ -133,7 +133,7 @@ def _differences(
     binary = {model: bool(np.isin(table, (0, 1)).all()) for model, table in tables.items()}
     rows = []
     for i, j in combinations(range(len(models)), 2):
-        a, b = _same_seeds(tables[models[i]], tables[models[j]])
+        a, b = matched_seeds(tables[models[i]], tables[models[j]])
         estimate, apart = round(estimates[i] - estimates[j], DIGITS), drawn[:, i] - drawn[:, j]
         if binary[models[i]] and binary[models[j]]:
             p = mcnemar(*((a, b) if len(a) > 1 else (a[0], b[0])), groups=groups)
@@ -158,15 +158,6 @@ def _bootstrap_p(
         return 1.0
     spread = drawn.std()
     return float(max(2 * stats.norm.sf(abs(estimate) / spread) if spread > 0 else 0.0, 2.0 ** (1 - k)))
-
-
-def _same_seeds(
-    a: Float[np.ndarray, "seed item"], b: Float[np.ndarray, "seed item"]
-) -> tuple[Float[np.ndarray, "seed item"], Float[np.ndarray, "seed item"]]:
-    """The seeds that both have; one run of a model stands against every seed of the other."""
-    shared = max(len(a), len(b)) if 1 in (len(a), len(b)) else min(len(a), len(b))
-    first, second = (np.repeat(table, shared, axis=0) if len(table) == 1 else table[:shared] for table in (a, b))
-    return first, second
 
 
 def _leaderboard(
