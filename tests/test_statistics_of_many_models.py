@@ -9,12 +9,17 @@ from statsmodels.stats.multitest import multipletests
 from rmlib import statistics
 from rmlib.statistics import compare_models, position_consistency
 
-ONE = {"all": 1.0}
 
-
-def compare(credits, **options):
-    n = np.shape(next(iter(credits.values())))[-1]
-    return compare_models(credits, **{"strata": ["all"] * n, "weights": ONE, "seed": 0} | options)
+def compare(credits, *, groups=None, draws=2000, **options):
+    """Models by their plain mean credit, items (or groups of items) redrawn."""
+    arrays = {model: np.atleast_2d(values) for model, values in credits.items()}
+    n = next(iter(arrays.values())).shape[1]
+    codes = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)[1]
+    units = codes.max() + 1
+    times = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), size=draws)[:, codes]
+    drawn = np.vstack([np.ones(n), times]) / np.vstack([[n], times.sum(axis=1, keepdims=True)])
+    scores = {model: drawn @ values.T for model, values in arrays.items()}
+    return compare_models(credits, scores, groups=groups, seed=0, **options)
 
 
 def noisy(shares, n=400, seed=0):
@@ -38,16 +43,12 @@ def test_p_values_are_mcnemar_s_exact_ones_adjusted_by_holm():
     np.testing.assert_allclose(table["p (Holm)"], multipletests(expected, method="holm")[1], rtol=1e-9)
 
 
-def test_the_difference_of_scores_is_weighted_by_strata_and_its_interval_has_the_analytic_width():
-    rng = np.random.default_rng(1)
-    strata = np.array(["a"] * 300 + ["b"] * 100)
-    credits = {name: (rng.random(400) < share).astype(float) for name, share in (("x", 0.7), ("y", 0.6))}
-    row = compare(credits, strata=strata, weights={"a": 0.25, "b": 0.75}, draws=4000).differences.iloc[0]
-    apart = credits["x"] - credits["y"]
-    parts = [apart[strata == name] for name in "ab"]
-    assert row["estimate"] == pytest.approx(0.25 * parts[0].mean() + 0.75 * parts[1].mean())
-    error = np.sqrt(sum((w * part.std()) ** 2 / len(part) for w, part in zip((0.25, 0.75), parts, strict=True)))
-    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.05)
+def test_the_interval_of_a_difference_has_the_analytic_width():
+    credits = noisy([0.7, 0.6])
+    row = compare(credits, draws=4000).differences.iloc[0]
+    apart = credits["m0"] - credits["m1"]
+    assert row["estimate"] == pytest.approx(apart.mean())
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * apart.std() / np.sqrt(len(apart)), rel=0.05)
 
 
 def test_shared_credit_is_tested_by_the_bootstrap_close_to_a_paired_t_test():
@@ -73,17 +74,6 @@ def test_items_of_one_group_are_tested_and_redrawn_together():
         for more in ({}, {"groups": np.repeat(range(4), 10)})
     ]
     assert width[1]["high"] - width[1]["low"] > 2 * (width[0]["high"] - width[0]["low"])
-
-
-def test_items_of_a_stratum_without_weight_do_not_count():
-    strata = np.repeat(["counts", "does not"], 10)
-    credits = {"a": np.repeat([1.0, 0.0], 10), "b": np.repeat([0.0, 1.0], 10)}
-    result = compare(credits, strata=strata, weights={"counts": 1.0})
-    assert result.leaderboard["estimate"].to_dict() == {"a": 1.0, "b": 0.0} and result.leaderboard["n"].tolist() == [
-        10,
-        10,
-    ]
-    assert result.differences["p"].tolist() == [pytest.approx(2 * 0.5**10)]
 
 
 # --- the leaderboard --------------------------------------------------------------------------------------------------
@@ -154,19 +144,27 @@ def test_the_order_in_which_models_are_given_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("credits", "options", "problem"),
+    ("credits", "problem"),
     [
-        ({}, {}, "no model"),
-        ({"a": [0.0, 2.0]}, {}, "must lie in 0..1"),
-        ({"a": [0.0, np.nan]}, {}, "not finite"),
-        ({"a": [0.0, 1.0], "b": [0.0]}, {}, "'b' has credits for 1 items"),
-        ({"a": [0.0, 1.0]}, {"weights": {"all": 0.5}}, "weights must sum to 1"),
-        ({"a": [0.0, 1.0]}, {"weights": {"all": 0.5, "none": 0.5}}, r"no item of \['none'\]"),
+        ({"a": [0.0, 2.0]}, "must lie in 0..1"),
+        ({"a": [0.0, np.nan]}, "not finite"),
+        ({"a": [0.0, 1.0], "b": [0.0]}, "'b' has credits for 1 items, the first model for 2"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(credits, options, problem):
+def test_credits_that_cannot_be_compared_are_refused(credits, problem):
+    scores = {model: np.zeros((3, 1)) for model in credits}
     with pytest.raises(ValueError, match=problem):
-        compare_models(credits, **{"strata": ["all"] * 2, "weights": ONE, "seed": 0} | options)
+        compare_models(credits, scores, seed=0)
+
+
+def test_scores_of_other_models_draws_or_runs_are_refused():
+    with pytest.raises(ValueError, match="credits are of no model"):
+        compare_models({}, {}, seed=0)
+    with pytest.raises(ValueError, match=r"credits are of \['a'\], scores of \['b'\]"):
+        compare_models({"a": [0.0, 1.0]}, {"b": np.zeros((3, 1))}, seed=0)
+    with pytest.raises(ValueError, match=r"scores of 'b' have shape \[3, 2\], not \[3, 1\]"):
+        credits = {"a": [0.0, 1.0], "b": [0.0, 1.0]}
+        compare_models(credits, {"a": np.zeros((3, 1)), "b": np.zeros((3, 2))}, seed=0)
 
 
 # --- judges -----------------------------------------------------------------------------------------------------------

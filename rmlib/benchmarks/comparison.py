@@ -1,56 +1,89 @@
 """Models on one benchmark by its official score: who is better, and whom noise does not tell apart."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
+from rmlib.benchmarks.aggregate import Benchmark
+from rmlib.benchmarks.sums import Sums
 from rmlib.statistics import Comparison, compare_models
 
 OVERALL = "Score"
-SectionScores = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 
 def compare(
+    benchmark: Benchmark,
     credits: Mapping[str, Sequence[pd.DataFrame]],
-    section_scores: SectionScores,
     *,
     section: str = OVERALL,
+    whole: bool = True,
+    partial: bool = False,
     seed: int = 0,
     draws: int = 2000,
     level: float = 0.95,
 ) -> Comparison:
-    """`statistics.compare_models` of the score of a section, by default the overall one.
+    """`statistics.compare_models` by the official score of a section, by default the overall one.
 
     Args:
-        credits: for each model one table a seed, of the same items in the same order: columns subset and credit (0..1).
-        section_scores: the benchmark's official rule, from the mean credit of each subset to section scores.
+        credits: for each model one table a seed, as the benchmark's `credits` gives them, of the same items.
         section: whose score to compare; items of other sections do not count.
+        whole, partial: as in `Benchmark.scores`: whether the items are all there, and whether a score over what is
+            there will do.
     Raises:
-        ValueError: tables of other items; a section that these subsets do not give.
+        ValueError: tables of other items; a section that these items do not give.
     """
     subsets = next(iter(credits.values()))[0]["subset"].to_numpy()
     for model, tables in credits.items():
         if any(not np.array_equal(table["subset"], subsets) for table in tables):
             raise ValueError(f"{model!r} was scored on other items than the first model: compare like with like")
-    arrays = {
-        model: np.stack([table["credit"] for table in tables]) if len(tables) > 1 else tables[0]["credit"].to_numpy()
-        for model, tables in credits.items()
-    }
-    weights = subset_weights(section_scores, pd.unique(subsets), section)
-    return compare_models(arrays, strata=subsets, weights=weights, seed=seed, draws=draws, level=level)
+    asked = {"section": section, "whole": whole, "partial": partial, "seed": seed, "draws": draws}
+    drawn = drawn_scores(benchmark, credits, **asked)
+    counted = _counted(benchmark, credits, section)
+    values = {model: np.stack([table["credit"][counted] for table in tables]) for model, tables in credits.items()}
+    arrays = {model: rows if len(rows) > 1 else rows[0] for model, rows in values.items()}
+    first = next(iter(credits.values()))[0]
+    groups = first["group"][counted].to_numpy() if "group" in first else None
+    return compare_models(arrays, drawn, groups=groups, seed=seed, level=level)
 
 
-def subset_weights(section_scores: SectionScores, subsets: Iterable[str], section: str = OVERALL) -> dict[str, float]:
-    """What each subset's mean credit counts for in a section's score, found by asking the official rule.
+def drawn_scores(
+    benchmark: Benchmark,
+    credits: Mapping[str, Sequence[pd.DataFrame]],
+    *,
+    section: str = OVERALL,
+    whole: bool = True,
+    partial: bool = False,
+    seed: int = 0,
+    draws: int = 2000,
+) -> dict[str, Float[np.ndarray, "draw seed"]]:
+    """The score of each run of each model: row 0 as it is, the others with the items redrawn, alike for all.
 
-    Every section is a weighted mean of subsets, so its weight for a subset is the score of a model that is right there
-    and nowhere else. Raises ValueError where the rule gives no such section for these subsets.
+    Raises ValueError where the items do not give the section.
     """
-    names = list(subsets)
-    nothing = dict.fromkeys(names, 0.0)
-    scores = {name: section_scores(nothing | {name: 1.0}) for name in names}
-    known = list(next(iter(scores.values())))
-    if section not in known:
-        raise ValueError(f"no {section!r} from the subsets {', '.join(names)}: only {', '.join(known) or 'none'}")
-    return {name: float(found[section]) for name, found in scores.items()}
+    runs = [(model, number, table) for model, tables in credits.items() for number, table in enumerate(tables)]
+    shared = [name for name in ("subset", "weight", "group") if name in runs[0][2]]
+    columns = {(i, name): runs[i][2][name] for i in range(len(runs)) for name in benchmark.columns}
+    wide = pd.DataFrame({**{name: runs[0][2][name] for name in shared}, **columns})
+    sums = Sums.draw(wide, list(columns), seed=seed, draws=draws)  # one redrawing serves all runs
+    found: dict[str, list[np.ndarray]] = {model: [] for model in credits}
+    for i, (model, _, _) in enumerate(runs):
+        mine = Sums({name: {c: part[i, c] for c in benchmark.columns} for name, part in sums.items()})
+        scores = benchmark.scores(mine, whole=whole, partial=partial)
+        if section not in scores:
+            raise ValueError(f"{benchmark.name}: no {section!r} from these items, only {list(scores)}; or set partial")
+        found[model].append(scores[section])
+    return {model: np.stack(columns, axis=1) for model, columns in found.items()}
+
+
+def _counted(
+    benchmark: Benchmark, credits: Mapping[str, Sequence[pd.DataFrame]], section: str
+) -> Bool[np.ndarray, "item"]:
+    """Items of the section that every run has a credit for."""
+    tables = [table for runs in credits.values() for table in runs]
+    members = benchmark.sections.get(section, list(benchmark.subsets))
+    if section not in benchmark.sections and benchmark.overall:
+        members = [name for name, subset in benchmark.subsets.items() if subset.section in benchmark.overall]
+    scored = np.logical_and.reduce([table["credit"].notna() for table in tables])
+    return np.asarray(scored & tables[0]["subset"].isin(members))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rmlib.statistics.arrays import finite, matched_seeds, seed_by_item
+from rmlib.statistics.arrays import matched_seeds, seed_by_item
 from rmlib.statistics.paired import holm, mcnemar
 
 DIGITS = 12  # scores that differ by rounding alone are equal
@@ -21,8 +21,8 @@ class Comparison:
     """Models on the same items.
 
     Attributes:
-        leaderboard: index model, best first; columns rank, estimate, low, high (score 0..1 with its bootstrap
-            interval), rank_low, rank_high (interval of the place among these models), seeds, n (items).
+        leaderboard: index model, best first; columns rank, estimate, low, high (score with its bootstrap interval),
+            rank_low, rank_high (interval of the place among these models), seeds, n (items).
         differences: one row for each two models, columns model, against, estimate, low, high (difference in score,
             paired bootstrap), p, p (Holm), clear (bool).
     """
@@ -33,86 +33,55 @@ class Comparison:
 
 def compare_models(
     credits: Mapping[str, ArrayLike],
+    scores: Mapping[str, Float[np.ndarray, "draw seed"]],
     *,
-    strata: ArrayLike,
-    weights: Mapping[str, float],
     groups: ArrayLike | None = None,
     seed: int,
-    draws: int = 2000,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare models by a score that is a weighted mean of their mean credits in some strata of the items.
+    """Compare models by a score, and by their credits for the items that it is made of.
 
     Args:
         credits: for each model its credit 0..1 for every item, `[item]`, or `[seed, item]` where several runs of it met
             the items.
-        strata: `[item]`, the subset of each; items are redrawn within it, so that subsets keep their sizes.
-        weights: of each stratum in the score; they sum to 1. Items of strata without a weight do not count.
-        groups: `[item]`, a label each: items of one label (all about one prompt) are redrawn, and tested, together.
+        scores: for the same models the score of each run: in row 0 as it is, in the other rows with the items redrawn,
+            the same items for all models.
+        groups: `[item]`, a label each: items of one label (all about one prompt) are tested together.
+        seed: of the redrawing of runs, where a model has several.
     Raises:
-        ValueError: no model, credits of other items or outside 0..1, weights that do not sum to 1 or without items.
+        ValueError: no model, credits of other items or outside 0..1, scores of other models, draws or runs.
 
     p tests that two models get equal credit: exact McNemar over the items where credits are 0 and 1, otherwise the
     difference in score over its bootstrap standard error, as a normal deviate (shares of 2,000 draws are too coarse for
-    Holm's correction), and never below the 2^(1-k) that signs of k differing items allow. A difference is clear where
-    p, adjusted by Holm for all pairs of models, is below 1 - level and the interval leaves out 0.
+    Holm's correction), and never below the 2^(1-k) that the signs of k differing items allow. A difference is clear
+    where p, adjusted by Holm for all pairs of models, is below 1 - level and the interval leaves out 0.
 
     The rank of a model is 1 + the number of models that are clearly better, or the rank of the model above it, if that
     is greater: no model ranks before one with a higher score. So two models that nothing tells apart share a rank,
     unless a third one is clearly better than the lower of them alone.
     """
-    counted = np.isin(np.asarray(strata), [name for name, weight in weights.items() if weight])
-    tables = {model: values[:, counted] for model, values in _tables(credits, len(counted)).items()}
-    labels = None if groups is None else np.asarray(groups)[counted]
-    per_item = _item_weights(np.asarray(strata)[counted], weights)
-    estimates = np.array([table.mean(axis=0) @ per_item for table in tables.values()])
-    drawn = _drawn_scores(list(tables.values()), np.asarray(strata)[counted], per_item, labels, seed, draws)
-    differences = _differences(tables, estimates, drawn, labels, level)
+    tables = _tables(credits, scores)
+    estimates = np.array([scores[model][0].mean() for model in tables]).round(DIGITS)
+    drawn = np.stack([_over_seeds(scores[model][1:], seed) for model in tables], axis=1).round(DIGITS)
+    differences = _differences(tables, estimates, drawn, None if groups is None else np.asarray(groups), level)
     return Comparison(_leaderboard(tables, estimates, drawn, differences, level), differences)
 
 
-def _tables(credits: Mapping[str, ArrayLike], n_items: int) -> dict[str, Float[np.ndarray, "seed item"]]:
-    if not credits:
-        raise ValueError("no model to compare: give the credits of at least one")
+def _tables(
+    credits: Mapping[str, ArrayLike], scores: Mapping[str, Float[np.ndarray, "draw seed"]]
+) -> dict[str, Float[np.ndarray, "seed item"]]:
+    if not credits or credits.keys() != scores.keys():
+        raise ValueError(f"credits are of {list(credits) or 'no model'}, scores of {list(scores) or 'no model'}")
     tables = {model: seed_by_item(values, f"credits of {model!r}") for model, values in credits.items()}
+    n_items, draws = next(iter(tables.values())).shape[1], len(next(iter(scores.values())))
     for model, table in tables.items():
         if table.shape[1] != n_items:
-            raise ValueError(f"{model!r} has credits for {table.shape[1]} items, the strata name {n_items}")
+            raise ValueError(f"{model!r} has credits for {table.shape[1]} items, the first model for {n_items}")
         if table.min() < 0 or table.max() > 1:
             raise ValueError(f"credits of {model!r} must lie in 0..1, got {table.min()}..{table.max()}")
+        if scores[model].shape != (draws, len(table)):
+            raise ValueError(f"scores of {model!r} have shape {list(scores[model].shape)}, not {[draws, len(table)]}")
     return tables
-
-
-def _item_weights(strata: np.ndarray, weights: Mapping[str, float]) -> Float[np.ndarray, "item"]:
-    """What one item's credit adds to the score: the weight of its stratum, shared by the items there."""
-    empty = [name for name, weight in weights.items() if weight and name not in strata]
-    if empty or not np.isclose(sum(weights.values()), 1):
-        raise ValueError(f"weights must sum to 1 and have items: sum {sum(weights.values())}, no item of {empty}")
-    names, codes, counts = np.unique(strata, return_inverse=True, return_counts=True)
-    return finite([weights[name] for name in names], "weights")[codes] / counts[codes]
-
-
-def _drawn_scores(
-    tables: list[Float[np.ndarray, "seed item"]],
-    strata: np.ndarray,
-    per_item: Float[np.ndarray, "item"],
-    groups: np.ndarray | None,
-    seed: int,
-    draws: int,
-) -> Float[np.ndarray, "draw model"]:
-    """The score of every model in every draw: all models meet the same drawn items, within each stratum."""
-    stacked = np.concatenate(tables).T  # items by runs: one product serves the runs of all models
-    runs = np.zeros((draws, stacked.shape[1]))
-    rng = np.random.default_rng(seed)
-    for stratum in np.unique(strata):
-        inside = np.flatnonzero(strata == stratum)
-        units, codes = np.unique(inside if groups is None else groups[inside], return_inverse=True)
-        n_units = len(units)
-        times = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=draws)[:, codes]
-        share = times * (len(inside) * per_item[inside] / times.sum(axis=1, keepdims=True))
-        runs += share @ stacked[inside]
-    ends = np.cumsum([len(table) for table in tables])[:-1]
-    return np.stack([_over_seeds(part, seed) for part in np.split(runs, ends, axis=1)], axis=1).round(DIGITS)
 
 
 def _over_seeds(runs: Float[np.ndarray, "draw seed"], seed: int) -> Float[np.ndarray, "draw"]:
@@ -153,7 +122,7 @@ def _bootstrap_p(
     groups: np.ndarray | None,
 ) -> float:
     apart = difference.mean(axis=0) != 0
-    k = apart.sum() if groups is None else len(np.unique(groups[apart]))
+    k = int(apart.sum()) if groups is None else len(np.unique(groups[apart]))
     if k == 0 or estimate == 0:
         return 1.0
     spread = drawn.std()
@@ -175,7 +144,7 @@ def _leaderboard(
     table = pd.DataFrame(
         {
             "rank": 1 + beaten.value_counts().reindex(list(tables), fill_value=0),
-            "estimate": estimates.round(DIGITS),
+            "estimate": estimates,
             "low": low,
             "high": high,
             "rank_low": np.quantile(places, bounds[0], axis=0, method="lower"),
