@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
-from rmlib.benchmarks.items import Scorer
+from rmlib.benchmarks.items import Scorer, compared
 from rmlib.statistics import Interval
 
 RULERS: dict[str, Scorer] = {
@@ -29,7 +29,7 @@ FEWEST = 2 * LENGTH_BINS  # comparisons that are worth bins
 
 
 def comparisons(items: Dataset) -> pd.DataFrame:
-    """One row for each right candidate against each wrong one of an item, in the order of the items.
+    """One row for each right candidate against each wrong one of an item (`items.compared`), in the order of the items.
 
     Columns: item (a number), right, wrong (the candidates' numbers), chars_difference, markers_difference (right minus
     wrong: characters, markdown markers).
@@ -38,7 +38,7 @@ def comparisons(items: Dataset) -> pd.DataFrame:
     for number, item in enumerate(items):
         texts = item["candidates"]
         markers = statistics.Markdown().score([], texts).astype(int)
-        for right, wrong in ((i, j) for i in _right(item) for j in range(len(texts)) if j not in _right(item)):
+        for right, wrong in compared(item):
             gaps = len(texts[right]) - len(texts[wrong]), int(markers[right] - markers[wrong])
             rows.append((number, right, wrong, *gaps))
     return pd.DataFrame(rows, columns=["item", "right", "wrong", "chars_difference", "markers_difference"])
@@ -94,10 +94,6 @@ def equal_length(right: ArrayLike, table: pd.DataFrame, *, seed: int, draws: int
 def all_comparisons(right: ArrayLike, table: pd.DataFrame, *, seed: int) -> Interval:
     """Share of all comparisons ordered rightly; unlike a score, every comparison counts alike."""
     return statistics.bootstrap_interval(right, seed=seed, groups=_groups(table))
-
-
-def _right(item: Mapping[str, Any]) -> Sequence[int]:
-    return range(1)
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray | None:

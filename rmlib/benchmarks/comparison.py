@@ -38,8 +38,7 @@ def compare(
     for model, tables in credits.items():
         if any(not np.array_equal(table["subset"], subsets) for table in tables):
             raise ValueError(f"{model!r} was scored on other items than the first model: compare like with like")
-    asked = {"section": section, "whole": whole, "partial": partial, "seed": seed, "draws": draws}
-    drawn = drawn_scores(benchmark, credits, **asked)
+    drawn = drawn_scores(benchmark, credits, section=section, whole=whole, partial=partial, seed=seed, draws=draws)
     counted = _counted(benchmark, credits, section)
     values = {model: np.stack([table["credit"][counted] for table in tables]) for model, tables in credits.items()}
     arrays = {model: rows if len(rows) > 1 else rows[0] for model, rows in values.items()}
@@ -64,12 +63,12 @@ def drawn_scores(
     """
     runs = [(model, number, table) for model, tables in credits.items() for number, table in enumerate(tables)]
     shared = [name for name in ("subset", "weight", "group") if name in runs[0][2]]
-    columns = {(i, name): runs[i][2][name] for i in range(len(runs)) for name in benchmark.columns}
-    wide = pd.DataFrame({**{name: runs[0][2][name] for name in shared}, **columns})
+    columns = {f"{name} {i}": run[2][name] for i, run in enumerate(runs) for name in benchmark.columns}
+    wide = pd.DataFrame({name: runs[0][2][name] for name in shared} | columns)
     sums = Sums.draw(wide, list(columns), seed=seed, draws=draws)  # one redrawing serves all runs
     found: dict[str, list[np.ndarray]] = {model: [] for model in credits}
     for i, (model, _, _) in enumerate(runs):
-        mine = Sums({name: {c: part[i, c] for c in benchmark.columns} for name, part in sums.items()})
+        mine = Sums({name: {c: part[f"{c} {i}"] for c in benchmark.columns} for name, part in sums.items()})
         scores = benchmark.scores(mine, whole=whole, partial=partial)
         if section not in scores:
             raise ValueError(f"{benchmark.name}: no {section!r} from these items, only {list(scores)}; or set partial")

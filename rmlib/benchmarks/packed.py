@@ -14,9 +14,10 @@ DIGITS = 4  # of values that are no multiples of 1/35 or more
 def pack(credits: pd.DataFrame, columns: Sequence[str] = ("credit",)) -> dict[str, Any]:
     """A benchmark's credits as plain values: `subsets` (name and number of items), `columns`, and `group` if there.
 
-    Items come subset by subset, in their order. Where all values of a column are multiples of 1/parts within 0..1, parts
-    at most 35, the column is a text of one sign an item, the multiple in base 36 ("0110" for right and wrong, with parts
-    1; "-" for an item without a value). Other columns are lists of numbers of four digits (None: no value), parts 0.
+    Items come subset by subset, in their order. Where all values of a column are multiples of 1/parts within 0..1,
+    parts at most 35, the column is a text of one sign an item, the multiple in base 36 ("0110" for right and wrong,
+    with parts 1; "-" for an item without a value). Other columns are lists of numbers of four digits (None: no value),
+    with parts 0.
     """
     table = _by_subset(credits)
     kept = [*columns, *(["weight"] if "weight" in table else [])]

@@ -1,0 +1,155 @@
+"""Tables of models on a benchmark, made from its records: sections, leaderboard, bias, subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rmlib import benchmarks, records
+from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib.benchmarks import bias, packed
+from rmlib.benchmarks.comparison import OVERALL, compare
+from rmlib.records import RecordError
+from rmlib.statistics import Comparison, wilson_interval
+from rmlib.summaries import BOOTSTRAP_SEED, ladder, optional
+
+DEFAULT = "rewardbench"
+AGAIN = "score the models again with notebook 04"
+
+
+def benchmark_runs(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Records of the models last scored on the same items of a benchmark: one row per model and seed, column `model`.
+
+    Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
+    """
+    table = records.read(file, kind=kind).sort_values("time", kind="stable")
+    last = table.iloc[-1]
+    same = (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
+    table = table[same & (table["outcome.n"] == last["outcome.n"])].copy()
+    if "asked.comparison" in table:
+        table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
+    finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
+    table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
+    table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))
+    return table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
+
+
+def benchmark_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Section scores 0..1 of the `benchmark_runs`, with intervals: one row per model, seed and section."""
+    rows = []
+    for _, record in benchmark_runs(file, kind).iterrows():
+        for section, values in record["outcome.sections"].items():
+            shared = {"model": record["model"], "seed": record["seed"], "section": section}
+            rows.append(shared | {key: values[key] for key in ("estimate", "low", "high", "n")})
+    return pd.DataFrame(rows)
+
+
+def comparison(file: Path, kind: str = DEFAULT, section: str = OVERALL) -> Comparison:
+    """The `benchmark_runs` compared by the score of a section; of a partial benchmark, by that over what is there."""
+    runs = benchmark_runs(file, kind)
+    partial = "partial" in runs["outcome.label"].iloc[-1]
+    kept = _by_model(runs, "outcome.credits")
+    credits = {model: [packed.unpack(row) for row in rows] for model, rows in kept.items()}
+    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
+
+
+def leaderboard_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Models best first, with ranks that noise shares (`statistics.compare_models`), by the overall score."""
+    table = comparison(file, kind).leaderboard
+    table.insert(0, "title", [title(str(name)) for name in table.index])
+    return table
+
+
+def pairwise_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Every two models on a benchmark: difference of the overall score, p, p by Holm, whether it is clear."""
+    return comparison(file, kind).differences.set_index("model")
+
+
+def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Each model's score beside what it may owe to length, and its confidence; chance comes last.
+
+    Columns: score (the official overall one, mean of the seeds, with low and high), comparisons (share of right against
+    wrong candidates ordered rightly), at equal length (the same by `bias.equal_length`, with its low and high), tied
+    (share of comparisons), ece and brier of models (a ruler's reward is no logit).
+    """
+    runs, items = benchmark_runs(file, kind), items_record(file, kind)
+    table = _comparisons(items)
+    scores = comparison(file, kind).leaderboard[["estimate", "low", "high"]].rename(columns={"estimate": "score"})
+    rows = []
+    for model, right in right_of(runs, table).items():
+        own = runs[runs["model"] == model]["outcome.bias"]
+        row = {"model": model, **scores.loc[model].to_dict(), "comparisons": float(right.mean())}
+        equal = bias.equal_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
+        if equal is not None:
+            row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
+        row["tied"] = float(np.mean([found["tied"] for found in own])) / len(table)
+        if model.removesuffix(FINETUNED) in ARMS:
+            row |= {name: float(np.mean([found[name] for found in own])) for name in ("ece", "brier")}
+        rows.append(row)
+    rows.append({"model": "chance", "score": items["outcome.chance"].get(OVERALL, np.nan), "comparisons": 0.5})
+    return pd.DataFrame(rows).set_index("model")
+
+
+def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
+    runs, table = benchmark_runs(file, kind), _comparisons(items_record(file, kind))
+    parts = {
+        model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
+        for model, right in right_of(runs, table).items()
+    }
+    return pd.concat(parts, names=["model"]).reset_index().set_index("model")
+
+
+def subsets_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Score of every model in every subset, mean of its seeds: columns section, subset, estimate, low, high, n.
+
+    The interval is Wilson's for one model on n items, at the mean of the seeds: other seeds meet the same items.
+    """
+    rows = []
+    for model, reports in _by_model(benchmark_runs(file, kind), "outcome.subsets").items():
+        for subset, first in reports[0].items():
+            estimate, n = float(np.mean([report[subset]["estimate"] for report in reports])), int(first["n"])
+            bounds = wilson_interval(round(estimate * n), n)
+            row = {"model": model, "section": first["section"], "subset": subset, "estimate": estimate}
+            rows.append(row | {"low": bounds.low, "high": bounds.high, "n": n})
+    return pd.DataFrame(rows).set_index("model")
+
+
+def items_record(file: Path, kind: str = DEFAULT) -> pd.Series:
+    """The record of the items that the `benchmark_runs` were scored on; RecordError where there is none."""
+    last, table = benchmark_runs(file, kind).iloc[-1], optional(file, "benchmark_items")
+    if len(table):
+        same = (table["asked.benchmark"] == kind) & (table["asked.items"] == last["asked.items"])
+        table = table[same & (table["asked.n"] == last["outcome.n"])]
+    if table.empty:
+        raise RecordError(f"{file.name}: no record of what the items of {kind} are like; {AGAIN}")
+    return table.iloc[-1]
+
+
+def right_of(runs: pd.DataFrame, table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1."""
+    found = {}
+    for model, rows in _by_model(runs, "outcome.bias").items():
+        found[model] = np.array([[int(sign) for sign in row["right"]] for row in rows])
+        if found[model].shape[1] != len(table):
+            raise RecordError(f"{model} was scored on {found[model].shape[1]} comparisons of {len(table)}; {AGAIN}")
+    return found
+
+
+def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, Any]]]:
+    if column not in runs or runs[column].isna().any():
+        raise RecordError(f"records of {runs['kind'].iloc[0]} without {column.removeprefix('outcome.')}; {AGAIN}")
+    return {str(model): rows[column].tolist() for model, rows in runs.groupby("model", sort=False)}
+
+
+def _comparisons(items: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(items["outcome.comparisons"])
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+    return values[0] if len(values) == 1 else values
