@@ -1,5 +1,7 @@
-"""A comparison written by hand: records of four test pairs under two seeds, whose accuracies can be read off."""
+"""What tests write by hand: records of a comparison whose accuracies can be read off, and files of benchmarks."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,15 @@ def write_benchmark_items(file: Path, *, items: str = "simulated") -> None:
     outcome = {"chance": {"Chat": 0.5, "Score": 0.5}, "comparisons": compared}
     asked = {"benchmark": "rewardbench", "items": items, "n": n}
     records.append(file, kind="benchmark_items", asked=asked, outcome=outcome)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.jsonl.gz") -> Path:
+    """Rows of a benchmark as a file below a folder: one object a line, or an array where the name says .json."""
+    lines = json.dumps(rows) if ".jsonl" not in name else "".join(json.dumps(row) + "\n" for row in rows)
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
+    return folder
 
 
 def write_learning_curve(

@@ -35,11 +35,13 @@ def comparisons(items: Dataset) -> pd.DataFrame:
     wrong: characters, markdown markers).
     """
     rows = []
-    for number, item in enumerate(items):
-        texts = item["candidates"]
-        markers = statistics.Markdown().score([], texts).astype(int)
+    known = [name for name in ("candidates", "correct", "pairs") if name in items.features]
+    for number, values in enumerate(zip(*(items[name][:] for name in known), strict=True)):
+        item = dict(zip(known, values, strict=True))
+        lengths = [len(text) for text in item["candidates"]]
+        markers = statistics.Markdown().score([], item["candidates"]).astype(int).tolist()
         for right, wrong in compared(item):
-            gaps = len(texts[right]) - len(texts[wrong]), int(markers[right] - markers[wrong])
+            gaps = lengths[right] - lengths[wrong], markers[right] - markers[wrong]
             rows.append((number, right, wrong, *gaps))
     return pd.DataFrame(rows, columns=["item", "right", "wrong", "chars_difference", "markers_difference"])
 
@@ -48,7 +50,7 @@ def margins(
     items: Dataset, table: pd.DataFrame, scores: Mapping[str, Sequence[float]]
 ) -> Float[np.ndarray, "comparison"]:
     """Reward of the right minus reward of the wrong candidate, for each of the `comparisons`."""
-    rewards = [scores[name] for name in items["item_id"]]
+    rewards = [scores[name] for name in items["item_id"][:]]
     triples = zip(table["item"], table["right"], table["wrong"], strict=True)
     return np.array([rewards[item][right] - rewards[item][wrong] for item, right, wrong in triples], dtype=float)
 

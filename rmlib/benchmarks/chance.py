@@ -30,13 +30,13 @@ def chance(benchmark: Benchmark, items: Dataset, *, partial: bool = True, seed: 
         item = {"item_id": "", "subset": subset, "correct": correct, "pairs": pairs, "candidates": correct}
         return _mean_credit(benchmark, item, rng)
 
-    alone = [index for index, subset in enumerate(items["subset"]) if subset not in benchmark.formulas]
-    known = [name for name in ("subset", "candidates", "correct", "pairs") if name in items.features]
+    subsets = items["subset"][:]
+    alone = [index for index, subset in enumerate(subsets) if subset not in benchmark.formulas]
     rows = []
-    for item in items.select(alone).select_columns(known):
-        pairs = item.get("pairs")
-        key = None if pairs is None else tuple(tuple(pair) for pair in pairs)
-        rows.append({"subset": item["subset"], **expected(tuple(item["correct"]), key, item["subset"])})
+    for index, (correct, pairs) in enumerate(zip(items["correct"][:], items["pairs"][:], strict=True)):
+        if subsets[index] not in benchmark.formulas:
+            key = None if pairs is None else tuple(tuple(pair) for pair in pairs)
+            rows.append({"subset": subsets[index], **expected(tuple(correct), key, subsets[index])})
     tables = [pd.DataFrame(rows)] if rows else []
     if len(alone) < len(items):
         together = items.select(np.setdiff1d(np.arange(len(items)), alone))
@@ -58,5 +58,5 @@ def _mean_credit(benchmark: Benchmark, item: Mapping[str, Any], rng: np.random.G
 
 
 def _random_credits(benchmark: Benchmark, items: Dataset, rng: np.random.Generator) -> pd.DataFrame:
-    sizes = zip(items["item_id"], items["candidates"], strict=True)
-    return benchmark.credits(items, {name: rng.random(len(candidates)).tolist() for name, candidates in sizes})
+    sizes = zip(items["item_id"][:], items["correct"][:], strict=True)
+    return benchmark.credits(items, {name: rng.random(len(correct)).tolist() for name, correct in sizes})
