@@ -41,8 +41,8 @@ def chance(benchmark: Benchmark, items: Dataset, *, partial: bool = True, seed: 
     if len(alone) < len(items):
         together = items.select(np.setdiff1d(np.arange(len(items)), alone))
         tables += [_random_credits(benchmark, together, rng) for _ in range(DRAWS)]
-    table = pd.concat(tables, ignore_index=True)
-    sums = Sums.draw(table.drop(columns="group", errors="ignore"), benchmark.columns, seed=seed, draws=0)
+    table = pd.concat(tables, ignore_index=True).reindex(columns=["subset", *benchmark.columns])
+    sums = Sums.draw(table, benchmark.columns, seed=seed, draws=0)
     return {name: float(drawn[0]) for name, drawn in benchmark.scores(sums, partial=partial).items()}
 
 
