@@ -18,6 +18,7 @@ from rmlib.benchmark_tables import (
     benchmark_runs,
     benchmark_table,
     bias_table,
+    headline_section,
     items_record,
     leaderboard_table,
     length_bias_table,
@@ -47,6 +48,8 @@ TITLES = {
     "judgebench": "JudgeBench",
     "rmb": "RMB",
     "ppe": "PPE",
+    "hhh": "HHH alignment",
+    "own": "Own pairs",
 }
 PUBLISHED_SECTIONS = (OVERALL, "Chat", "Chat Hard", "Safety", "Reasoning")
 BEFORE = ("longer", "bag of words")  # rulers beside the arms where all would crowd a plot
@@ -81,14 +84,15 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     names = [str(name) for name in table.index]
     figure, (axes,) = new_figure(8.5, 0.3 * len(names) + 1.3)
     heights = forest(axes, table, names)
-    axes.axvline(_chance(file, kind).get(OVERALL, 0.5), color="0.5", lw=1, ls=":")
+    score = headline_section(kind)
+    axes.axvline(_chance(file, kind).get(score, 0.5), color="0.5", lw=1, ls=":")
     axes.set_yticks(heights, [label(name) for name in names])
     ranks = [f"rank {row['rank']} (place {row['rank_low']}-{row['rank_high']})" for row in table.to_dict("records")]
     beside(axes, heights, ranks)
     for above, below in zip(range(len(table) - 1), range(1, len(table)), strict=True):
         if table["rank"].iloc[above] < table["rank"].iloc[below]:
             axes.axhline((heights[above] + heights[below]) / 2, color="0.8", lw=1)
-    axes.set_xlabel("overall score by the official rule (dotted: chance)")
+    axes.set_xlabel(f"{score} by the official rule (dotted: chance)")
     family_legend(figure, names)
     n, seeds = int(table["n"].iloc[0]), int(table["seeds"].max())
     over = f"{OVER} and seeds (up to {seeds})" if seeds > 1 else OVER

@@ -14,6 +14,7 @@ A record of kind "benchmark_items", one for each set of items:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from rmlib.benchmarks.chance import chance
 COMPARED = ("item", "chars_difference", "markers_difference")
 
 
-def outcome(items: Dataset, scores: benchmarks.Scores) -> tuple[Report, dict[str, Any]]:
+def outcome(items: Dataset, scores: Mapping[str, Sequence[float]]) -> tuple[Report, dict[str, Any]]:
     """The report of some scores, and what a record of them holds."""
-    module = benchmarks.BENCHMARKS[items[0]["benchmark"]]
-    credits = module.credits(items, scores)
-    report = module.summarise(items, credits)
-    kept = {"credits": packed.pack(credits, module.BENCHMARK.columns), "bias": bias.outcome(items, scores)}
+    rule = benchmarks.BENCHMARKS[benchmarks.name_of(items)].BENCHMARK
+    credits = benchmarks.credits(items, scores)
+    report = benchmarks.summarise(items, credits)
+    kept = {"credits": packed.pack(credits, rule.columns), "bias": bias.outcome(items, scores)}
     return report, report.to_records() | kept
 
 

@@ -48,9 +48,18 @@ def benchmark_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def comparison(file: Path, kind: str = DEFAULT, section: str = OVERALL) -> Comparison:
-    """The `benchmark_runs` compared by the score of a section; of a partial benchmark, by that over what is there."""
-    runs = benchmark_runs(file, kind)
+def headline_section(kind: str) -> str:
+    """What models are ranked by: the overall score, or the first section of a benchmark that has none (PPE)."""
+    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    return OVERALL if rule.overall or rule.micro else next(iter(rule.sections))
+
+
+def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison:
+    """The `benchmark_runs` compared by the score of a section, by default the `headline_section`.
+
+    Of a partial benchmark it is the score over what is there.
+    """
+    runs, section = benchmark_runs(file, kind), section or headline_section(kind)
     partial = "partial" in runs["outcome.label"].iloc[-1]
     kept = _by_model(runs, "outcome.credits")
     credits = {model: [packed.unpack(row) for row in rows] for model, rows in kept.items()}
@@ -59,29 +68,29 @@ def comparison(file: Path, kind: str = DEFAULT, section: str = OVERALL) -> Compa
 
 
 def leaderboard_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
-    """Models best first, with ranks that noise shares (`statistics.compare_models`), by the overall score."""
+    """Models best first, with ranks that noise shares (`statistics.compare_models`), by the headline score."""
     table = comparison(file, kind).leaderboard
     table.insert(0, "title", [title(str(name)) for name in table.index])
     return table
 
 
 def pairwise_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
-    """Every two models on a benchmark: difference of the overall score, p, p by Holm, whether it is clear."""
+    """Every two models on a benchmark: difference of the headline score, p, p by Holm, whether it is clear."""
     return comparison(file, kind).differences.set_index("model")
 
 
 def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Each model's score beside what it may owe to length, and its confidence; chance comes last.
 
-    Columns: score (the official overall one, mean of the seeds, with low and high), comparisons (share of right against
+    Columns: score (the official headline one, mean of the seeds, low and high), comparisons (share of right against
     wrong candidates ordered rightly), at equal length (the same by `bias.equal_length`, with its low and high), tied
     (share of comparisons), ece and brier of models (a ruler's reward is no logit).
     """
     runs, items = benchmark_runs(file, kind), items_record(file, kind)
-    table = _comparisons(items)
+    answers, table = right_of(runs, _comparisons(items))
     scores = comparison(file, kind).leaderboard[["estimate", "low", "high"]].rename(columns={"estimate": "score"})
     rows = []
-    for model, right in right_of(runs, table).items():
+    for model, right in answers.items():
         own = runs[runs["model"] == model]["outcome.bias"]
         row = {"model": model, **scores.loc[model].to_dict(), "comparisons": float(right.mean())}
         equal = bias.equal_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
@@ -91,16 +100,17 @@ def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
         if model.removesuffix(FINETUNED) in ARMS:
             row |= {name: float(np.mean([found[name] for found in own])) for name in ("ece", "brier")}
         rows.append(row)
-    rows.append({"model": "chance", "score": items["outcome.chance"].get(OVERALL, np.nan), "comparisons": 0.5})
+    rows.append(
+        {"model": "chance", "score": items["outcome.chance"].get(headline_section(kind), np.nan), "comparisons": 0.5}
+    )
     return pd.DataFrame(rows).set_index("model")
 
 
 def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
-    runs, table = benchmark_runs(file, kind), _comparisons(items_record(file, kind))
+    answers, table = right_of(benchmark_runs(file, kind), _comparisons(items_record(file, kind)))
     parts = {
-        model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
-        for model, right in right_of(runs, table).items()
+        model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
     }
     return pd.concat(parts, names=["model"]).reset_index().set_index("model")
 
@@ -131,14 +141,19 @@ def items_record(file: Path, kind: str = DEFAULT) -> pd.Series:
     return table.iloc[-1]
 
 
-def right_of(runs: pd.DataFrame, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1."""
-    found = {}
-    for model, rows in _by_model(runs, "outcome.bias").items():
-        found[model] = np.array([[int(sign) for sign in row["right"]] for row in rows])
-        if found[model].shape[1] != len(table):
-            raise RecordError(f"{model} was scored on {found[model].shape[1]} comparisons of {len(table)}; {AGAIN}")
-    return found
+def right_of(runs: pd.DataFrame, table: pd.DataFrame) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1, and the comparisons.
+
+    Comparisons of items that some model has no scores for are left out for all. Raises RecordError for answers to other
+    comparisons than those of the table.
+    """
+    texts = {model: [row["right"] for row in rows] for model, rows in _by_model(runs, "outcome.bias").items()}
+    for model, signs in texts.items():
+        if {len(text) for text in signs} != {len(table)}:
+            raise RecordError(f"{model} was scored on {len(signs[0])} comparisons of {len(table)}; {AGAIN}")
+    signs = {model: np.array([list(text) for text in rows]) for model, rows in texts.items()}
+    known = ~np.any([(rows == packed.MISSING).any(axis=0) for rows in signs.values()], axis=0)
+    return {model: rows[:, known].astype(int) for model, rows in signs.items()}, table[known].reset_index(drop=True)
 
 
 def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from rmlib import records
 from rmlib.arms import changes
+from rmlib.benchmarks import FEATURES
 from rmlib.benchmarks.rewardbench import SUBSETS
 
 SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
@@ -100,6 +103,14 @@ def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.json
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
     return folder
+
+
+def benchmark_items(name: str, rows: list[dict[str, Any]], n_messages: int = 1) -> Dataset:
+    """Items of a benchmark: item_id, subset and candidates of each row, the first correct unless it says otherwise."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    shared = {"prompt": (turns * n_messages)[:n_messages], "pairs": None, "benchmark": name, "source": "simulated"}
+    filled = [shared | {"correct": [True] + [False] * (len(row["candidates"]) - 1)} | row for row in rows]
+    return Dataset.from_list(filled, features=FEATURES)
 
 
 def write_learning_curve(

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
 from rmlib.benchmarks.items import Scorer, compared
+from rmlib.benchmarks.packed import MISSING
 from rmlib.statistics import Interval
 
 RULERS: dict[str, Scorer] = {
@@ -49,20 +50,23 @@ def comparisons(items: Dataset) -> pd.DataFrame:
 def margins(
     items: Dataset, table: pd.DataFrame, scores: Mapping[str, Sequence[float]]
 ) -> Float[np.ndarray, "comparison"]:
-    """Reward of the right minus reward of the wrong candidate, for each of the `comparisons`."""
-    rewards = [scores[name] for name in items["item_id"][:]]
-    triples = zip(table["item"], table["right"], table["wrong"], strict=True)
-    return np.array([rewards[item][right] - rewards[item][wrong] for item, right, wrong in triples], dtype=float)
+    """Reward of the right minus reward of the wrong candidate, for each of the `comparisons`; NaN without scores."""
+    rewards = [scores.get(name) for name in items["item_id"][:]]
+    triples = zip(table["item"].tolist(), table["right"].tolist(), table["wrong"].tolist(), strict=True)
+    found = [np.nan if (of := rewards[item]) is None else of[right] - of[wrong] for item, right, wrong in triples]
+    return np.array(found, dtype=float)
 
 
 def outcome(items: Dataset, scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What a record keeps: `right`, a text of 0 and 1, one for each comparison (a tie is wrong), and calibration.
 
-    ece, brier and calibration (rows) are those of `statistics`, of the margins in logits.
+    "-" stands for a comparison of an item without scores. ece, brier and calibration (rows) are those of `statistics`,
+    of the margins in logits.
     """
-    margin = margins(items, comparisons(items), scores)
+    every = margins(items, comparisons(items), scores)
+    margin = every[~np.isnan(every)]
     return {
-        "right": "".join("1" if right else "0" for right in margin > 0),
+        "right": "".join(MISSING if np.isnan(value) else "1" if value > 0 else "0" for value in every),
         "tied": int((margin == 0).sum()),
         "ece": statistics.expected_calibration_error(margin),
         "brier": statistics.brier(margin),
