@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from datasets import Dataset
 
 from rmlib import benchmarks, records
 from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.benchmarks import bias, packed
+from rmlib.benchmarks.chance import chance
 from rmlib.benchmarks.comparison import OVERALL, compare
 from rmlib.records import RecordError
 from rmlib.statistics import Comparison, wilson_interval
@@ -80,35 +82,67 @@ def pairwise_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
 
 
 def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
-    """Each model's score beside what it may owe to length, and its confidence; chance comes last.
-
-    Columns: score (the official headline one, mean of the seeds, low and high), comparisons (share of right against
-    wrong candidates ordered rightly), at equal length (the same by `bias.equal_length`, with its low and high), tied
-    (share of comparisons), ece and brier of models (a ruler's reward is no logit).
-    """
+    """`with_rulers` of the `benchmark_runs`: means of the seeds; rulers are those that were recorded."""
     runs, items = benchmark_runs(file, kind), items_record(file, kind)
-    answers, table = right_of(runs, _comparisons(items))
-    scores = comparison(file, kind).leaderboard[["estimate", "low", "high"]].rename(columns={"estimate": "score"})
-    rows = []
+    found = _by_model(runs, "outcome.bias")
+    arms = [model for model in found if model.removesuffix(FINETUNED) in ARMS]
+    board, chances = comparison(file, kind).leaderboard, items["outcome.chance"]
+    return _beside(board, found, _comparisons(items), chances.get(headline_section(kind), np.nan), arms)
+
+
+def with_rulers(
+    items: Dataset, scores: Mapping[str, Mapping[str, Sequence[float]]], *, partial: bool = False, seed: int = 0
+) -> pd.DataFrame:
+    """Scores of models on a benchmark beside those of the rulers, and what length and confidence have to do with them.
+
+    Args:
+        scores: for each model its {item_id: [rewards]}.
+        partial: also where subsets or items are missing; the score is then over what is there.
+    Returns:
+        Index model: the models, the rulers of `bias.RULERS`, chance. Columns rank, score, low, high (the headline
+        score, see `comparison`), comparisons (share of right against wrong candidates ordered rightly), at equal length
+        (the same by `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of
+        models (a ruler's reward is no logit).
+    Raises:
+        ValueError: scores that do not fit the items; a partial benchmark, unless asked for.
+    """
+    kind = benchmarks.name_of(items)
+    rule, section = benchmarks.BENCHMARKS[kind].BENCHMARK, headline_section(kind)
+    every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in bias.RULERS.items()}}
+    credits = {model: [benchmarks.credits(items, found)] for model, found in every.items()}
+    whole = all("partial" not in benchmarks.summarise(items, found, draws=1).label for (found,) in credits.values())
+    board = compare(rule, credits, section=section, whole=whole, partial=partial, seed=seed).leaderboard
+    found = {model: [bias.outcome(items, rewards)] for model, rewards in every.items()}
+    return _beside(board, found, bias.comparisons(items), chance(rule, items).get(section, np.nan), list(scores))
+
+
+def _beside(
+    board: pd.DataFrame,
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    compared: pd.DataFrame,
+    by_chance: float,
+    models: Sequence[str],
+) -> pd.DataFrame:
+    """The rows of `with_rulers`, from a leaderboard and the `bias.outcome` of every run."""
+    (answers, table), rows = _answers(found, compared), []
+    scored = board.rename(columns={"estimate": "score"})[["rank", "score", "low", "high"]]
     for model, right in answers.items():
-        own = runs[runs["model"] == model]["outcome.bias"]
-        row = {"model": model, **scores.loc[model].to_dict(), "comparisons": float(right.mean())}
+        row = {"model": model, **scored.loc[model].to_dict(), "comparisons": float(right.mean())}
         equal = bias.equal_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
         if equal is not None:
             row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
-        row["tied"] = float(np.mean([found["tied"] for found in own])) / len(table)
-        if model.removesuffix(FINETUNED) in ARMS:
-            row |= {name: float(np.mean([found[name] for found in own])) for name in ("ece", "brier")}
+        row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(compared)
+        if model in models:
+            row |= {name: float(np.mean([outcome[name] for outcome in found[model]])) for name in ("ece", "brier")}
         rows.append(row)
-    rows.append(
-        {"model": "chance", "score": items["outcome.chance"].get(headline_section(kind), np.nan), "comparisons": 0.5}
-    )
-    return pd.DataFrame(rows).set_index("model")
+    rows.append({"model": "chance", "score": by_chance, "comparisons": 0.5})
+    return pd.DataFrame(rows).set_index("model").astype({"rank": "Int64"})
 
 
 def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
-    answers, table = right_of(benchmark_runs(file, kind), _comparisons(items_record(file, kind)))
+    found = _by_model(benchmark_runs(file, kind), "outcome.bias")
+    answers, table = _answers(found, _comparisons(items_record(file, kind)))
     parts = {
         model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
     }
@@ -141,17 +175,19 @@ def items_record(file: Path, kind: str = DEFAULT) -> pd.Series:
     return table.iloc[-1]
 
 
-def right_of(runs: pd.DataFrame, table: pd.DataFrame) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+def _answers(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], table: pd.DataFrame
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1, and the comparisons.
 
     Comparisons of items that some model has no scores for are left out for all. Raises RecordError for answers to other
     comparisons than those of the table.
     """
-    texts = {model: [row["right"] for row in rows] for model, rows in _by_model(runs, "outcome.bias").items()}
-    for model, signs in texts.items():
-        if {len(text) for text in signs} != {len(table)}:
-            raise RecordError(f"{model} was scored on {len(signs[0])} comparisons of {len(table)}; {AGAIN}")
-    signs = {model: np.array([list(text) for text in rows]) for model, rows in texts.items()}
+    for model, outcomes in found.items():
+        if {len(outcome["right"]) for outcome in outcomes} != {len(table)}:
+            n = len(outcomes[0]["right"])
+            raise RecordError(f"{model} was scored on {n} comparisons of {len(table)}; {AGAIN}")
+    signs = {model: np.array([list(outcome["right"]) for outcome in outcomes]) for model, outcomes in found.items()}
     known = ~np.any([(rows == packed.MISSING).any(axis=0) for rows in signs.values()], axis=0)
     return {model: rows[:, known].astype(int) for model, rows in signs.items()}, table[known].reset_index(drop=True)
 
