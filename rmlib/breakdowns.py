@@ -11,6 +11,7 @@ from rmlib import records, statistics
 from rmlib.arms import ARMS, FINETUNED, title
 from rmlib.records import RecordError
 from rmlib.statistics import Interval, PowerLaw, Temperature
+from rmlib.statistics.arrays import matched_seeds
 from rmlib.summaries import (
     BOOTSTRAP_SEED,
     described_pairs,
@@ -99,7 +100,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
                 first, second = np.triu_indices(len(values), k=1)
                 ours, theirs = values[first], values[second]
             else:
-                ours, theirs = _matched(values, theirs)
+                ours, theirs = matched_seeds(values, theirs)
             if len(ours):
                 found = statistics.agreement(
                     _squeezed(ours), _squeezed(theirs), seed=BOOTSTRAP_SEED, groups=groups, draws=500
@@ -195,13 +196,6 @@ def _n_pairs(answers: dict[str, np.ndarray]) -> int:
     if len(set(sizes.values())) > 1:
         raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
     return next(iter(sizes.values()))
-
-
-def _matched(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The seeds that both have; a single row (a ruler, one seed) stands against every seed of the other."""
-    shared = max(len(ours), len(theirs)) if 1 in (len(ours), len(theirs)) else min(len(ours), len(theirs))
-    first, second = (np.repeat(each, shared, axis=0) if len(each) == 1 else each[:shared] for each in (ours, theirs))
-    return first, second
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tables of a comparison, made from its records: accuracies, paired differences, benchmark sections."""
+"""Tables of a comparison, made from its records: accuracies, paired differences, choices, provenance."""
 
 from __future__ import annotations
 
@@ -231,30 +231,6 @@ def factor_choices(file: Path) -> pd.DataFrame:
     if not rows:
         raise RecordError(f"{file.name}: no sweep beside a choice of bt_scaled_init_expo; run notebook 03")
     return pd.DataFrame(rows).set_index(["reported on", "seed"])
-
-
-def benchmark_table(file: Path) -> pd.DataFrame:
-    """Section scores 0..1 of the models last scored on the same items, with intervals: one row per model and section.
-
-    Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
-    """
-    table = records.read(file, kind="rewardbench").sort_values("time", kind="stable")
-    last = table.iloc[-1]
-    table = table[
-        (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
-    ].copy()
-    if "asked.comparison" in table:
-        table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
-    finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
-    table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
-    table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))
-    table = table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
-    rows = []
-    for _, record in table.iterrows():
-        for section, values in record["outcome.sections"].items():
-            shared = {"model": record["model"], "seed": record["seed"], "section": section}
-            rows.append(shared | {key: values[key] for key in ("estimate", "low", "high", "n")})
-    return pd.DataFrame(rows)
 
 
 def provenance_table(file: Path) -> pd.DataFrame:

@@ -108,16 +108,6 @@ def test_rulers_of_other_pairs_are_left_out(file: Path) -> None:
     assert summaries.arms_table(file).index[-1] == "longer" and "shorter" not in summaries.arms_table(file).index
 
 
-def test_the_benchmark_table_keeps_the_items_scored_last_and_puts_rulers_last(file: Path) -> None:
-    assert summaries.benchmark_table(file)["model"].tolist() == ["bt_scaled"] * 2 + ["longer"] * 2
-    written.write_benchmark(file, "longer", 0.45, items="official", seed=None)
-    written.write_benchmark(file, "bt", 0.6, items="official")
-    written.write_benchmark(file, "bt", 0.8, items="official", preset="finetuned")
-    table = summaries.benchmark_table(file).query("section == 'Score'").set_index("model")
-    assert table["estimate"].to_dict() == {"bt": 0.6, "bt_finetuned": 0.8, "longer": 0.45}
-    assert table.loc["bt", ["low", "high"]].tolist() == pytest.approx([0.5, 0.7])
-
-
 def test_the_newest_record_of_a_kind_counts_and_a_missing_kind_is_an_error_or_empty(file: Path) -> None:
     records.append(file, kind="test_pairs", asked={"other": 1}, outcome={"strength": [3]})
     assert summaries.latest(file, "test_pairs")["outcome.strength"] == [3]
