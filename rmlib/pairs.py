@@ -153,7 +153,7 @@ def preference_view(pairs: Dataset) -> Dataset:
 
 def left_out(pairs: Dataset) -> dict[str, int]:
     """How many pairs `preference_view` leaves out, by reason: {"ties": n, "no preference": n}."""
-    preferences = Counter(pairs["preference"])
+    preferences = Counter(pairs["preference"][:])
     return {"ties": preferences[0], "no preference": preferences[None]}
 
 
