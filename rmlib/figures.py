@@ -18,8 +18,16 @@ import torch
 from matplotlib.figure import Figure
 
 from rmlib import losses, paths, records
-from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure
-from rmlib.breakdowns import agreement_table, learning_curve_table, length_table, strata_table, temperature_table
+from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure, uncertainty_figure
+from rmlib.breakdowns import (
+    agreement_table,
+    ensemble_table,
+    learning_curve_table,
+    length_table,
+    strata_table,
+    temperature_table,
+    trials_table,
+)
 from rmlib.comparison_figures import (
     about,
     affine_figure,
@@ -32,6 +40,7 @@ from rmlib.comparison_figures import (
 )
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
+from rmlib.lesson_figures import loss_at_figure
 from rmlib.plots import (
     COLOURS,
     LINES,
@@ -75,6 +84,7 @@ __all__ = [
     "kappa_table",
     "ladder_figure",
     "learning_curve_figure",
+    "loss_at_figure",
     "losses_figure",
     "published_figure",
     "save_figure",
@@ -85,6 +95,7 @@ __all__ = [
     "strength_figure",
     "sweep_figure",
     "tabulate",
+    "uncertainty_figure",
 ]
 
 logger = logging.getLogger(__name__)
@@ -205,6 +216,7 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "agreement_of_arms": agreement_of_arms_figure,
     "calibration": calibration_figure,
     "curves": curves_figure,
+    "uncertainty": uncertainty_figure,
     "learning_curve": learning_curve_figure,
     "sweep": sweep_figure,
     "affine": affine_figure,
@@ -214,6 +226,8 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
+    "trials": trials_table,
+    "ensembles": ensemble_table,
     "strata": strata_table,
     "length": length_table,
     "agreement_of_arms": agreement_table,

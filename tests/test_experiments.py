@@ -488,7 +488,7 @@ def test_chosen_rates_change_the_arms_they_are_for_and_no_name_where_there_are_n
     assert experiments.comparison_of(chosen, splits) != experiments.comparison_of(preset, splits)
     named = ("bt", "bt_shuffled", "bt_scaled_two_layers", "bt_init", "regression")
     rates = [arms.settings_for(arm, chosen, 0).learning_rate for arm in named]
-    # Children trained in the same stage change one thing, so they take their parent's rate; another stage keeps its own.
+    # A child trained in the same stage changes one thing, so it takes its parent's rate; another stage keeps its own.
     assert rates == [5e-4, 5e-4, 5e-4, preset.second.learning_rate, preset.regression.learning_rate]
     both = replace(preset, learning_rates={"bt": 5e-4, "bt_scaled": 2e-4})
     assert arms.settings_for("bt_scaled_two_layers", both, 0).learning_rate == 2e-4
