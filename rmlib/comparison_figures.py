@@ -192,6 +192,8 @@ def sweep_figure(file: Path) -> Figure:
     table = table[table["name"] == "bt_scaled_init_expo"]
     if table.empty:
         raise RecordError(f"{file.name}: no record of bt_scaled_init_expo; run notebook 03")
+    if "outcome.factor" not in table:
+        raise RecordError(f"{file.name}: each fold has a factor of its own, and one figure would show none of them")
     parts = [("Selection split: where the factor is chosen (ring)", table)]
     for kind, name in SWEPT_BESIDE.items():
         swept = optional(file, kind)
