@@ -180,6 +180,12 @@ def ranking_view(pairs: Dataset) -> Dataset:
     return _dataset(rows, RANKING_FEATURES)
 
 
+def only_ranked(pairs: Dataset) -> Dataset:
+    """The pairs of the prompts that `ranking_view` keeps, so that a loss of pairs can learn from the same texts."""
+    kept = {prompt_key(row["prompt"]) for row in _rankings(pairs)[0]}
+    return pairs.select([row for row, prompt in enumerate(pairs["prompt"][:]) if prompt_key(prompt) in kept])
+
+
 def unranked(pairs: Dataset) -> dict[str, int]:
     """How many prompts `ranking_view` leaves out, by reason; those with fewer than three responses too."""
     return dict(_rankings(pairs)[1])
