@@ -12,6 +12,7 @@ from rmlib.benchmarks import rewardbench
 RB2 = {
     "rewardbench2 best of four": lambda inputs: oracle.credits_of_four(inputs),
     "rewardbench2 ties, continuous rewards": lambda inputs: [oracle.ties_score(table) for table in inputs],
+    "rewardbench2 ties, coarse rewards": lambda inputs: [oracle.ties_score(table) for table in inputs],
 }
 
 
