@@ -96,13 +96,16 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
 
 
 def prompt_groups(file: Path, n: int) -> np.ndarray | None:
-    """Which of the n decided test pairs belong together: a number for each prompt. None where all prompts differ.
+    """Which of the n decided test pairs belong together: a number for each prompt, or for each fold of several.
 
-    Also None where the records do not tell: those of earlier versions, and files with rulers alone.
+    None where all prompts differ. Also None where the records do not tell: those of earlier versions, and files with
+    rulers alone.
     """
     if optional(file, "test_pairs").empty:
         return None
     table = described_pairs(file, n)
+    if "group" in table:
+        return table["group"].to_numpy()
     if "prompt" not in table or table["prompt"].is_unique:
         return None
     return table["prompt"].to_numpy()
