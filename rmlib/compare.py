@@ -12,17 +12,20 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rmlib import experiments, fold_runs, losses, paths
 from rmlib.arms import ARMS, changes
-from rmlib.grid import default_grid, run_folds
+from rmlib.grid import Grid, default_grid, run_folds
 from rmlib.presets import PRESETS, Preset
 from rmlib.reproduce import absolute
 from rmlib.splits import Splits, load_folds, load_splits
 
+INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
 ON_THE_GRID = [arm for arm in ARMS if changes(arm)["loss"] != losses.RANKING_LOSS]
 
 
@@ -37,28 +40,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     preset = PRESETS[options.how].change(backbone=absolute(options.backbone))
     if options.how == "frozen":
         _frozen(options, folds, preset, file)
-    elif options.folds:
-        fold_runs.finetune(options.arms, _stepped(preset, options.steps), folds, range(options.seeds), file)
+        return
+    preset = preset.change(max_steps=options.steps) if options.steps else preset
+    if options.folds:
+        fold_runs.finetune(options.arms, preset.change(**fold_runs.TOGETHER), folds, range(options.seeds), file)
     else:
-        stepped = _stepped(preset, options.steps)
-        experiments.run_all(options.arms, stepped, folds[0], range(options.seeds), results=file)
+        experiments.run_all(options.arms, preset, folds[0], range(options.seeds), results=file)
 
 
 def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset, file: Path) -> None:
     """The grid of every arm, and the rulers on the same test pairs."""
-    grid = default_grid(preset, range(options.seeds))
-    grid = replace(grid, n_steps=options.steps or grid.n_steps)
     if not options.folds:
         experiments.record_overlap(folds[0], file)
     fold_runs.record_rulers(folds, preset, file)
-    result = run_folds(options.arms, folds, preset, grid, results=file)
-    edge = result.selected.groupby("arm", sort=False)["at_edge"].sum()
-    for arm in result.rewards:
-        print(f"{arm}: {result.accuracy(arm)}; choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}")
+    for inputs in options.inputs:
+        grid = replace(_grid(options, preset), **parse_inputs(inputs))
+        result = run_folds(options.arms, folds, preset, grid, results=file)
+        edge = result.selected.groupby("arm", sort=False)["at_edge"].sum()
+        for arm in result.rewards:
+            at_edge = f"choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}"
+            print(f"{inputs}, {arm}: {result.accuracy(arm)}; {at_edge}", flush=True)
 
 
-def _stepped(preset: Preset, n_steps: int) -> Preset:
-    return preset.change(max_steps=n_steps) if n_steps else preset
+def _grid(options: argparse.Namespace, preset: Preset) -> Grid:
+    grid = default_grid(preset, range(options.seeds))
+    rates, decays = options.rates or grid.learning_rates, options.decays or grid.weight_decays
+    return replace(grid, learning_rates=rates, weight_decays=decays, n_steps=options.steps or grid.n_steps)
+
+
+def parse_inputs(text: str) -> dict[str, Any]:
+    """What `last+length` or `layer4+surface` says of a grid; ValueError for anything else."""
+    known = {"length": {"log_length": True}, "surface": {"surface": True}}
+    layer, *beside = text.split("+")
+    if (layer != "last" and not re.fullmatch(r"layer\d+", layer)) or not set(beside) <= known.keys():
+        raise ValueError(f"inputs {text!r} are unknown; write last or layer4, with +length or +surface beside it")
+    named: dict[str, Any] = {} if layer == "last" else {"layer": int(layer.removeprefix("layer"))}
+    for name in beside:
+        named |= known[name]
+    return named
 
 
 def load(options: argparse.Namespace) -> list[Splits]:
@@ -70,6 +89,10 @@ def load(options: argparse.Namespace) -> list[Splits]:
     return [folds[index] for index in options.only] if options.only else folds
 
 
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
 def typed_command(options: argparse.Namespace, source: str) -> str:
     """The command that runs the same, for the records: the folder of the data becomes a variable's name."""
     words = ["python -m rmlib.compare", options.how, f"--data ${source.upper()}"]
@@ -78,8 +101,9 @@ def typed_command(options: argparse.Namespace, source: str) -> str:
     for name in ("seeds", "folds", "steps", "subset", "line"):
         if getattr(options, name):
             words.append(f"--{name} {getattr(options, name)}")
-    if options.only:
-        words.append(f"--only {','.join(map(str, options.only))}")
+    for name in ("only", "inputs", "rates", "decays"):
+        if getattr(options, name) not in (None, ["last"]):
+            words.append(f"--{name} {','.join(map(str, getattr(options, name)))}")
     if options.backbone != "minilm":
         words.append("--backbone $BACKBONE" if Path(absolute(options.backbone)).is_dir() else options.backbone)
     return " ".join(words)
@@ -98,6 +122,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=0, help="hold out that many parts of the source in turn")
     parser.add_argument("--only", type=lambda text: [int(word) for word in text.split(",")], help="of the folds these")
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each run (default: the preset's)")
+    parser.add_argument("--inputs", type=lambda text: text.split(","), default=["last"], help=INPUTS)
+    parser.add_argument("--rates", type=_floats, help="learning rates of the grid (default: seven)")
+    parser.add_argument("--decays", type=_floats, help="weight decays of the grid (default: three)")
     parser.add_argument("--subset", help="of the source, where it has subsets (UKPConvArg1: all, gold, strict)")
     parser.add_argument("--line", help="name of a variant: its records and figures stand apart")
     return parser.parse_args(argv)

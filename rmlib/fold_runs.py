@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import experiments, grid_records, paths, records, scoring, statistics, trained
+from rmlib import distinct, experiments, grid_records, paths, records, scoring, statistics, trained
 from rmlib import pairs as tables
 from rmlib.arms import changes, settings_for
 from rmlib.models import fingerprint
 from rmlib.presets import Preset
 from rmlib.splits import Splits
 
+# Pairs of one prompt stand together in a step, each of its texts encoded once: a step of many pairs costs few texts,
+# and so takes a larger learning rate than one of few.
+TOGETHER = {"shuffle": False, "pairs_per_step": 256, "token_budget": 2**18, "learning_rate": 1e-4}
+
 
 def finetune(arms: Sequence[str], settings: Preset, folds: Sequence[Splits], seeds: Iterable[int], file: Path) -> None:
     """Train every arm on each fold under each seed, and record the pooled test pairs as one run an arm and seed.
 
+    The training pairs come prompt by prompt (`distinct.by_prompt`); with settings as in TOGETHER a step is of few.
     A fold that was finished is found again, so an interrupted call goes on.
     """
     seeds, whole = list(seeds), grid_records.whole(folds)
@@ -35,7 +40,8 @@ def finetune(arms: Sequence[str], settings: Preset, folds: Sequence[Splits], see
     for arm in arms:
         for seed in seeds:
             started = time.perf_counter()
-            outcome = _pooled_outcome(arm, settings, folds, whole, seed)
+            ordered = [replace(splits, train=distinct.by_prompt(splits.train, seed)) for splits in folds]
+            outcome = _pooled_outcome(arm, settings, ordered, whole, seed)
             own = settings_for(arm, settings, seed).to_dict() | {"backbone": paths.public_name(settings.backbone)}
             asked = shared | {"arm": arm, "settings": own, "changes": changes(arm)}
             seconds = time.perf_counter() - started

@@ -96,7 +96,7 @@ def run_folds(
     left_out = _left_out(arms, folds)
     arms = [arm for arm in arms if arm not in left_out]
     frozen = settings.change(trainable="head", max_steps=grid.n_steps)
-    inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length)
+    inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
     found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
     result = _pooled(arms, folds, grid, found, left_out)
     file = results or experiments.results_file(folds[0], settings)

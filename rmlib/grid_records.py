@@ -42,12 +42,12 @@ def write(
     pooled = whole(folds)
     shared: dict[str, Any] = {
         "preset": settings.name,
-        "comparison": fingerprint(settings.to_dict(), asdict(result.grid), [splits.identity for splits in folds]),
+        "comparison": fingerprint(settings.to_dict(), result.grid.to_dict(), [splits.identity for splits in folds]),
         "source": asdict(pooled.source),
         "n_train": round(float(np.mean([len(splits.train) for splits in folds]))),  # of a fold
     }
     record_comparison(shared["comparison"], settings, folds, pooled, file)
-    asked = shared | {"grid": asdict(result.grid) | {"n_folds": len(folds)}}
+    asked = shared | {"grid": result.grid.to_dict() | {"n_folds": len(folds)}}
     tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
     tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}
     records.append(
