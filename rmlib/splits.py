@@ -85,10 +85,11 @@ def load_folds(
     """
     if n_folds < n_selection + 2:
         raise ValueError(f"{n_folds} folds leave none to train on beside 1 to test and {n_selection} to select")
-    loaded = [sources.load_described(source, fold=fold, n_folds=n_folds, **options) for fold in range(n_folds)]
-    held_out = [table.select(np.flatnonzero(np.array(table["split"]) == "validation")) for table, _ in loaded]
+    table, info = sources.load_described(source, fold=0, n_folds=n_folds, **options)
+    loaded = [table, *(sources.load(source, fold=fold, n_folds=n_folds, **options) for fold in range(1, n_folds))]
+    held_out = [each.select(np.flatnonzero(np.array(each["split"]) == "validation")) for each in loaded]
     made = []
-    for fold, (_, info) in enumerate(loaded):
+    for fold in range(n_folds):
         parts = [held_out[(fold + step) % n_folds] for step in range(n_folds)]
         selection = concatenate_datasets(parts[1 : n_selection + 1])
         train = concatenate_datasets(parts[n_selection + 1 :])
