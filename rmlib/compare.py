@@ -60,6 +60,7 @@ def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset
         for arm in result.rewards:
             at_edge = f"choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}"
             print(f"{inputs}, {arm}: {result.accuracy(arm)}; {at_edge}", flush=True)
+    fold_runs.record_words(folds, preset, file)
 
 
 def _grid(options: argparse.Namespace, preset: Preset) -> Grid:
