@@ -19,8 +19,8 @@ from rmlib.examples import Examples, prepare
 from rmlib.layers import HiddenLayer
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
+from rmlib.starts import create_model
 from rmlib.surface import N_FEATURES, surface_features
-from rmlib.training import create_model
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
 LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
+from rmlib import backbones, batches, kept_tokens
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import draw_head, new_head, output_layer
@@ -227,14 +227,7 @@ class RewardModel(nn.Module):
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
         if isinstance(batch, SharedBatch):
-            output = self.backbone(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
-                attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                segments=batch.segments,
-                use_cache=False,
-            )
+            output = self.backbone(**batches.shared_inputs(batch), use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
         return self._pool_padded(batch)
 
@@ -254,7 +247,7 @@ class RewardModel(nn.Module):
         """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
         if self.kind == "encoder":
             return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
-        return batches.encode_decoder(self.tokenizer, prompts, responses)
+        return kept_tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
@@ -279,18 +272,29 @@ class RewardModel(nn.Module):
             logger.warning("%s: %s", self.name, self.layout)
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        *,
+        token_budget: int | None = None,
+        progress: bool = False,
     ) -> np.ndarray:
         """Rewards, `[n]` for one attribute and `[n, attribute]` for several.
 
         `prompts` and `responses` are flat lists of equal length; equal prompts in a row are encoded once. A reward does
-        not depend on what it is batched with (1e-5 in fp32). Raises ModelError for a decoder's text over `max_length`.
+        not depend on what it is batched with (1e-5 in fp32). `token_budget` is that of one forward pass (default: 4,096
+        on a CPU, 16,384 elsewhere). Raises ModelError for a decoder's text over `max_length`.
         """
         rewards = self._in_batches(self.forward, prompts, responses, len(self.attributes), token_budget, progress)
         return rewards[:, 0] if len(self.attributes) == 1 else rewards
 
     def features(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384, progress: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        *,
+        token_budget: int | None = None,
+        progress: bool = False,
     ) -> np.ndarray:
         """What the head reads, `[n, hidden]` in fp32; arguments and errors as for `score`."""
         return self._in_batches(self.pool, prompts, responses, self.config.hidden_size, token_budget, progress)
@@ -302,20 +306,18 @@ class RewardModel(nn.Module):
         prompts: Sequence[Prompt],
         responses: Sequence[str],
         width: int,
-        token_budget: int,
+        token_budget: int | None,
         progress: bool,
     ) -> np.ndarray:
-        encoded = self.encode(prompts, responses)
-        self.refuse_long(encoded)
-        if encoded.cut.any():
-            logger.warning("%d of %d texts were cut to %d tokens", encoded.cut.sum(), len(encoded.cut), self.max_length)
-        groups = batches.group(encoded, list(_runs_of_equal(prompts)))
+        # Rows longer than this are no faster on a CPU, whose caches they leave, and cost memory.
+        budget = token_budget or (4_096 if self.device.type == "cpu" else 16_384)
+        groups = self.groups(prompts, responses)
         first = np.cumsum([0, *(len(item.ids) for item in groups)])
         result = np.empty((len(responses), width), dtype=np.float32)
         was_training = self.training
         self.eval()
         with progress_bar(total=len(responses), unit="response", show=progress, leave=False) as bar:
-            for indices in batches.pack(groups, token_budget, shared=self.shared):
+            for indices in batches.pack(groups, budget, shared=self.shared):
                 output = function(self.collate([groups[index] for index in indices]))
                 rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
                 result[rows] = output.float().cpu().numpy()
@@ -323,14 +325,27 @@ class RewardModel(nn.Module):
         self.train(was_training)
         return result
 
+    def groups(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Group]:
+        """Encoded texts, those of equal prompts in a row together; arguments and errors as for `score`."""
+        encoded = self.encode(prompts, responses)
+        self.refuse_long(encoded)
+        if encoded.cut.any():
+            logger.warning("%d of %d texts were cut to %d tokens", encoded.cut.sum(), len(encoded.cut), self.max_length)
+        return batches.group(encoded, list(_runs_of_equal(prompts)))
+
     def refuse_long(self, encoded: Encoded) -> None:
         """Raise ModelError where a text is longer than the backbone's positions."""
-        longest = max((len(row) for row in encoded.ids), default=0)
-        if longest > self.max_length:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds the {self.max_length} positions of {self.name}; leave it out or "
-                "shorten it, or take a backbone with longer positions"
-            )
+        refuse_long(encoded, self.max_length, self.name)
+
+
+def refuse_long(encoded: Encoded, max_length: int, name: str) -> None:
+    """Raise ModelError where a text has more tokens than the model of this name has positions."""
+    longest = max((len(row) for row in encoded.ids), default=0)
+    if longest > max_length:
+        raise ModelError(
+            f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
+            "or take a backbone with longer positions"
+        )
 
 
 def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
