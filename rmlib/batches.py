@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -42,6 +42,10 @@ class Encoded:
     type_ids: list[np.ndarray] | None
     cut: np.ndarray
 
+    def exceeds(self, max_length: int) -> Bool[np.ndarray, "text"]:
+        """Which texts do not fit whole: longer than this, or shortened until they did."""
+        return self.cut | (np.array([len(row) for row in self.ids], dtype=int) > max_length)
+
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
     """The conversation as the chat template writes it, response included, with the clock stopped at a fixed date."""
@@ -57,13 +61,18 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) ->
 def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
     """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut."""
     texts = [render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
+    return Encoded(tokens_of(tokenizer, texts), None, np.zeros(len(texts), dtype=bool))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
+    """Tokens of rendered texts, with exactly one BOS where the tokenizer uses one."""
+    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
     ids = [np.array(row, dtype=np.int64) for row in batch]
     if adds_bos:  # a template that writes the BOS itself must not get a second one
         ids = [row if row[:1] == bos else np.concatenate([[bos], row]) for row in ids]
-    return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
+    return ids
 
 
 def encode_encoder(
@@ -226,6 +235,17 @@ def collate_shared(groups: Sequence[Group]) -> SharedBatch:
             ends.append(offset - 1)
     row_ids, row_positions = (torch.from_numpy(np.concatenate(parts))[None] for parts in (tokens, positions))
     return SharedBatch(row_ids, row_positions, segments_of(np.array(segments), offset), torch.tensor(ends))
+
+
+def shared_inputs(batch: SharedBatch) -> dict[str, Any]:
+    """What a decoder on our attention is called with for a shared row."""
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
+        "segments": batch.segments,
+    }
 
 
 def collate_padded(groups: Sequence[Group], pad_id: int, *, padding_side: str = "right") -> PaddedBatch:

@@ -227,14 +227,7 @@ class RewardModel(nn.Module):
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
         if isinstance(batch, SharedBatch):
-            output = self.backbone(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
-                attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                segments=batch.segments,
-                use_cache=False,
-            )
+            output = self.backbone(**batches.shared_inputs(batch), use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
         return self._pool_padded(batch)
 
@@ -325,12 +318,17 @@ class RewardModel(nn.Module):
 
     def refuse_long(self, encoded: Encoded) -> None:
         """Raise ModelError where a text is longer than the backbone's positions."""
-        longest = max((len(row) for row in encoded.ids), default=0)
-        if longest > self.max_length:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds the {self.max_length} positions of {self.name}; leave it out or "
-                "shorten it, or take a backbone with longer positions"
-            )
+        refuse_long(encoded, self.max_length, self.name)
+
+
+def refuse_long(encoded: Encoded, max_length: int, name: str) -> None:
+    """Raise ModelError where a text has more tokens than the model of this name has positions."""
+    longest = max((len(row) for row in encoded.ids), default=0)
+    if longest > max_length:
+        raise ModelError(
+            f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
+            "or take a backbone with longer positions"
+        )
 
 
 def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:

@@ -8,18 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
-from rmlib.bars import progress_bar
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.items import FEATURES, Scorer
 from rmlib.benchmarks.report import Report
+from rmlib.benchmarks.scoring import Scores, score
 
-__all__ = ["BENCHMARKS", "FEATURES", "Report", "Scorer", "load", "rewardbench", "score", "summarise"]
+__all__ = ["BENCHMARKS", "FEATURES", "Report", "Scorer", "Scores", "load", "rewardbench", "score", "summarise"]
 
 BENCHMARKS: dict[str, ModuleType] = {"rewardbench": rewardbench}
-Scores = dict[str, list[float]]
 
 
 def load(name: str, source: str | Path = "simulated", **options: Any) -> Dataset:
@@ -28,20 +26,6 @@ def load(name: str, source: str | Path = "simulated", **options: Any) -> Dataset
     Raises ValueError for an unknown name.
     """
     return _module(name).load(source, **options)
-
-
-def score(model: Scorer, items: Dataset, *, items_per_call: int = 128, progress: bool = True) -> Scores:
-    """The reward of each candidate, {item_id: [rewards in the item's order]}.
-
-    Raises ValueError where the model does not give one finite reward for each response; it names the items.
-    """
-    scores: Scores = {}
-    with progress_bar(total=len(items), desc="scoring", unit="item", show=progress, leave=False) as bar:
-        for start in range(0, len(items), items_per_call):
-            rows = items[start : start + items_per_call]
-            scores |= _score_rows(model, rows["item_id"], rows["prompt"], rows["candidates"])
-            bar.update(len(rows["item_id"]))
-    return scores
 
 
 def summarise(items: Dataset, scores: Scores, **options: Any) -> Report:
@@ -59,19 +43,3 @@ def _module(name: str) -> ModuleType:
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
-
-
-def _score_rows(model: Scorer, names: list[str], prompts: list[Any], candidates: list[list[str]]) -> Scores:
-    sizes = [len(responses) for responses in candidates]
-    repeated = [prompt for prompt, size in zip(prompts, sizes, strict=True) for _ in range(size)]
-    rewards = np.asarray(model.score(repeated, sum(candidates, [])), dtype=float)
-    if rewards.shape != (sum(sizes),):
-        raise ValueError(
-            f"expected one reward for each of {sum(sizes)} responses, got shape {list(rewards.shape)}; "
-            "give a model of several attributes one output first (combining.weigh_attributes)"
-        )
-    per_item = dict(zip(names, np.split(rewards, np.cumsum(sizes)[:-1]), strict=True))
-    broken = [name for name, values in per_item.items() if not np.isfinite(values).all()]
-    if broken:
-        raise ValueError(f"rewards that are not finite for {len(broken)} items, e.g. {broken[:5]}: the model is broken")
-    return {name: values.tolist() for name, values in per_item.items()}

@@ -1,0 +1,180 @@
+"""The implicit reward of a policy trained by DPO (arXiv 2305.18290): how much more likely it makes a response.
+
+    reward = beta * sum over the tokens of the response of (log policy - log reference)
+
+What of it does not depend on the response cancels within a prompt, so no partition function is needed. Without a
+reference model the second term is left out: such rewards are another kind, and their name says so. Every response's own
+tokens count, those that end its turn included, and nothing of the prompt or of the header before the response.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from rmlib import backbones, batches, paths
+from rmlib.batches import Batch, Encoded, Group, Prompt, SharedBatch
+from rmlib.models import ModelError, refuse_long
+from rmlib.pairs import prompt_key
+
+BETA = 0.1  # scales rewards, never their order
+TOKENS_AT_ONCE = 512  # of which fp32 log-probabilities of the whole vocabulary are held
+
+
+class Targets(NamedTuple):
+    """The counted tokens of a batch: where the state before each lies, the token itself, and whose it is."""
+
+    row: Int[np.ndarray, "target"]
+    column: Int[np.ndarray, "target"]
+    token: Int[np.ndarray, "target"]
+    response: Int[np.ndarray, "target"]
+
+
+class ImplicitReward:
+    """A policy and its reference, or a policy alone, as a scorer of responses."""
+
+    def __init__(self, policy: Any, reference: Any | None, tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
+        self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
+        self.name, self.beta = name, beta
+        self.networks = [policy] if reference is None else [policy, reference]
+        limits = [backbones.position_limit(network.config) or 4096 for network in self.networks]
+        self.max_length = min(limits)
+        self.shared = all(backbones.shares_prefix(network.base_model, self.max_length)[0] for network in self.networks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    def to(self, device: torch.device | str) -> ImplicitReward:
+        """Both models on another device."""
+        for network in self.networks:
+            network.to(device)
+        return self
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+        """Tokens of each conversation, in the policy's template; never cut."""
+        return batches.encode_decoder(self.tokenizer, prompts, responses)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 4096
+    ) -> Float[np.ndarray, "response"]:
+        """Rewards of flat lists; equal prompts in a row are encoded once. Raises ModelError for an over-long text.
+
+        The budget is smaller than a reward model's: every counted token has as many logits as there are words.
+        """
+        encoded = self.encode(prompts, responses)
+        refuse_long(encoded, self.max_length, self.name)
+        runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
+        starts = first_own_tokens(self.tokenizer, runs, encoded)
+        groups, first = batches.group(encoded, [len(run) for run in runs]), np.cumsum([0, *map(len, runs)])
+        rewards = np.empty(len(responses))
+        for indices in batches.pack(groups, token_budget, shared=self.shared):
+            rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
+            sums = self._log_probabilities([groups[index] for index in indices], starts[rows])
+            rewards[rows] = self.beta * (sums[0] - sum(sums[1:]))
+        return rewards
+
+    def _log_probabilities(self, groups: Sequence[Group], starts: np.ndarray) -> list[Float[np.ndarray, "response"]]:
+        pad = self.tokenizer.pad_token_id or 0
+        batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
+        targets = targets_of(groups, batch, starts)
+        return [log_probabilities(network, batch.to(self.device), targets) for network in self.networks]
+
+
+def load_implicit(
+    policy: str | Path,
+    reference: str | Path | None = None,
+    *,
+    beta: float = BETA,
+    dtype: torch.dtype = torch.float32,
+) -> ImplicitReward:
+    """Policy and reference (or none, for rewards that are reference-free) from folders or hub ids, in safetensors.
+
+    Raises BackboneError for what cannot be loaded, ModelError for models whose tokens have different meanings.
+    """
+    network, tokenizer = backbones.read_whole(AutoModelForCausalLM, str(policy), dtype=dtype)
+    name = f"{paths.public_name(str(policy))}, reference-free"
+    other = None
+    if reference is not None:
+        other, other_tokenizer = backbones.read_whole(AutoModelForCausalLM, str(reference), dtype=dtype)
+        name = f"{paths.public_name(str(policy))} over {paths.public_name(str(reference))}"
+        if tokenizer.get_vocab() != other_tokenizer.get_vocab():
+            raise ModelError(f"{name}: their tokenizers differ, so their log-probabilities are of different tokens")
+    backbones.prepare_tokenizer(tokenizer, name)
+    for each in (network, other):
+        if each is not None:
+            backbones.prepare_attention(each)
+    return ImplicitReward(network, other, tokenizer, name, beta)
+
+
+def first_own_tokens(
+    tokenizer: PreTrainedTokenizerBase, runs: Sequence[Sequence[Prompt]], encoded: Encoded
+) -> Int[np.ndarray, "response"]:
+    """Index of each response's first own token, whatever else it is scored with; `runs` holds equal prompts together.
+
+    The text before a response is what two conversations that differ in it alone have in common.
+    """
+    headers = []
+    for run in runs:
+        texts = [batches.render(tokenizer, run[0], probe) for probe in ("a", "b")]
+        headers += [os.path.commonprefix(texts)] * len(run)
+    pairs = zip(batches.tokens_of(tokenizer, headers), encoded.ids, strict=True)
+    # No model gives a probability to the first token of a text.
+    return np.array([max(1, _n_common(header, row)) for header, row in pairs], dtype=np.int64)
+
+
+def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "response"]) -> Targets:
+    """The counted tokens of a batch; those of responses that begin alike may lie in the part that they share."""
+    parts, number = [], 0
+    for item in groups:
+        shared = item.n_shared if isinstance(batch, SharedBatch) else 0
+        # Where the group's shared tokens start, and each response's own ones behind them.
+        begin = int(batch.ends[number]) - len(item.ids[0]) + 1
+        for ids in item.ids:
+            before = np.arange(starts[number] - 1, len(ids) - 1)
+            if isinstance(batch, SharedBatch):
+                own = int(batch.ends[number]) - len(ids) + 1
+                row, column = np.zeros_like(before), before + np.where(before < shared, begin, own)
+            else:
+                row, column = np.full_like(before, number), before
+            parts.append((row, column, ids[before + 1], np.full_like(before, number)))
+            number += 1
+    return Targets(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[np.ndarray, "response"]:
+    """Sum over each response's counted tokens of their log-probability, in fp64."""
+    columns = np.unique(targets.column)
+    device = batch.input_ids.device
+    logits = network(**_inputs(batch), logits_to_keep=torch.from_numpy(columns).to(device), use_cache=False).logits
+    row, column, token = (
+        torch.from_numpy(index).to(device)
+        for index in (targets.row, np.searchsorted(columns, targets.column), targets.token)
+    )
+    values = [
+        torch.log_softmax(logits[row[part], column[part]].float(), dim=-1).gather(1, token[part, None])[:, 0]
+        for part in torch.arange(len(row), device=device).split(TOKENS_AT_ONCE)
+    ]
+    return np.bincount(targets.response, weights=torch.cat(values).double().cpu().numpy())
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    if isinstance(batch, SharedBatch):
+        return batches.shared_inputs(batch)
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+
+def _n_common(header: np.ndarray, row: np.ndarray) -> int:
+    """Length of the common beginning of two rows of tokens."""
+    length = min(len(header), len(row))
+    differs = np.flatnonzero(header[:length] != row[:length])
+    return int(differs[0]) if len(differs) else length
