@@ -6,6 +6,7 @@ text, in its own template and with its own tokenizer.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches
-from rmlib.batches import Group, Prompt
+from rmlib.batches import Batch, Group, Prompt, SharedBatch
+from rmlib.benchmarks.implicit import Targets, targets_of
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,49 @@ class Policy:
         pad = self.tokenizer.pad_token_id or 0
         batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
         starts = np.array([item.n_shared for item in groups for _ in item.ids])
-        flat, targets = batches.log_probabilities(self.network, batch.to(self.device), groups, starts)
-        first = np.searchsorted(targets.response, np.arange(len(starts)))
-        position = np.arange(len(targets.response)) - first[targets.response]
-        table = flat.new_zeros(len(starts), width)
-        index = [torch.from_numpy(part).to(self.device) for part in (targets.response, position)]
-        return table.index_put((index[0], index[1]), flat)
+        targets = targets_of(groups, batch, starts)
+        flat = token_log_probabilities(self.network, batch.to(self.device), targets)
+        return _as_table(flat, targets.response, width)
+
+
+def header(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    """The conversation up to where a response begins: what two conversations that differ in it alone have in common."""
+    return os.path.commonprefix([batches.render(tokenizer, prompt, probe) for probe in ("a", "b")])
+
+
+def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[Tensor, "target"]:
+    """Log-probability of each target token, in fp32; logits are computed where a target follows alone."""
+    columns = np.unique(targets.column)
+    device = batch.input_ids.device
+    keep = torch.from_numpy(columns).to(device)
+    inputs = (
+        batches.shared_inputs(batch)
+        if isinstance(batch, SharedBatch)
+        else {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    )
+    logits = network(**inputs, logits_to_keep=keep, use_cache=False).logits
+    at = np.searchsorted(columns, targets.column)
+    row, column, token = (torch.from_numpy(index).to(device) for index in (targets.row, at, targets.token))
+    return torch.log_softmax(logits[row, column].float(), dim=-1).gather(1, token[:, None])[:, 0]
+
+
+def _as_table(values: Float[Tensor, "target"], response: np.ndarray, width: int) -> Float[Tensor, "sample token"]:
+    """Values of the tokens of responses, which follow one another, as one row a response; 0 behind its end."""
+    n = int(response[-1]) + 1
+    position = np.arange(len(response)) - np.searchsorted(response, np.arange(n))[response]
+    row, column = (torch.from_numpy(index).to(values.device) for index in (response, position))
+    return values.new_zeros(n, width).index_put((row, column), values)
+
+
+def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token with which the template ends a response."""
+    prompt = [{"role": "user", "content": "?"}]
+    text = batches.render(tokenizer, prompt, "a")
+    behind = text[len(header(tokenizer, prompt)) + 1 :]
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ValueError("the chat template writes nothing behind a response, so no response could end; give it an end")
+    return int(ids[0])
 
 
 def valid_tokens(samples: Samples) -> Bool[Tensor, "sample token"]:
