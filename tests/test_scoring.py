@@ -138,8 +138,9 @@ def test_texts_that_do_not_fit_are_refused_or_left_out_and_counted(
     with pytest.raises(ModelError, match="exceeds the 512 positions"):
         benchmarks.score(model, items)
     scores = benchmarks.score(model, items, skip_long=True)
-    assert np.isfinite(scores["0"]).all() and np.isfinite(scores["1"][0]) and np.isnan(scores["1"][1])
-    assert "1 of 2 items have a text that is too long for the model: skipped" in caplog.text
+    assert scores.keys() == {"0"} and len(scores["0"]) == 2
+    assert scores.skipped == {"1": "a text is too long for the model"}
+    assert "1 of 2 items skipped: a text is too long for the model" in caplog.text
 
 
 def test_rewards_that_are_not_finite_are_never_kept_nor_taken_for_skipped_ones(model: RewardModel) -> None:

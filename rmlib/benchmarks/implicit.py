@@ -102,11 +102,9 @@ def load_implicit(
     Raises BackboneError for what cannot be loaded, ModelError for models whose tokens have different meanings.
     """
     network, tokenizer = backbones.read_whole(AutoModelForCausalLM, str(policy), dtype=dtype)
-    name = f"{paths.public_name(str(policy))}, reference-free"
-    other = None
+    name, other = implicit_name(policy, reference), None
     if reference is not None:
         other, other_tokenizer = backbones.read_whole(AutoModelForCausalLM, str(reference), dtype=dtype)
-        name = f"{paths.public_name(str(policy))} over {paths.public_name(str(reference))}"
         if tokenizer.get_vocab() != other_tokenizer.get_vocab():
             raise ModelError(f"{name}: their tokenizers differ, so their log-probabilities are of different tokens")
     backbones.prepare_tokenizer(tokenizer, name)
@@ -114,6 +112,12 @@ def load_implicit(
         if each is not None:
             backbones.prepare_attention(each)
     return ImplicitReward(network, other, tokenizer, name, beta)
+
+
+def implicit_name(policy: str | Path, reference: str | Path | None) -> str:
+    """What a table or a record calls such a scorer; without a reference it says so."""
+    first, *rest = [paths.public_name(str(name)) for name in (policy, reference) if name is not None]
+    return f"{first} over {rest[0]}" if rest else f"{first}, reference-free"
 
 
 def first_own_tokens(

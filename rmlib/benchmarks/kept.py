@@ -32,6 +32,7 @@ class Kept:
         digest = hashlib.sha256(self._header.encode()).hexdigest()[:16]
         self.path = paths.runs_dir() / "scores" / f"{kind}-{digest}.jsonl"
         self.known: dict[str, Any] = self._read() if self.path.is_file() else {}
+        self._repaired = False
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Keep values (anything JSON has, numbers finite), in one write. Where nothing can be written, a warning."""
@@ -42,7 +43,9 @@ class Kept:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with json_lines.locked(self.path) as file:
-                json_lines.repair_end(file, self.path)
+                if not self._repaired:  # once: it reads the whole file
+                    json_lines.repair_end(file, self.path)
+                    self._repaired = True
                 json_lines.write(file, lines if file.read(1) else [self._header, *lines])
         except OSError as error:
             logger.warning("scores are not kept, so scoring again takes as long (%s)", error)

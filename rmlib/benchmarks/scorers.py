@@ -19,13 +19,12 @@ from rmlib.benchmarks.classifiers import (
     load_classifier,
     weight_of_each,
 )
-from rmlib.benchmarks.implicit import ImplicitReward
+from rmlib.benchmarks.implicit import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.benchmarks.items import Scorer
+from rmlib.benchmarks.scoring import RULERS
 from rmlib.features import FromFeatures, hash_of_tokenizer, hash_of_weights
 from rmlib.models import CARD_FILE, RewardModel, fingerprint
-from rmlib.statistics import Longer, Random, Shorter
 
-RULERS: dict[str, Scorer] = {"longer": Longer(), "shorter": Shorter(), "chance": Random(0)}
 # What an offline scorer needs of a repository; weights in another format are not even fetched.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 # The code that makes rewards of texts: rewards kept by an earlier state of it are not read.
@@ -55,6 +54,26 @@ def open_scorer(
             model = combining.weigh_attributes(model, weight_of_each(model.name, model.attributes, weights))
     else:
         model = load_classifier(folder, weights=weights, dtype=dtype, read_at=read_at)
+        model.name = paths.public_name(str(name))  # of a hub id, the folder is named by its commit
+    return model.to(device or default_device())
+
+
+def open_implicit(
+    policy: str | Path,
+    reference: str | Path | None = None,
+    *,
+    beta: float = BETA,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+) -> ImplicitReward:
+    """Implicit rewards of a policy over its reference (or reference-free), from folders or the hub.
+
+    Raises BackboneError or ModelError, as `implicit.load_implicit` does.
+    """
+    folders = [None if name is None else local_folder(str(name)) for name in (policy, reference)]
+    assert folders[0] is not None
+    model = load_implicit(folders[0], folders[1], beta=beta, dtype=dtype)
+    model.name = implicit_name(policy, reference)
     return model.to(device or default_device())
 
 

@@ -12,11 +12,20 @@ from jaxtyping import Bool, Float, Int
 from rmlib.bars import progress_bar
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.kept import Kept, text_key
+from rmlib.statistics import Longer, Random, Shorter
 
 logger = logging.getLogger(__name__)
 
-Scores = dict[str, list[float]]
-Messages = Sequence[Mapping[str, str]]
+RULERS: dict[str, Scorer] = {"longer": Longer(), "shorter": Shorter(), "chance": Random(0)}
+TOO_LONG = "a text is too long for the model"
+
+
+class Scores(dict[str, list[float]]):
+    """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}."""
+
+    def __init__(self, rewards: Mapping[str, list[float]] | None = None, skipped: Mapping[str, str] | None = None):
+        super().__init__(rewards or {})
+        self.skipped = dict(skipped or {})
 
 
 def score(
@@ -28,25 +37,26 @@ def score(
     keep: bool = True,
     skip_long: bool = False,
 ) -> Scores:
-    """The reward of each candidate, {item_id: [rewards in the item's order]}.
+    """The reward of each candidate of every item.
 
     Args:
         keep: read rewards that are known from an earlier call, and keep new ones as they come, so that an interrupted
             scoring goes on. Known means: the same weights, tokenizer, template and texts. Turn it off to measure time.
-        skip_long: leave out texts that the model cannot take whole; their rewards are NaN, and the number is shown.
+        skip_long: leave out items with a text that the model cannot take whole; they are `skipped`, and counted.
             Otherwise the model decides: decoders and classifiers refuse them, our encoders shorten them and say so.
     Raises ValueError where the model does not give one finite reward for each response; it names the items.
     """
     kept = _kept_for(model) if keep else None
-    scores: Scores = {}
+    scores = Scores()
     with progress_bar(total=len(items), desc="scoring", unit="item", show=progress, leave=False) as bar:
         for start in range(0, len(items), items_per_call):
             rows = items[start : start + items_per_call]
-            scores |= _score_rows(model, rows["item_id"], rows["prompt"], rows["candidates"], kept, skip_long)
+            found = _score_rows(model, rows["item_id"], rows["prompt"], rows["candidates"], kept, skip_long)
+            scores.update({name: rewards for name, rewards in found.items() if rewards is not None})
+            scores.skipped |= {name: TOO_LONG for name, rewards in found.items() if rewards is None}
             bar.update(len(rows["item_id"]))
-    n_skipped = sum(not np.isfinite(values).all() for values in scores.values())
-    if n_skipped:
-        logger.warning("%d of %d items have a text that is too long for the model: skipped", n_skipped, len(items))
+    if scores.skipped:
+        logger.warning("%d of %d items skipped: %s", len(scores.skipped), len(items), TOO_LONG)
     return scores
 
 
@@ -66,16 +76,18 @@ def _score_rows(
     candidates: list[list[str]],
     kept: Kept | None,
     skip_long: bool,
-) -> Scores:
+) -> dict[str, list[float] | None]:
+    """The rewards of some items, None for an item with a text that was left out."""
     sizes = [len(responses) for responses in candidates]
     repeated = [prompt for prompt, size in zip(prompts, sizes, strict=True) for _ in range(size)]
     flat = [text for responses in candidates for text in responses]
     rewards, skipped = _rewards(model, repeated, flat, kept, skip_long)
-    cuts = np.cumsum(sizes)[:-1]
-    broken = [name for name, bad in zip(names, np.split(np.isnan(rewards) & ~skipped, cuts), strict=True) if bad.any()]
+    each = [np.split(values, np.cumsum(sizes)[:-1]) for values in (rewards, skipped)]
+    found = {name: None if left_out.any() else given for name, given, left_out in zip(names, *each, strict=True)}
+    broken = [name for name, values in found.items() if values is not None and np.isnan(values).any()]
     if broken:
         raise ValueError(f"rewards that are not finite for {len(broken)} items, e.g. {broken[:5]}: the model is broken")
-    return {name: values.tolist() for name, values in zip(names, np.split(rewards, cuts), strict=True)}
+    return {name: None if values is None else values.tolist() for name, values in found.items()}
 
 
 def _rewards(
