@@ -6,7 +6,6 @@ text, in its own template and with its own tokenizer.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches
-from rmlib.batches import Batch, Group, Prompt, SharedBatch
-from rmlib.benchmarks.implicit import Targets, targets_of
+from rmlib.batches import Group, Prompt
+from rmlib.likelihood import header, targets_of, token_log_probabilities
 
 
 @dataclass(frozen=True)
@@ -149,51 +149,21 @@ class Policy:
         Follows gradients where they are enabled; then all passes of the budget are held until `backward`.
         """
         groups = samples.groups()
-        width, n = int(samples.n_tokens.max()), samples.n_per_prompt
+        n = samples.n_per_prompt
         parts: list[Tensor] = []
         order: list[int] = []
         for indices in batches.pack(groups, token_budget, shared=self.shared):
             order += [index * n + row for index in indices for row in range(n)]
-            parts.append(self._token_logp([groups[index] for index in indices], width))
-        inverse = torch.from_numpy(np.argsort(order)).to(self.device)
-        return torch.cat(parts).index_select(0, inverse)
+            parts += self._token_logp([groups[index] for index in indices])
+        return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
 
-    def _token_logp(self, groups: Sequence[Group], width: int) -> Float[Tensor, "sample token"]:
+    def _token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
         pad = self.tokenizer.pad_token_id or 0
         batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
         starts = np.array([item.n_shared for item in groups for _ in item.ids])
         targets = targets_of(groups, batch, starts)
         flat = token_log_probabilities(self.network, batch.to(self.device), targets)
-        return _as_table(flat, targets.response, width)
-
-
-def header(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """The conversation up to where a response begins: what two conversations that differ in it alone have in common."""
-    return os.path.commonprefix([batches.render(tokenizer, prompt, probe) for probe in ("a", "b")])
-
-
-def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[Tensor, "target"]:
-    """Log-probability of each target token, in fp32; logits are computed where a target follows alone."""
-    columns = np.unique(targets.column)
-    device = batch.input_ids.device
-    keep = torch.from_numpy(columns).to(device)
-    inputs = (
-        batches.shared_inputs(batch)
-        if isinstance(batch, SharedBatch)
-        else {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    )
-    logits = network(**inputs, logits_to_keep=keep, use_cache=False).logits
-    at = np.searchsorted(columns, targets.column)
-    row, column, token = (torch.from_numpy(index).to(device) for index in (targets.row, at, targets.token))
-    return torch.log_softmax(logits[row, column].float(), dim=-1).gather(1, token[:, None])[:, 0]
-
-
-def _as_table(values: Float[Tensor, "target"], response: np.ndarray, width: int) -> Float[Tensor, "sample token"]:
-    """Values of the tokens of responses, which follow one another, as one row a response; 0 behind its end."""
-    n = int(response[-1]) + 1
-    position = np.arange(len(response)) - np.searchsorted(response, np.arange(n))[response]
-    row, column = (torch.from_numpy(index).to(values.device) for index in (response, position))
-    return values.new_zeros(n, width).index_put((row, column), values)
+        return flat.split(np.bincount(targets.response).tolist())
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
