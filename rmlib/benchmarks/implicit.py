@@ -9,11 +9,10 @@ tokens count, those that end its turn included, and nothing of the prompt or of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +20,12 @@ from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, paths
-from rmlib.batches import Batch, Encoded, Group, Prompt, SharedBatch
+from rmlib.batches import Encoded, Group, Prompt
+from rmlib.likelihood import header, log_probabilities, targets_of
 from rmlib.models import ModelError, refuse_long
 from rmlib.pairs import prompt_key
 
 BETA = 0.1  # scales rewards, never their order
-TOKENS_AT_ONCE = 512  # of which fp32 log-probabilities of the whole vocabulary are held
-
-
-class Targets(NamedTuple):
-    """The counted tokens of a batch: where the state before each lies, the token itself, and whose it is."""
-
-    row: Int[np.ndarray, "target"]
-    column: Int[np.ndarray, "target"]
-    token: Int[np.ndarray, "target"]
-    response: Int[np.ndarray, "target"]
 
 
 class ImplicitReward:
@@ -123,62 +113,17 @@ def implicit_name(policy: str | Path, reference: str | Path | None) -> str:
 def first_own_tokens(
     tokenizer: PreTrainedTokenizerBase, runs: Sequence[Sequence[Prompt]], encoded: Encoded
 ) -> Int[np.ndarray, "response"]:
-    """Index of each response's first own token, whatever else it is scored with; `runs` holds equal prompts together.
-
-    The text before a response is what two conversations that differ in it alone have in common.
-    """
+    """Index of each response's first own token, whatever it is scored with; `runs` holds equal prompts together."""
     headers = []
     for run in runs:
-        texts = [batches.render(tokenizer, run[0], probe) for probe in ("a", "b")]
-        headers += [os.path.commonprefix(texts)] * len(run)
+        headers += [header(tokenizer, run[0])] * len(run)
     pairs = zip(batches.tokens_of(tokenizer, headers), encoded.ids, strict=True)
     # No model gives a probability to the first token of a text.
-    return np.array([max(1, _n_common(header, row)) for header, row in pairs], dtype=np.int64)
+    return np.array([max(1, _n_common(before, row)) for before, row in pairs], dtype=np.int64)
 
 
-def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "response"]) -> Targets:
-    """The counted tokens of a batch; those of responses that begin alike may lie in the part that they share."""
-    parts, number = [], 0
-    for item in groups:
-        shared = item.n_shared if isinstance(batch, SharedBatch) else 0
-        # Where the group's shared tokens start, and each response's own ones behind them.
-        begin = int(batch.ends[number]) - len(item.ids[0]) + 1
-        for ids in item.ids:
-            before = np.arange(starts[number] - 1, len(ids) - 1)
-            if isinstance(batch, SharedBatch):
-                own = int(batch.ends[number]) - len(ids) + 1
-                row, column = np.zeros_like(before), before + np.where(before < shared, begin, own)
-            else:
-                row, column = np.full_like(before, number), before
-            parts.append((row, column, ids[before + 1], np.full_like(before, number)))
-            number += 1
-    return Targets(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[np.ndarray, "response"]:
-    """Sum over each response's counted tokens of their log-probability, in fp64."""
-    columns = np.unique(targets.column)
-    device = batch.input_ids.device
-    logits = network(**_inputs(batch), logits_to_keep=torch.from_numpy(columns).to(device), use_cache=False).logits
-    row, column, token = (
-        torch.from_numpy(index).to(device)
-        for index in (targets.row, np.searchsorted(columns, targets.column), targets.token)
-    )
-    values = [
-        torch.log_softmax(logits[row[part], column[part]].float(), dim=-1).gather(1, token[part, None])[:, 0]
-        for part in torch.arange(len(row), device=device).split(TOKENS_AT_ONCE)
-    ]
-    return np.bincount(targets.response, weights=torch.cat(values).double().cpu().numpy())
-
-
-def _inputs(batch: Batch) -> dict[str, Any]:
-    if isinstance(batch, SharedBatch):
-        return batches.shared_inputs(batch)
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-
-
-def _n_common(header: np.ndarray, row: np.ndarray) -> int:
+def _n_common(first: np.ndarray, second: np.ndarray) -> int:
     """Length of the common beginning of two rows of tokens."""
-    length = min(len(header), len(row))
-    differs = np.flatnonzero(header[:length] != row[:length])
+    length = min(len(first), len(second))
+    differs = np.flatnonzero(first[:length] != second[:length])
     return int(differs[0]) if len(differs) else length
