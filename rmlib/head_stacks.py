@@ -47,7 +47,7 @@ class Compared:
         """Sparse `[text, pair]`: 1 where a text is the pair's chosen one, -1 where it is the rejected one."""
         texts, index = self.distinct
         n_pairs = index.shape[1]
-        values = np.repeat(np.float32([1, -1]), n_pairs)
+        values = np.repeat(np.array([1, -1], dtype=np.float32), n_pairs)
         places = index.flatten().numpy(), np.tile(np.arange(n_pairs), 2)
         return csr_matrix((values, places), shape=(len(texts), n_pairs))
 
