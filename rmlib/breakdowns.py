@@ -15,9 +15,11 @@ from rmlib.statistics.arrays import matched_seeds
 from rmlib.summaries import (
     BOOTSTRAP_SEED,
     described_pairs,
+    ensemble,
     interval_of,
     ladder,
     margins,
+    optional,
     prompt_groups,
     rulers_beside,
 )
@@ -57,10 +59,9 @@ def strata_table(file: Path) -> pd.DataFrame:
     for name, strata_of in strata(file, n).items():
         codes = strata_of.cat.codes.to_numpy()
         known = codes >= 0
-        members = None if groups is None else groups[known]
         for arm, values in answers.items():
             part = _squeezed(values[:, known] > 0)
-            table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=members)
+            table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=groups[known])
             table.insert(0, "stratum", strata_of.cat.categories[table.index])
             rows.append(table.assign(arm=arm, property=name))
     columns = ["arm", "property", "stratum", "estimate", "low", "high", "n"]
@@ -131,7 +132,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
-def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
     row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
     if fitted.fitted.estimate == 0:
@@ -140,6 +141,59 @@ def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None)
     change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
     row |= {"ECE after": statistics.expected_calibration_error(after.ravel()), "Brier after": statistics.brier(after)}
     return row | _columns("change in Brier", change) | {"n test": change.n}
+
+
+def ensemble_table(file: Path) -> pd.DataFrame:
+    """What the seeds of each trained arm know together: accuracy of one (their mean), of all together, and the gain.
+
+    The gain has its 95 % interval over pairs: it is that of these seeds. Arms of one seed have no ensemble. Raises
+    RecordError where every arm has one seed.
+    """
+    table, rows = ladder(file), []
+    for arm in table["name"].unique():
+        each = margins(table, arm)
+        if len(each) < 2:
+            continue
+        together = (ensemble(each)[0] > 0).astype(int)
+        gain = interval_of((together - (each > 0).mean(axis=0))[None], prompt_groups(file, each.shape[1]))
+        row = {"arm": arm, "title": title(arm), "seeds": len(each), "one seed": (each > 0).mean()}
+        rows.append(row | {"together": together.mean(), **_columns("gain", gain), "n": gain.n})
+    if not rows:
+        raise RecordError(f"{file.name}: every arm has one seed; an ensemble needs two")
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def trials_table(file: Path) -> pd.DataFrame:
+    """The learning rate that the selection split chose for each trained arm of the latest comparison, by one grid.
+
+    Columns: title, learning_rate (of folds the range), n_trials, at_edge (the smallest or largest rate tried was
+    chosen, of some fold at least). Raises RecordError where no choice is recorded.
+    """
+    rows = _chosen_rates(file)
+    if rows.empty:
+        raise RecordError(f"{file.name}: no record of chosen learning rates; run notebook 02")
+    table = rows.groupby("arm", sort=False).agg(
+        lowest=("learning_rate", "min"), highest=("learning_rate", "max"), n_trials=("n_trials", "sum"),
+        at_edge=("at_edge", "any"),
+    )  # fmt: skip
+    ends = zip(table["lowest"], table["highest"], strict=True)
+    table.insert(0, "title", [title(str(arm)) for arm in table.index])
+    table.insert(1, "learning_rate", [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ends])
+    return table.drop(columns=["lowest", "highest"])
+
+
+def _chosen_rates(file: Path) -> pd.DataFrame:
+    """One row for each arm (and fold): from the grids of the latest comparison, else from choices arm by arm."""
+    arms = ladder(file)
+    grids = optional(file, "grid")
+    if len(grids) and (current := grids["asked.comparison"].isin(arms["asked.comparison"])).any():
+        rows = pd.DataFrame([row for selected in grids.loc[current, "outcome.selected"] for row in selected])
+        return rows.drop_duplicates(["arm", "fold"], keep="last")
+    choices = optional(file, "learning_rate")
+    if choices.empty:
+        return choices
+    rows = choices.filter(regex=r"asked.arm|outcome\.").rename(columns=lambda name: name.split(".", 1)[1])
+    return rows[rows["arm"].isin(arms["name"])]
 
 
 def learning_curves(file: Path) -> pd.DataFrame:
@@ -181,8 +235,8 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
-def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Margins `[seed, pair]` of every arm and ruler, and the test pairs' prompts where pairs share them."""
+def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Margins `[seed, pair]` of every arm and ruler, and which test pairs share a prompt."""
     table = ladder(file)
     answers = {str(name): margins(table, name) for name in table["name"].unique()}
     for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():

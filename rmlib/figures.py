@@ -36,8 +36,16 @@ from rmlib.benchmark_tables import (
     pairwise_table,
     subsets_table,
 )
-from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure
-from rmlib.breakdowns import agreement_table, learning_curve_table, length_table, strata_table, temperature_table
+from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure, uncertainty_figure
+from rmlib.breakdowns import (
+    agreement_table,
+    ensemble_table,
+    learning_curve_table,
+    length_table,
+    strata_table,
+    temperature_table,
+    trials_table,
+)
 from rmlib.comparison_figures import (
     about,
     affine_figure,
@@ -50,6 +58,7 @@ from rmlib.comparison_figures import (
 )
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
+from rmlib.lesson_figures import loss_at_figure
 from rmlib.plots import (
     COLOURS,
     LINES,
@@ -91,6 +100,7 @@ __all__ = [
     "leaderboard_figure",
     "learning_curve_figure",
     "length_bias_figure",
+    "loss_at_figure",
     "losses_figure",
     "published_benchmarks_figure",
     "published_figure",
@@ -103,6 +113,7 @@ __all__ = [
     "subsets_figure",
     "sweep_figure",
     "tabulate",
+    "uncertainty_figure",
 ]
 
 logger = logging.getLogger(__name__)
@@ -185,6 +196,7 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "agreement_of_arms": agreement_of_arms_figure,
     "calibration": calibration_figure,
     "curves": curves_figure,
+    "uncertainty": uncertainty_figure,
     "learning_curve": learning_curve_figure,
     "sweep": sweep_figure,
     "affine": affine_figure,
@@ -198,6 +210,8 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
+    "trials": trials_table,
+    "ensembles": ensemble_table,
     "strata": strata_table,
     "length": length_table,
     "agreement_of_arms": agreement_table,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
+from rmlib import backbones, batches, kept_tokens
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import draw_head, new_head, output_layer
@@ -247,7 +247,7 @@ class RewardModel(nn.Module):
         """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
         if self.kind == "encoder":
             return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
-        return batches.encode_decoder(self.tokenizer, prompts, responses)
+        return kept_tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""

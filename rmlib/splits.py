@@ -76,8 +76,8 @@ def load_splits(
 
 def only_matched(pairs: Dataset) -> Dataset:
     """Decided pairs with both responses rated (or decided alone, where a source rates none); others are counted."""
-    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"], pairs["ratings_2"], strict=True)])
-    decided = np.array([bool(preference) for preference in pairs["preference"]])
+    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"][:], pairs["ratings_2"][:], strict=True)])
+    decided = np.array([bool(preference) for preference in pairs["preference"][:]])
     keep = np.flatnonzero(decided & rated if rated.any() else decided)
     logger.info(
         "matched: %d of %d training pairs are decided and rated; the others are left out", len(keep), len(pairs)

@@ -95,17 +95,13 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
     return table
 
 
-def prompt_groups(file: Path, n: int) -> np.ndarray | None:
-    """Which of the n decided test pairs belong together: a number for each prompt. None where all prompts differ.
+def prompt_groups(file: Path, n: int) -> np.ndarray:
+    """Which of the n decided test pairs belong together: a number for each prompt.
 
-    Also None where the records do not tell: those of earlier versions, and files with rulers alone.
+    Each pair has its own where the records do not tell: those of earlier versions, and files with rulers alone.
     """
-    if optional(file, "test_pairs").empty:
-        return None
-    table = described_pairs(file, n)
-    if "prompt" not in table or table["prompt"].is_unique:
-        return None
-    return table["prompt"].to_numpy()
+    table = pd.DataFrame() if optional(file, "test_pairs").empty else described_pairs(file, n)
+    return table["prompt"].to_numpy() if "prompt" in table else np.arange(n)
 
 
 def arms_table(file: Path) -> pd.DataFrame:
@@ -193,13 +189,13 @@ def rating_by_reward(rewards: ArrayLike, ratings: ArrayLike, *, bins: int = 10) 
     return pd.DataFrame(rows)
 
 
-def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
-    """Accuracy of an ensemble in bins of equally many pairs by the disagreement of its members.
+def ensemble(margins: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Margin of each pair by all members together, and their disagreement about it.
 
     `margins`: `[member, pair]`, as records hold them, chosen minus rejected. Each member's are divided by their root
     mean square, so that none weighs more for its scale; a pair's margin is their mean, its uncertainty their standard
-    deviation. Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError for fewer than
-    two members, who cannot disagree, and for a member whose margins are all 0.
+    deviation. Raises ValueError for fewer than two members, who cannot disagree, and for a member whose margins are
+    all 0.
     """
     table = np.asarray(margins, dtype=float)
     if table.ndim != 2 or len(table) < 2:
@@ -207,7 +203,15 @@ def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFram
     scale = np.sqrt((table**2).mean(axis=1, keepdims=True))
     if not (scale > 0).all():
         raise ValueError(f"members {np.flatnonzero(~(scale[:, 0] > 0)).tolist()} give no pair a margin: leave them out")
-    margin, uncertainty = (table / scale).mean(axis=0), (table / scale).std(axis=0)
+    return (table / scale).mean(axis=0), (table / scale).std(axis=0)
+
+
+def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
+    """Accuracy of an `ensemble` in bins of equally many pairs by the disagreement of its members.
+
+    Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError as `ensemble`.
+    """
+    margin, uncertainty = ensemble(margins)
     rows = []
     for part in np.array_split(np.argsort(uncertainty, kind="stable"), min(bins, len(margin))):
         interval = statistics.wilson_interval(int((margin[part] > 0).sum()), len(part))

@@ -26,7 +26,8 @@ def test_accuracies_are_means_over_pairs_and_seeds_and_a_tie_is_wrong(file: Path
 
 
 def test_intervals_are_the_bootstrap_s_over_seeds_and_pairs(file: Path) -> None:
-    interval = statistics.bootstrap_interval(np.array([[1, 1, 0, 0], [1, 1, 1, 0]]), seed=summaries.BOOTSTRAP_SEED)
+    right, prompts = np.array([[1, 1, 0, 0], [1, 1, 1, 0]]), np.arange(4)
+    interval = statistics.bootstrap_interval(right, seed=summaries.BOOTSTRAP_SEED, groups=prompts)
     assert summaries.arms_table(file).loc["regression", ["low", "high"]].tolist() == [interval.low, interval.high]
 
 

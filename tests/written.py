@@ -134,6 +134,14 @@ def write_learning_curve(
     records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
 
+def write_rates(file: Path, rates: dict[str, tuple[float, bool]], *, source: dict[str, str] = SOURCE) -> None:
+    """The choice of a learning rate for each arm: the rate, and whether it is the grid's smallest or largest."""
+    for arm, (rate, at_edge) in rates.items():
+        asked = {"arm": arm, "preset": "embedded", "backbone": "embedded", "source": source}
+        outcome = {"learning_rate": rate, "accuracy": 0.7, "n_trials": 6, "at_edge": at_edge}
+        records.append(file, kind="learning_rate", asked=asked, outcome=outcome)
+
+
 def write_data(file: Path, *, source: dict[str, str] = SOURCE) -> None:
     """What notebook 01 writes of annotations: agreement, annotators, justifications, the statistics of a simulation."""
     asked = {"source": source}
@@ -173,6 +181,7 @@ def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
     write_ruler(file, "longer", [1, -1, 0, -1], source=source)
     write_learning_curve(file, "bt", (0.5, 0.5, 0.25, 0.25), n=4, source=source)
     write_benchmark_items(file)
+    write_rates(file, {"bt": (5e-4, False), "bt_scaled": (1e-3, True)}, source=source)
     write_benchmark(file, "longer", 0.4, seed=None)
     write_benchmark(file, "bt_scaled", 0.7)
     asked = {"arm": "bt_scaled_init", "comparison": "first", "source": source}
