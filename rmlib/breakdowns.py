@@ -9,6 +9,7 @@ import pandas as pd
 
 from rmlib import records, statistics
 from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 from rmlib.statistics import Interval, PowerLaw, Temperature
 from rmlib.statistics.arrays import matched_seeds
@@ -51,6 +52,7 @@ def strata(file: Path, n: int) -> dict[str, pd.Series]:
     }
 
 
+@kept
 def strata_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler by property of the test pairs: arm, property, stratum, estimate, low, high, n."""
     answers, groups = _answers(file)
@@ -68,6 +70,7 @@ def strata_table(file: Path) -> pd.DataFrame:
     return pd.concat(rows)[columns].set_index("arm")
 
 
+@kept
 def length_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
     answers, groups = _answers(file)
@@ -83,6 +86,7 @@ def length_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
+@kept
 def agreement_table(file: Path) -> pd.DataFrame:
     """How far each two arms order the test pairs alike: arm, with, share and kappa with 95 % intervals.
 
@@ -113,6 +117,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
+@kept
 def temperature_table(file: Path) -> pd.DataFrame:
     """The temperature that turns each arm's margins into logits, fitted on the selection pairs, and what it mends.
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from rmlib import records, statistics, sweeps
 from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 
 BOOTSTRAP_SEED = 0
@@ -104,6 +105,7 @@ def prompt_groups(file: Path, n: int) -> np.ndarray:
     return table["prompt"].to_numpy() if "prompt" in table else np.arange(n)
 
 
+@kept
 def arms_table(file: Path) -> pd.DataFrame:
     """Test accuracy of every arm and ruler with its 95 % interval over pairs (and seeds, where there are several)."""
     table = ladder(file)
@@ -128,6 +130,7 @@ def rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
     return rulers[same].sort_values("time", kind="stable").drop_duplicates("asked.ruler", keep="last")
 
 
+@kept
 def differences_table(file: Path) -> pd.DataFrame:
     """Each arm against the parent that it changes by one thing; columns as in `compare`."""
     names, couples = list(ladder(file)["name"].unique()), []
