@@ -58,6 +58,7 @@ from rmlib.comparison_figures import (
 )
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
+from rmlib.input_breakdowns import inputs_figure, inputs_table
 from rmlib.lesson_figures import loss_at_figure
 from rmlib.plots import (
     COLOURS,
@@ -198,6 +199,7 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "curves": curves_figure,
     "uncertainty": uncertainty_figure,
     "learning_curve": learning_curve_figure,
+    "inputs": inputs_figure,
     "sweep": sweep_figure,
     "affine": affine_figure,
     "rewardbench": benchmark_figure,
@@ -217,6 +219,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "agreement_of_arms": agreement_table,
     "temperature": temperature_table,
     "learning_curve": learning_curve_table,
+    "inputs": inputs_table,
     "paper_and_this_run": paper_and_this_run,
     "rewardbench": benchmark_table,
     "rewardbench_leaderboard": leaderboard_table,

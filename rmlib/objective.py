@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import batches, losses
+from rmlib import batches, distinct, losses
 from rmlib.examples import Examples
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
@@ -21,13 +21,16 @@ def rewards_of(
 ) -> Float[Tensor, "pair response attribute"]:
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
+    A text that occurs in several of them is encoded once.
     Two responses a pair; rankings of fewer responses than others are padded with what means nothing.
     """
     if examples.features is not None:
         return model.read(examples.features[list(indices)].to(model.device))
-    batch = model.collate([examples.groups[index] for index in indices])
+    groups, place = distinct.merged([examples.groups[index] for index in indices])
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return pad_sequence(model(batch).split(examples.sizes(indices)), batch_first=True)
+        rewards = model(model.collate(groups))
+    rewards = rewards if place is None else rewards[torch.from_numpy(place).to(rewards.device)]
+    return pad_sequence(rewards.split(examples.sizes(indices)), batch_first=True)
 
 
 def is_response(

@@ -97,12 +97,13 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
 
 
 def prompt_groups(file: Path, n: int) -> np.ndarray:
-    """Which of the n decided test pairs belong together: a number for each prompt.
+    """Which of the n decided test pairs belong together: a number for each prompt, or for each fold of several.
 
     Each pair has its own where the records do not tell: those of earlier versions, and files with rulers alone.
     """
     table = pd.DataFrame() if optional(file, "test_pairs").empty else described_pairs(file, n)
-    return table["prompt"].to_numpy() if "prompt" in table else np.arange(n)
+    known = [name for name in ("group", "prompt") if name in table]
+    return table[known[0]].to_numpy() if known else np.arange(n)
 
 
 @kept

@@ -84,7 +84,7 @@ def test_unknown_subsets_are_refused():
         ({"a": 2, "b": 3, "c": 1}, "simulated", "simulated, not the official counts: 6 of 7 items"),
         ({"a": 2, "b": 5, "c": 1}, "s", "not the official counts: 8 of 7 items"),
         ({"a": 2, "b": 4, "c": 2}, "s", "not the official counts: 8 of 7 items"),
-        ({"a": 2, "c": 1}, "s", "partial: 2 of 3 subsets, without b"),
+        ({"a": 2, "c": 1}, "s", "partial: 2 of 3 subsets (without b)"),
     ],
 )
 def test_the_label_says_how_far_the_items_are_official(counts, source, label):

@@ -77,7 +77,7 @@ def test_missing_files_are_named(tmp_path):
         benchmarks.load("rmb", folder)
     items = benchmarks.load("rmb", folder, partial=True)
     report = benchmarks.summarise(items, benchmarks.score(Random(0), items, progress=False))
-    assert report.label.startswith("partial: 95 of 98 subsets, without Pairwise_set/Helpfulness/Brainstorming/Idea")
+    assert report.label.startswith("partial: 95 of 98 subsets (without Pairwise_set/Helpfulness/Brainstorming/Idea")
     assert list(report.sections.index) == ["Helpfulness BoN", "Harmlessness BoN"]  # pairs lack files, the Score both
 
 

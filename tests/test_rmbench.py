@@ -140,7 +140,7 @@ def test_real_domains_meet_the_rulers_as_an_independent_count_says(shared_data):
     items = benchmarks.load("rmbench", shared_data("rm_bench"), partial=True)
     scores = {ruler: benchmarks.score(ruler, items, progress=False) for ruler in (Longer(), Shorter())}
     reports = {ruler: benchmarks.summarise(items, given) for ruler, given in scores.items()}
-    assert reports[Longer()].label == "partial: 2 of 5 subsets, without math, code, safety-refuse"
+    assert reports[Longer()].label == "partial: 2 of 5 subsets (without math, code, safety-refuse)"
     rows = json.loads(gzip.decompress((shared_data("rm_bench") / "chat_filtered.json.gz").read_bytes()))
     longer = [[[len(c) > len(r) for r in row["rejected"]] for c in row["chosen"]] for row in rows]
     assert reports[Longer()].subsets.loc["chat", "estimate"] == pytest.approx(np.mean(longer))

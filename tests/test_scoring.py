@@ -15,6 +15,7 @@ from rmlib.backbones import BackboneError
 from rmlib.benchmarks import scorers
 from rmlib.benchmarks.implicit import load_implicit
 from rmlib.benchmarks.kept import Kept, text_key
+from rmlib.features import FromFeatures
 from rmlib.models import ModelError, RewardModel
 from rmlib.statistics import Longer
 
@@ -127,8 +128,9 @@ def test_every_kind_of_model_keeps_its_rewards_under_a_name_of_its_own(tmp_path:
     assert len(list((paths.runs_dir() / "scores").iterdir())) == len(models)
 
 
-def test_of_rulers_nothing_is_kept() -> None:
+def test_of_rulers_and_of_kept_features_nothing_is_kept_again(tmp_path: Path) -> None:
     assert benchmarks.score(Longer(), ITEMS) == {"0": [1, 2], "1": [1, 2, 3, 1], "2": [1, 1]}
+    benchmarks.score(FromFeatures(RewardModel.create(tiny.save_backbone(tmp_path / "backbone"))), ITEMS)
     assert not (paths.runs_dir() / "scores").exists()
 
 

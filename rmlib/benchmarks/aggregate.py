@@ -60,6 +60,7 @@ class Benchmark:
         micro: the Score is the mean over all items instead.
         one_split: subsets are named split/name, and a report is of the items of one split.
         formulas: subsets whose score is not their mean credit, but a sum of column means times these factors.
+        zero_where_empty: columns of a formula whose mean over no items counts as 0.
         extra: further sections, name to column: plain mean of that column over the sections of `overall`.
         totals: official number of items of sections whose subsets have no known one.
         unscored: reasons for which the rule itself gives no credit; they do not make a report partial.
@@ -73,6 +74,7 @@ class Benchmark:
     micro: bool = False
     one_split: bool = False
     formulas: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    zero_where_empty: frozenset[str] = frozenset()
     extra: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     unscored: frozenset[str] = frozenset()
@@ -260,7 +262,10 @@ class Benchmark:
         """The score of one subset: its mean credit, or what its formula says."""
         if subset not in self.formulas:
             return sums.mean([subset])
-        return np.asarray(sum(factor * sums.mean([subset], c) for c, factor in self.formulas[subset].items()))
+        means = {column: sums.mean([subset], column) for column in self.formulas[subset]}
+        for column in self.zero_where_empty & means.keys():
+            means[column] = np.nan_to_num(means[column])
+        return np.asarray(sum(factor * means[column] for column, factor in self.formulas[subset].items()))
 
     def _pooled(self, sums: Sums, section: str, column: str) -> Drawn:
         return sums.mean([name for name in self.sections[section] if name in sums], column)

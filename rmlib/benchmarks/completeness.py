@@ -1,6 +1,6 @@
 """How far the items of a report are the official benchmark: the words that belong into its title."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -40,34 +40,37 @@ def label_of(
         totals: the official number of items of sections whose subsets have no known one.
     """
     counts = table["subset"].value_counts()
-    words = ["simulated"] if simulated else []
     missing = [name for name in subsets if name not in counts]
+    short, other = _sizes(counts, subsets, totals, simulated)
     if missing:
-        which = f", without {', '.join(missing)}" if len(missing) <= 5 else ""
-        words.append(f"partial: {len(subsets) - len(missing)} of {len(subsets)} subsets{which}")
-    words += _sizes(counts, subsets, totals, simulated)
+        which = f" (without {', '.join(missing)})" if len(missing) <= 5 else ""
+        short.insert(0, f"{len(subsets) - len(missing)} of {len(subsets)} subsets{which}")
     skipped = table["reason"].notna() & ~table["reason"].isin(list(unscored))
     if skipped.any():
-        words.append(f"partial: {skipped.sum():,} of {len(table):,} items skipped")
+        short.append(f"{skipped.sum():,} of {len(table):,} items skipped")
+    words = (["simulated"] if simulated else []) + ([f"partial: {', '.join(short)}"] if short else []) + other
     return ", ".join(words) or "complete"
 
 
 def _sizes(
     counts: pd.Series, subsets: Mapping[str, Subset], totals: Mapping[str, int], simulated: bool
-) -> Sequence[str]:
+) -> tuple[list[str], list[str]]:
+    """Words for what is partial in number, and for what is of another size or not known."""
     members = members_of(subsets)
     official = {name: subset.n for name, subset in subsets.items() if name in counts and subset.n is not None}
     found = {name: int(counts[name]) for name in official}
     present = [section for section, names in members.items() if set(names) <= set(counts.index)]
     for section in totals.keys() & set(present):
         official[section], found[section] = totals[section], int(counts[members[section]].sum())
-    words = []
+    short, other = [], []
     if found != official:
         total = sum(totals.values()) + sum(subset.n or 0 for subset in subsets.values())
-        short = all(found[name] <= official[name] for name in official) and not simulated
         shares = f"{counts.sum():,} of {total:,} items"
-        words = [f"partial: {shares}" if short else f"not the official counts: {shares}"]
+        if all(found[name] <= official[name] for name in official) and not simulated:
+            short.append(shares)
+        else:
+            other.append(f"not the official counts: {shares}")
     unknown = [section for section in present if section not in totals and subsets[members[section][0]].n is None]
     if unknown:
-        words.append(f"official number of items not known for {', '.join(unknown)}")
-    return words
+        other.append(f"official number of items not known for {', '.join(unknown)}")
+    return short, other

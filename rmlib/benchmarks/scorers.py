@@ -22,7 +22,7 @@ from rmlib.benchmarks.classifiers import (
 from rmlib.benchmarks.implicit import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
-from rmlib.features import FromFeatures, hash_of_tokenizer, hash_of_weights
+from rmlib.features import hash_of_tokenizer, hash_of_weights
 from rmlib.models import CARD_FILE, RewardModel, fingerprint
 
 # What an offline scorer needs of a repository; weights in another format are not even fetched.
@@ -98,9 +98,10 @@ def local_folder(name: str) -> Path:
 
 
 def identity_of(model: Any) -> dict[str, str] | None:
-    """Hashes of everything that a reward depends on but the text, None for a scorer whose rewards are not kept."""
-    if isinstance(model, FromFeatures):
-        return identity_of(model.model)
+    """Hashes of everything that a reward depends on but the text; None for a scorer whose rewards are not kept.
+
+    Among these are rulers, and `features.FromFeatures`, whose features are on the disk already.
+    """
     if isinstance(model, RewardModel):
         skipped = model.skipped if isinstance(model, DecoderClassifier) else None
         parts = {"body": model.backbone, "head": model.head}
