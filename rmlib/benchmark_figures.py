@@ -117,7 +117,7 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     left.axvline(0, color="0.5", lw=1, ls=":")
     left.set_xlabel("length, right minus wrong response (characters, mean of a fifth)")
     left.set_ylabel("share ordered rightly")
-    left.legend(loc="best", frameon=True, fontsize=7.5)
+    left.legend(loc="lower right", frameon=True, fontsize=7.5)  # where rulers of length leave room
     equal = table[["at equal length", "equal low", "equal high"]].set_axis(["estimate", "low", "high"], axis=1)
     heights = forest(right, equal, names)
     right.plot(table["comparisons"], heights, "|", color="0.3", ms=9, mew=1.5)
