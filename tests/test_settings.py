@@ -16,7 +16,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 def committed_settings() -> list[dict[str, Any]]:
     """The settings of every committed arm that was recorded before the later fields were added."""
     lines = [json.loads(line) for file in sorted(RESULTS.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    found = [line["asked"]["settings"] for line in lines if line["kind"] == "arm"]
+    # A grid of heads records the settings that all its trials share.
+    found = [line["asked"]["settings"] for line in lines if line["kind"] == "arm" and "grid" not in line["asked"]]
     return [settings for settings in found if not LATER_FIELDS & settings.keys()]
 
 
@@ -42,6 +43,7 @@ LATER: list[dict[str, Any]] = [
     {"head_layers": 2},
     {"regression_weight": 0.5},
     {"soft_labels": True},
+    {"benchmark_every_steps": 50},
 ]
 
 

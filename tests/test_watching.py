@@ -116,7 +116,7 @@ def test_a_benchmark_is_logged_every_so_many_steps_and_at_the_end(
     values = logged(run)
     assert list(values) == [2, 4, 6, 7]
     assert all(set(row) == {f"rewardbench/{name}" for name in SECTIONS} for row in values.values())
-    report = benchmarks.summarise(items, benchmarks.score(run.model, items, progress=False))
+    report = benchmarks.summarise(items, benchmarks.score(run.model, items, progress=False), partial=True)
     assert values[7] == {f"rewardbench/{name}": report.sections["estimate"][name] for name in SECTIONS}
     assert run.summary["rewardbench/Score"] == values[7]["rewardbench/Score"]
 
@@ -176,7 +176,7 @@ def test_of_several_attributes_the_first_is_watched(backbone: str, items: Datase
     model.head.weight.data[1] = -model.head.weight.data[0]
     row = watching.log_row(model, {"rewardbench": items}, wanted)
     first = {item["item_id"]: model.score([item["prompt"]] * 2, item["candidates"])[:, 0].tolist() for item in items}
-    expected = benchmarks.summarise(items, first).sections["estimate"]["Score"]
+    expected = benchmarks.summarise(items, first, partial=True).sections["estimate"]["Score"]
     assert row["rewardbench/Score"] == expected and 0 < expected < 1
 
 

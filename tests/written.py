@@ -43,11 +43,12 @@ def write_arm(
     comparison: str = "first",
     preset: str = "embedded",
     source: dict[str, str] = SOURCE,
+    grid: dict[str, Any] | None = None,
 ) -> None:
-    """Records of one arm, one a seed."""
+    """Records of one arm, one a seed; of a `grid` of heads with the setting that was chosen in its one fold."""
     settings = {"backbone": "embedded", "trainable": "head" if preset == "frozen" else "all", "lora_rank": 0}
     asked: dict[str, Any] = {"arm": arm, "preset": preset, "comparison": comparison, "settings": settings}
-    asked |= {"changes": changes(arm), "source": source, "n_train": 8}
+    asked |= {"changes": changes(arm), "source": source, "n_train": 8} | ({"grid": grid} if grid else {})
     for seed, row in enumerate(margins):
         outcome: dict[str, Any] = {"accuracy": sum(m > 0 for m in row) / len(row), "n_test": len(row), "margins": row}
         outcome["selection_margins"] = SELECTION
@@ -55,6 +56,8 @@ def write_arm(
             outcome |= {"factor": 1.5, "sweep": SWEEP}
         else:
             outcome["training"] = {"curve": [[1, 1.0 + seed], [2, 0.5 + seed]]}  # mean over two seeds: 1.5, then 1.0
+            if grid:
+                outcome["training"]["selected"] = [{"accuracy": 0.6, "at_edge": False}]
         records.append(file, kind="arm", asked=asked, outcome=outcome, seconds=1.5, seed=seed)
 
 
@@ -176,6 +179,9 @@ def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
     records.append(file, kind="pairs", asked={"source": source}, outcome=about)
     write_data(file, source=source)
     records.append(file, kind="test_pairs", asked={"source": source}, outcome=TEST_PAIRS)
+    for layer in (None, 4):  # earlier comparisons, of what frozen heads read
+        grid = {"layer": layer, "surface": False, "log_length": False, "standardise": False}
+        write_arm(file, "bt", MARGINS["bt"], comparison=f"layer {layer}", preset="frozen", source=source, grid=grid)
     for arm, margins in MARGINS.items():
         write_arm(file, arm, margins, source=source)
     write_ruler(file, "longer", [1, -1, 0, -1], source=source)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 from jaxtyping import Float
@@ -85,16 +86,27 @@ def log_row(model: RewardModel, watched: Watched, settings: TrainSettings) -> di
     row: dict[str, float] = {}
     for name, items in watched.items():
         scores = benchmarks.score(_FirstOutput(model, settings), items, progress=False, keep=False)
-        estimates = benchmarks.summarise(items, scores, draws=DRAWS).sections["estimate"]
+        estimates = _sections(items, scores)
         row |= {f"{name}/{section}": float(value) for section, value in estimates.items()}
     return row
+
+
+def _sections(items: Dataset, scores: Mapping[str, list[float]]) -> pd.Series:
+    """The sections that have all their subsets and, where none lacks any, the Score: of a sample by intent."""
+    strict, loose = (
+        benchmarks.summarise(items, scores, draws=DRAWS, partial=partial).sections["estimate"]
+        for partial in (False, True)
+    )
+    official: Any = getattr(benchmarks.BENCHMARKS[benchmarks.name_of(items)], "BENCHMARK", None)
+    made_of_sections = {"Score", *(official.extra if official else ())}
+    return strict if set(loose.index) - set(strict.index) - made_of_sections else loose
 
 
 def check(watched: Watched) -> None:
     """Raise ValueError, before any training, for a benchmark of which no section could be logged."""
     for name, items in watched.items():
         zeros = {row["item_id"]: [0.0] * len(row["candidates"]) for row in items}
-        if benchmarks.summarise(items, zeros, draws=DRAWS).sections.empty:
+        if _sections(items, zeros).empty:
             raise ValueError(
                 f"{name}: no section has all its subsets, so nothing of it can be logged; give all subsets"
             )
