@@ -148,8 +148,12 @@ def cut_log(folder: Path, until_step: int) -> None:
     """Leave out the rows after a step, and a last line that is not whole."""
     file = folder / LOG_FILE
     temporary = file.with_name(LOG_FILE + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in read_log(folder, until_step)))
-    temporary.replace(file)
+    try:
+        with writing(f"the log up to step {until_step}"):
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in read_log(folder, until_step)))
+            temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:

@@ -266,8 +266,8 @@ def run_job(job: dict[str, Any]) -> Run:
     """Train what a run file says; each of several processes calls this with the same job.
 
     Keys: `source`, `settings`, and optionally `folder`, `processes` (how many there have to be), `initialise_from` (a
-    folder) and, where that model has an adapter, `adapter` ("keep" or "merge"). From a notebook:
-    `accelerate.notebook_launcher(run_job, (job,), num_processes=8)`.
+    folder) and, where that model has an adapter, `adapter` ("keep" or "merge"). `accelerate.notebook_launcher` refuses
+    a notebook that has imported this library (peft imports bitsandbytes): give it a function that imports it itself.
     """
     from rmlib import sources
 

@@ -1,20 +1,14 @@
-"""What `test_distributed.py` starts: two processes, from the function that a notebook cell would call, train small runs.
+"""What each of the two processes does that `test_distributed.py` starts: it trains small runs.
 
-    python tests/several_processes.py FOLDER PORT
-
-The runs land in FOLDER, where the test compares them with those of one process.
+The runs land in a folder, where the test has put two backbones, and compares them with those of one process.
 """
 
 import json
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tiny
 import torch
-from accelerate import notebook_launcher
 from datasets import Dataset
 
 from rmlib import training
@@ -109,16 +103,3 @@ def work(folder: Path) -> None:
     if processes.is_main:
         (folder / "said.json").write_text(json.dumps(said))
     processes.leave()
-
-
-def main(folder: Path, port: str) -> None:
-    """Two backbones, then two processes."""
-    for place in (folder, folder / "for one"):
-        for kind in ("llama", "bert"):
-            tiny.save_backbone(place / kind, kind)
-    notebook_launcher(work, (folder,), num_processes=2, use_port=port)
-
-
-if __name__ == "__main__":
-    os.environ["RMLIB_RUNS"] = str(Path(sys.argv[1]) / "runs")
-    main(Path(sys.argv[1]), sys.argv[2])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import several_processes
+import tiny
 import torch
 
 from rmlib import training
@@ -32,8 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(TESTS / "several_processes.py"), str(place), str(port)]
-    done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS)
+    for home in (place, place / "for one"):
+        for kind in ("llama", "bert"):
+            tiny.save_backbone(home / kind, kind)
+    command = [sys.executable, str(TESTS / "notebook_launch.py"), str(place), str(port)]
+    environment = os.environ | ENVIRONMENT | {"RMLIB_RUNS": str(place / "runs")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return place
 
