@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rmlib.last_layer import scatter
+
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function
 # Merging segments pads scores, splitting costs one more call, taken to be worth this many score entries. A rough
 # guess: it changes speed alone, never a reward.
@@ -27,7 +29,7 @@ CALL_OVERHEAD = 20_000
 
 @dataclass(frozen=True)
 class Chunk:
-    """Segments of similar size that attend in one call: row indices of their queries and of the keys they see."""
+    """Segments of similar size that attend in one call: tokens of their queries and of the keys they see."""
 
     query: Int[Tensor, "segment query"]
     key: Int[Tensor, "segment key"]
@@ -36,51 +38,85 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Segments:
-    """Attention of a shared row: its chunks, and where each token's output lies in their concatenation."""
+    """Attention of a shared row: its chunks, and where the output of each of `rows` lies in their concatenation."""
 
     chunks: tuple[Chunk, ...]
-    order: Int[Tensor, "token"]
+    order: Int[Tensor, "row"]
+    rows: Int[Tensor, "row"] | None = None  # tokens that attend; None: every one
+    at_ends: Segments | None = None  # the same row, where only the last token of each response attends
 
 
 def segments_of(table: np.ndarray, n_tokens: int) -> Segments:
-    """Chunks for segments given as rows of (query start, query length, prompt start, prompt length)."""
+    """Chunks for segments given as rows of (query start, query length, prompt start, prompt length).
+
+    A response either attends to prompt and itself through a mask, or its whole text attends causally, prompt and all:
+    half of those scores are skipped, and the prompt's own outputs come for nothing.
+    """
+    own, prompts = table[:, 1], table[:, 3]
+    whole = own >= prompts  # then (prompt + own)² / 2 scores are no more than own (prompt + own)
+    answered = np.isin(table[:, 0], table[whole & (prompts > 0), 2]) & (prompts == 0)
     chunks, order, offset = [], np.empty(n_tokens, dtype=np.int64), 0
-    for rows in _similar(table):
-        query_start, query_length, prompt_start, prompt_length = table[rows].T[:, :, None]
-        width, prompt_width = query_length.max(), prompt_length.max()
-        column, prompt_column = np.arange(width), np.arange(prompt_width)
-        # Beyond its end a segment repeats its last token: as a key it is hidden by causality, as a query not read.
-        query = query_start + np.minimum(column, query_length - 1)
-        prompt = prompt_start + np.minimum(prompt_column, np.maximum(prompt_length - 1, 0))
-        mask = None
-        if prompt_width:
-            sees_prompt = np.broadcast_to((prompt_column < prompt_length)[:, None], (len(rows), width, prompt_width))
-            sees_itself = np.broadcast_to(np.tri(width, dtype=bool), (len(rows), width, width))
-            mask = torch.from_numpy(np.concatenate([sees_prompt, sees_itself], axis=2))[:, None]
-        key = np.concatenate([prompt, query], axis=1)
-        chunks.append(Chunk(torch.from_numpy(query), torch.from_numpy(key), mask))
-        real = column < query_length
-        order[query[real]] = offset + np.flatnonzero(real.ravel())
-        offset += query.size
-    return Segments(tuple(chunks), torch.from_numpy(order))
+    for causal, kept in ((True, table[whole & ~answered]), (False, table[~whole])):
+        for rows in _similar(kept, causal):
+            chunk, query_length = _chunk(kept[rows], causal)
+            real = np.arange(chunk.query.shape[1]) < query_length
+            order[chunk.query.numpy()[real]] = offset + np.flatnonzero(real.ravel())
+            chunks.append(chunk)
+            offset += chunk.query.numel()
+    return Segments(tuple(chunks), torch.from_numpy(order), at_ends=_at_ends(table))
 
 
-def _similar(table: np.ndarray) -> Iterator[np.ndarray]:
+def _at_ends(table: np.ndarray) -> Segments:
+    """Attention of the last tokens alone, for segments that are no prompt of others, in the order of the table."""
+    answers = table[~np.isin(table[:, 0], table[table[:, 3] > 0, 2]) | (table[:, 3] > 0)]
+    chunks, places = [], []
+    for rows in _similar(answers, causal=True):
+        text, length = _chunk(answers[rows], causal=True)
+        query = text.query.gather(1, torch.from_numpy(length - 1))
+        mask = torch.from_numpy(np.arange(text.key.shape[1]) < length)[:, None, None]
+        chunks.append(Chunk(query, text.key, mask))
+        places.append(rows)
+    order = torch.from_numpy(np.argsort(np.concatenate(places)))
+    return Segments(tuple(chunks), order, torch.from_numpy(answers[:, :2].sum(axis=1) - 1))
+
+
+def _chunk(table: np.ndarray, causal: bool) -> tuple[Chunk, Int[np.ndarray, "segment 1"]]:
+    """One call's worth of segments, and how many of each one's queries are real."""
+    query_start, query_length, prompt_start, prompt_length = table.T[:, :, None]
+    # Beyond its end a segment repeats its last token: as a key it is hidden by causality, as a query not read.
+    if causal:
+        column = np.minimum(np.arange((prompt_length + query_length).max()), prompt_length + query_length - 1)
+        text = np.where(column < prompt_length, prompt_start + column, query_start + column - prompt_length)
+        tokens = torch.from_numpy(text)
+        return Chunk(tokens, tokens, None), prompt_length + query_length
+    column, prompt_column = np.arange(query_length.max()), np.arange(prompt_length.max())
+    query = query_start + np.minimum(column, query_length - 1)
+    key = np.concatenate([prompt_start + np.minimum(prompt_column, prompt_length - 1), query], axis=1)
+    sees_prompt = np.broadcast_to((prompt_column < prompt_length)[:, None], (*query.shape, len(prompt_column)))
+    sees_itself = np.broadcast_to(np.tri(len(column), dtype=bool), (*query.shape, len(column)))
+    mask = torch.from_numpy(np.concatenate([sees_prompt, sees_itself], axis=2))[:, None]
+    return Chunk(torch.from_numpy(query), torch.from_numpy(key), mask), query_length
+
+
+def _similar(table: np.ndarray, causal: bool) -> Iterator[np.ndarray]:
     """Split segments into runs of similar size: merging pads scores, splitting costs one more attention call."""
-    order = np.lexsort((table[:, 3], table[:, 1], table[:, 3] > 0))
+    order = np.lexsort((table[:, 3], table[:, 1] + causal * table[:, 3]))
     run: list[int] = []
     cost = width = prompt = 0
     for index in order:
         _, length, _, prompt_length = table[index]
+        if causal:
+            length, prompt_length = length + prompt_length, 0
         merged_width, merged_prompt = max(width, length), max(prompt, prompt_length)
         merged = (len(run) + 1) * merged_width * (merged_width + merged_prompt)
         alone = length * (length + prompt_length)
-        if run and ((prompt == 0) != (prompt_length == 0) or merged > cost + alone + CALL_OVERHEAD):
+        if run and merged > cost + alone + (1 + causal) * CALL_OVERHEAD:  # causality halves what is computed
             yield np.array(run)
             run, merged_width, merged_prompt, merged = [], length, prompt_length, alone
         run.append(int(index))
         cost, width, prompt = merged, merged_width, merged_prompt
-    yield np.array(run)
+    if run:
+        yield np.array(run)
 
 
 def shared_prefix_attention(
@@ -115,7 +151,10 @@ def shared_prefix_attention(
             q, k, v, chunk.mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, segments.order)[None], None
+    output = torch.cat(outputs).index_select(0, segments.order)
+    if segments.rows is not None:
+        output = scatter(output, segments.rows, query.shape[2], dim=0)
+    return output[None], None
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
+from rmlib import backbones, batches, last_layer
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import draw_head, new_head, output_layer
@@ -64,6 +64,7 @@ class RewardModel(nn.Module):
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
+        self.ends_only = last_layer.cut(base, self.config) if self.shared else None
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
 
