@@ -4,6 +4,7 @@ A script alternates what it compares in one run, so that a ratio is never taken 
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,30 @@ def measure(function: Callable[..., Any], *arguments: Any) -> Measured:
     finally:
         process.join()
     return measured
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Wall time and CPU time (all threads, user and system) of a call, and the share of the cores others used."""
+
+    seconds: float
+    cpu_seconds: float
+    others: float
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Timed]:
+    """Call a function in this process; `others` is 0..1, of all cores, from /proc/stat."""
+    start, used, busy = time.perf_counter(), time.process_time(), _busy_seconds()
+    result = function(*arguments)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used
+    others = max(0.0, _busy_seconds() - busy - cpu_seconds) / (seconds * (os.cpu_count() or 1))
+    return result, Timed(seconds, cpu_seconds, others)
+
+
+def _busy_seconds() -> float:
+    """Seconds for which the cores worked since the machine started, of all processes."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def record(name: str, asked: Mapping[str, Any], outcome: Mapping[str, Any], seconds: float) -> None:
