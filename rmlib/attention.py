@@ -19,8 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rmlib.gpu_attention import Blocks, Texts, blocks_of, texts_of
 from rmlib.last_layer import scatter
 
+BACKENDS = ("sdpa", "varlen", "flex")
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function
 # Merging segments pads scores, splitting costs one more call, taken to be worth this many score entries. A rough
 # guess: it changes speed alone, never a reward.
@@ -43,7 +45,55 @@ class Segments:
     chunks: tuple[Chunk, ...]
     order: Int[Tensor, "row"]
     rows: Int[Tensor, "row"] | None = None  # tokens that attend; None: every one
-    at_ends: Segments | None = None  # the same row, where only the last token of each response attends
+
+    def attend(
+        self,
+        query: Float[Tensor, "1 head token dim"],
+        key: Float[Tensor, "1 head_kv token dim"],
+        value: Float[Tensor, "1 head_kv token dim"],
+        scaling: float | None,
+        dropout: float,
+    ) -> Float[Tensor, "token head dim"]:
+        """Attention through SDPA, chunk by chunk; zeros for tokens that do not attend."""
+        rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # each [token, head, dim]
+        gqa = query.shape[1] != key.shape[1]
+        outputs = []
+        for chunk in self.chunks:
+            q, k, v = (
+                states.index_select(0, index.flatten()).view(*index.shape, *states.shape[1:]).transpose(1, 2)
+                for states, index in zip(rows, (chunk.query, chunk.key, chunk.key), strict=True)
+            )
+            causal = chunk.mask is None
+            output = F.scaled_dot_product_attention(
+                q, k, v, chunk.mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
+            )
+            outputs.append(output.transpose(1, 2).flatten(0, 1))
+        output = torch.cat(outputs).index_select(0, self.order)
+        return output if self.rows is None else scatter(output, self.rows, query.shape[2], dim=0)
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How the tokens of a row see each other, and how its end tokens alone do, for the last layer."""
+
+    everywhere: Segments | Texts | Blocks
+    at_ends: Segments
+
+
+def layout_of(table: np.ndarray, n_tokens: int, backend: str = "sdpa") -> RowLayout:
+    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order."""
+    if backend not in BACKENDS:
+        raise ValueError(f"no attention is called {backend!r}; known: {', '.join(BACKENDS)}")
+    made = {"varlen": texts_of, "flex": blocks_of}
+    everywhere = segments_of(table, n_tokens) if backend == "sdpa" else made[backend](table)
+    return RowLayout(everywhere, _at_ends(table))
+
+
+def backend_for(device: torch.device, half: bool) -> str:
+    """The attention of a device: SDPA by segments on a CPU, on a GPU flash attention in half precision, else Flex."""
+    if device.type != "cuda":
+        return "sdpa"
+    return "varlen" if half else "flex"
 
 
 def segments_of(table: np.ndarray, n_tokens: int) -> Segments:
@@ -63,7 +113,7 @@ def segments_of(table: np.ndarray, n_tokens: int) -> Segments:
             order[chunk.query.numpy()[real]] = offset + np.flatnonzero(real.ravel())
             chunks.append(chunk)
             offset += chunk.query.numel()
-    return Segments(tuple(chunks), torch.from_numpy(order), at_ends=_at_ends(table))
+    return Segments(tuple(chunks), torch.from_numpy(order))
 
 
 def _at_ends(table: np.ndarray) -> Segments:
@@ -125,12 +175,12 @@ def shared_prefix_attention(
     key: Float[Tensor, "batch head_kv token dim"],
     value: Float[Tensor, "batch head_kv token dim"],
     attention_mask: Tensor | None,
-    segments: Segments | None = None,
+    segments: Segments | Texts | Blocks | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch token head dim"], None]:
-    """Attention of a shared row, segment by segment through SDPA; without `segments`, plain SDPA.
+    """Attention of a shared row in its layout; without `segments`, plain SDPA.
 
     Registered with transformers' attention interface, so decoders that support it run unpatched.
     """
@@ -138,23 +188,7 @@ def shared_prefix_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # each [token, head, dim]
-    gqa = query.shape[1] != key.shape[1]
-    outputs = []
-    for chunk in segments.chunks:
-        q, k, v = (
-            states.index_select(0, index.flatten()).view(*index.shape, *states.shape[1:]).transpose(1, 2)
-            for states, index in zip(rows, (chunk.query, chunk.key, chunk.key), strict=True)
-        )
-        causal = chunk.mask is None
-        output = F.scaled_dot_product_attention(
-            q, k, v, chunk.mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
-        )
-        outputs.append(output.transpose(1, 2).flatten(0, 1))
-    output = torch.cat(outputs).index_select(0, segments.order)
-    if segments.rows is not None:
-        output = scatter(output, segments.rows, query.shape[2], dim=0)
-    return output[None], None
+    return segments.attend(query, key, value, scaling, dropout)[None], None
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

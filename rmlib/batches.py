@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.attention import Segments, segments_of
+from rmlib.attention import RowLayout, layout_of
 
 Message = dict[str, str]
 Prompt = Sequence[Message]
@@ -170,7 +170,7 @@ class SharedBatch:
 
     input_ids: Int[Tensor, "1 token"]
     position_ids: Int[Tensor, "1 token"]
-    segments: Segments
+    layout: RowLayout
     ends: Int[Tensor, "sequence"]
 
     def to(self, device: torch.device | str) -> Self:
@@ -204,8 +204,11 @@ def _to(item: Any, device: torch.device | str) -> Any:
     return item
 
 
-def collate_shared(groups: Sequence[Group]) -> SharedBatch:
-    """Lay groups back to back: `prompt | response | response | …`, positions continuing from the prompt."""
+def collate_shared(groups: Sequence[Group], backend: str = "sdpa") -> SharedBatch:
+    """Lay groups back to back: `prompt | response | response | …`, positions continuing from the prompt.
+
+    `backend` names the attention (`attention.BACKENDS`).
+    """
     tokens, positions, ends = [], [], []
     # One line per segment: where its tokens start, how many they are, and the same of the prompt that it also sees.
     segments: list[tuple[int, int, int, int]] = []
@@ -225,7 +228,7 @@ def collate_shared(groups: Sequence[Group]) -> SharedBatch:
             offset += own
             ends.append(offset - 1)
     row_ids, row_positions = (torch.from_numpy(np.concatenate(parts))[None] for parts in (tokens, positions))
-    return SharedBatch(row_ids, row_positions, segments_of(np.array(segments), offset), torch.tensor(ends))
+    return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
 
 
 def collate_padded(groups: Sequence[Group], pad_id: int, *, padding_side: str = "right") -> PaddedBatch:

@@ -33,8 +33,7 @@ class EndsOnly:
 
     def _start(self, layer: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Before the layer, also where activation checkpointing runs it again: note the end tokens of this row."""
-        segments = keywords.get("segments")
-        at_ends = None if segments is None else segments.at_ends
+        at_ends = keywords.get("segments_at_ends")
         self.ends = None if at_ends is None else at_ends.rows
         return inputs, keywords if at_ends is None else keywords | {"segments": at_ends}
 

@@ -233,7 +233,8 @@ class RewardModel(nn.Module):
                 position_ids=batch.position_ids,
                 # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
                 attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                segments=batch.segments,
+                segments=batch.layout.everywhere,
+                segments_at_ends=batch.layout.at_ends,
                 use_cache=False,
             )
             return output.last_hidden_state[0].index_select(0, batch.ends)

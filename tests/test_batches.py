@@ -125,7 +125,7 @@ def hidden_states(backbone: torch.nn.Module, groups: list[batches.Group], layout
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             attention_mask=torch.zeros(1, 1, 1, 1),
-            segments=row.segments,
+            segments=row.layout.everywhere,
             use_cache=False,
         )
         return output.last_hidden_state[0][row.ends]
@@ -172,10 +172,10 @@ def test_no_token_of_one_group_or_response_changes_another() -> None:
 def test_chunks_hold_every_token_once_and_show_each_response_its_prompt_and_itself() -> None:
     groups = random_groups(7)
     batch = batches.collate_shared(groups)
-    outputs = [chunk.query.flatten() for chunk in batch.segments.chunks]
-    assert torch.equal(torch.cat(outputs)[batch.segments.order], torch.arange(batch.input_ids.shape[1]))
+    outputs = [chunk.query.flatten() for chunk in batch.layout.everywhere.chunks]
+    assert torch.equal(torch.cat(outputs)[batch.layout.everywhere.order], torch.arange(batch.input_ids.shape[1]))
     seen: dict[int, set[int]] = {}
-    for chunk in batch.segments.chunks:
+    for chunk in batch.layout.everywhere.chunks:
         size, width = chunk.query.shape
         mask = torch.ones(width, width).tril().bool().expand(size, 1, -1, -1) if chunk.mask is None else chunk.mask
         for row in range(size):
