@@ -8,15 +8,17 @@ multiplied by its size. Stack and single heads alternate in one run, on one thre
 
 import argparse
 import time
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 import torch
 
 from benchmarks.measure import measure, record
-from rmlib.head_stacks import Fitted, Heads, fit_heads
+from rmlib.head_stacks import Compared, Heads, Labels, PreferenceLoss
 from rmlib.losses import PAIR_LOSSES
 from rmlib.settings import TrainSettings
+from rmlib.stack_descent import Fitted, descend
 
 HIDDEN, N_PAIRS, N_STEPS = 384, 1_000, 500
 LIMITS = {"seconds": 30.0, "ratio": 20.0}
@@ -30,7 +32,7 @@ class Problem:
         texts = torch.randn(2, N_PAIRS, HIDDEN, generator=generator) / HIDDEN**0.5
         scores = texts @ torch.randn(HIDDEN, generator=generator) + torch.randn(2, N_PAIRS, generator=generator)
         first = (scores[0] > scores[1])[:, None]
-        self.chosen, self.rejected = torch.where(first, texts[0], texts[1]), torch.where(first, texts[1], texts[0])
+        self.pairs = Compared(torch.where(first, texts[0], texts[1]), torch.where(first, texts[1], texts[0]))
         self.strength = torch.randint(1, 4, (N_PAIRS,), generator=generator).float()
         self.start = Heads.draw(HIDDEN, 1, range(n_heads))
         self.loss = sorted(name for name, _ in zip(list(PAIR_LOSSES) * n_heads, range(n_heads), strict=False))
@@ -41,10 +43,9 @@ class Problem:
 
     def fit(self, heads: slice) -> Fitted:
         """Some of the heads, trained together."""
-        return fit_heads(
-            self.chosen, self.rejected, self.strength, self.start[heads], self.loss[heads], self.rate[heads],
-            self.decay[heads], self.settings,
-        )  # fmt: skip
+        labels = [Labels(name, count, self.strength) for name, count in Counter(self.loss[heads]).items()]
+        objective = PreferenceLoss(self.pairs, labels)
+        return descend(self.start[heads], objective, self.rate[heads], self.decay[heads], self.settings)
 
 
 def compare(n_threads: int, n_heads: int, n_single: int, rounds: int, seed: int) -> list[dict[str, Any]]:

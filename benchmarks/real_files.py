@@ -40,6 +40,11 @@ class FileSet:
         repeated = [prompt for prompt, some in zip(self.prompts, self.candidates, strict=True) for _ in some]
         return repeated, [response for some in self.candidates for response in some]
 
+    @property
+    def texts(self) -> list[str]:
+        """Every prompt once, then the responses."""
+        return [message["content"] for prompt in self.prompts for message in prompt] + self.flat[1]
+
 
 def data_folder(given: Path | None) -> Path:
     """The folder given, or that of the variable RMLIB_SHARED_DATA; FileNotFoundError where there is neither."""

@@ -35,6 +35,14 @@ PART = 32  # items: a multiple of the batch sizes, so that cutting a file into p
 LIMITS = {"share of the bound": 0.9, "others": 0.1, "reward difference": 1e-5}
 
 
+# --- the decoder ------------------------------------------------------------------------------------------------------
+
+
+def write_models(folder: Path, texts: list[str]) -> None:
+    """A random decoder with a BPE of the texts, as our reward model and as a plain classifier of equal rewards."""
+    decoders.write(folder, texts, VOCABULARY, SHAPE, SEED)
+
+
 # --- the two ways -----------------------------------------------------------------------------------------------------
 
 
@@ -208,8 +216,8 @@ def main() -> None:
     parts = parts_of(sets, options.parts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = [text for some in sets.values() for text in _texts(some)]
-        measure(decoders.write, folder, texts, VOCABULARY, SHAPE, SEED)
+        texts = [text for some in sets.values() for text in some.texts]
+        measure(write_models, folder, texts)
         measured = measure(alternate, folder, parts, options.attempts)
         peaks = memory(folder, parts)
     table = summary(measured.result)
@@ -220,10 +228,6 @@ def main() -> None:
     asked |= {"decoder": SHAPE | {"vocabulary": VOCABULARY}, "limits": LIMITS}
     outcome = {"summary": table.to_dict("records"), "rounds": measured.result, "peak_mb": peaks}
     record("scoring", asked, outcome | {"largest difference": difference}, measured.seconds)
-
-
-def _texts(items: FileSet) -> list[str]:
-    return [message["content"] for prompt in items.prompts for message in prompt] + items.flat[1]
 
 
 if __name__ == "__main__":

@@ -188,6 +188,8 @@ def sweep_figure(file: Path) -> Figure:
     table = table[table["name"] == "bt_scaled_init_expo"]
     if table.empty:
         raise RecordError(f"{file.name}: no record of bt_scaled_init_expo; run notebook 03")
+    if "outcome.factor" not in table:
+        raise RecordError(f"{file.name}: each fold has a factor of its own, and one figure would show none of them")
     on_test = optional(file, "sweep_on_test")
     if not on_test.empty:
         on_test = on_test[on_test["asked.comparison"] == table["asked.comparison"].iloc[-1]]

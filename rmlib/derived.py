@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,14 @@ def weighed(model: RewardModel, splits: Splits, score: Score) -> tuple[RewardMod
 
     To ratings, not to the model's predictions of them: those of pairs it was trained on are better than any others.
     """
-    fitted = combining.fit_attribute_weights(ratings_of(splits.train, model.attributes), preferences(splits.train))
-    weights = dict(zip(model.attributes, fitted.tolist(), strict=True))
+    weights = fitted_weights(splits, model.attributes)
     return combining.weigh_attributes(model, weights), {"attribute_weights": weights}
+
+
+def fitted_weights(splits: Splits, attributes: Sequence[str]) -> dict[str, float]:
+    """The weight of each attribute that `weighed` takes; errors as `combining.fit_attribute_weights`."""
+    fitted = combining.fit_attribute_weights(ratings_of(splits.train, attributes), preferences(splits.train))
+    return dict(zip(attributes, fitted.tolist(), strict=True))
 
 
 def calibrated(model: RewardModel, splits: Splits, score: Score) -> tuple[RewardModel, dict[str, Any]]:
@@ -33,12 +38,16 @@ def calibrated(model: RewardModel, splits: Splits, score: Score) -> tuple[Reward
 
     Where the scale is positive, as for any model that learnt something, no order changes, and no accuracy either.
     """
-    rewards = score(splits.selection).ravel()
-    ratings = ratings_of(splits.selection, ("helpfulness",)).ravel()
-    scale, offset = combining.fit_affine(rewards, ratings)
-    error = float(np.sqrt(np.nanmean((scale * rewards + offset - ratings) ** 2)))
-    fit = {"scale": scale, "offset": offset, "selection_root_mean_squared_error": error}
-    return combining.rescale(model, scale, offset), fit
+    fit = line_to_ratings(score(splits.selection), splits)
+    return combining.rescale(model, fit["scale"], fit["offset"]), fit
+
+
+def line_to_ratings(rewards: Float[np.ndarray, "pair 2"], splits: Splits) -> dict[str, float]:
+    """Scale and offset that bring rewards of the selection pairs to their ratings, and the error that is left."""
+    flat, ratings = rewards.ravel(), ratings_of(splits.selection, ("helpfulness",)).ravel()
+    scale, offset = combining.fit_affine(flat, ratings)
+    error = float(np.sqrt(np.nanmean((scale * flat + offset - ratings) ** 2)))
+    return {"scale": scale, "offset": offset, "selection_root_mean_squared_error": error}
 
 
 # By the name of the change that an arm makes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,28 @@ def export(model: RewardModel, folder: Path) -> float:
         plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     plain.score.weight.data.copy_(model.head.weight.data)
     plain.save_pretrained(folder)
+    _for_transformers_4(folder)
     _check(model, folder, config.reward_bias)
     return config.reward_bias
+
+
+def _for_transformers_4(folder: Path) -> None:
+    """Say again what version 4 reads elsewhere: without it, it takes other rotary positions, and other rewards."""
+    config = folder / "config.json"
+    content = json.loads(config.read_text())
+    rope = content.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        content["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            content["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+        config.write_text(json.dumps(content, indent=2) + "\n")
+    file = folder / "tokenizer_config.json"
+    tokenizer = json.loads(file.read_text())
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":  # the new name of the same class
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(tokenizer.get("extra_special_tokens"), list):
+            tokenizer["additional_special_tokens"] = tokenizer.pop("extra_special_tokens")
+        file.write_text(json.dumps(tokenizer, indent=2) + "\n")
 
 
 def _check(model: RewardModel, folder: Path, bias: float) -> None:

@@ -1,38 +1,40 @@
 """The arms of the comparison on a frozen backbone: the whole grid of an arm's settings trains as one stack of heads.
 
 Features are computed once (`features`), the heads of all arms, learning rates, weight decays and seeds are trained
-together (`heads`), each arm's setting is chosen on the selection split by one rule, and the test split is read once.
+together (`head_stacks`), each arm's setting is chosen on the selection split by one rule, and the test split is read
+once.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float
 
-from rmlib import backbones, experiments, paths, records, scoring, statistics
-from rmlib.arms import changes, settings_for
-from rmlib.grid_fits import ArmFit, Fold, Grid, GridError
+from rmlib import backbones, experiments, grid_derived, grid_records, losses, statistics, trained
+from rmlib.annotations import vote_share
+from rmlib.arms import changes
+from rmlib.examples import ratings_of
+from rmlib.grid_choice import ArmFit, Grid, GridError, default_grid
+from rmlib.grid_fits import Fold
 from rmlib.grid_inputs import Inputs
-from rmlib.head_stacks import Heads
-from rmlib.models import fingerprint
+from rmlib.grid_records import Found
+from rmlib.head_stacks import AnyHeads
 from rmlib.presets import Preset
 from rmlib.splits import Splits
 
-__all__ = ["Grid", "GridError", "GridResult", "run_folds", "run_grid"]
+__all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
 
-# What a linear head on kept features expresses.
-CHANGES = {"loss", "attributes", "initialise_from", "shuffle_labels"}
-# Settings that the grid varies or that its full batch replaces.
-VARIED = ("learning_rate", "weight_decay", "pairs_per_step", "epochs", "seed")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ class GridResult:
     grid: Grid
     test: Dataset
     trials: pd.DataFrame  # arm, fold, learning_rate, weight_decay, seed; accuracy and loss on the selection split
-    selected: pd.DataFrame  # of each arm and fold the chosen setting, and how many were tried
-    heads: dict[str, list[Heads]]  # one stack of seeds for each fold
+    selected: pd.DataFrame  # of each trained arm and fold the chosen setting, and how many were tried
+    heads: dict[str, list[AnyHeads]]  # one stack of seeds for each fold
     rewards: dict[str, Float[np.ndarray, "seed pair 2"]]
+    left_out: dict[str, str]  # arms that these pairs cannot train, with the reason
 
     def margins(self, arm: str) -> Float[np.ndarray, "seed decided"]:
         """Chosen minus rejected for the decided test pairs, in the order of the table."""
@@ -68,10 +71,11 @@ def run_grid(
     """Train the grid of every arm, choose each arm's setting on the selection split, read the test split once; record.
 
     Per arm the setting with the highest accuracy on the decided selection pairs (mean of the seeds) is chosen, among
-    equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. An arm that
-    starts from regression starts from that arm's chosen heads, seed by seed. What was trained before is read from
-    `runs/`. Raises ValueError for an unknown arm, GridError for one that no linear head expresses, for an empty split
-    and for a backbone whose weights depend on the seed.
+    equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. An arm that is
+    made from others is made from their chosen heads, seed by seed. Arms that need ratings or votes which these pairs
+    lack are left out, logged and recorded with the reason. What was trained before is read from `runs/`. Raises
+    ValueError for an unknown arm, GridError for one that needs rankings, where no arm is left, for an empty split and
+    for a backbone whose weights depend on the seed.
     """
     return run_folds(arms, [splits], settings, grid, results=results)
 
@@ -85,29 +89,21 @@ def run_folds(
     """
     started = time.perf_counter()
     _check(arms, folds, settings)
+    left_out = _left_out(arms, folds)
+    arms = [arm for arm in arms if arm not in left_out]
     frozen = settings.change(trainable="head", max_steps=grid.n_steps)
     inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length)
-    fitted: list[dict[str, ArmFit]] = []
-    rewards: list[dict[str, np.ndarray]] = []
-    n_cut = 0
-    for splits in folds:
-        fold = Fold(splits, frozen, grid, inputs)
-        fits = fold.fit(arms)
-        texts, cut = inputs.test(splits.test)
-        texts, n_cut = fold.scaling(texts), n_cut + cut
-        shape = (len(grid.seeds), len(splits.test), 2)
-        rewards.append({arm: fit.heads.rewards(texts).reshape(shape).numpy() for arm, fit in fits.items()})
-        fitted.append(fits)
-    result = _pooled(arms, folds, grid, fitted, rewards)
+    found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
+    result = _pooled(arms, folds, grid, found, left_out)
     file = results or experiments.results_file(folds[0], settings)
-    _record(result, folds, frozen, fitted, n_cut, file, time.perf_counter() - started)
+    grid_records.write(result, folds, frozen, found, file, time.perf_counter() - started)
     return result
 
 
 def _check(arms: Sequence[str], folds: Sequence[Splits], settings: Preset) -> None:
     for arm in arms:
-        if unknown := changes(arm).keys() - CHANGES:
-            raise GridError(f"arm {arm!r} changes {sorted(unknown)}, which no linear head on kept features expresses")
+        if changes(arm)["loss"] == losses.RANKING_LOSS:
+            raise GridError(f"arm {arm!r} learns from rankings; the heads of a grid learn from pairs and ratings")
     if not folds:
         raise GridError("there is no fold to train on")
     if settings.backbone == backbones.EMBEDDED:
@@ -124,6 +120,26 @@ def _check(arms: Sequence[str], folds: Sequence[Splits], settings: Preset) -> No
         raise GridError(f"{len(twice)} pairs are tested in more than one fold, the first {twice[0]}")
 
 
+def _left_out(arms: Sequence[str], folds: Sequence[Splits]) -> dict[str, str]:
+    """Arms that the pairs of a fold cannot serve, with the reason; GridError where no other is left."""
+    parts = [part for splits in folds for part in (splits.train, splits.selection)]
+    rated = all(not np.isnan(ratings_of(part, ("helpfulness",))).all() for part in parts)
+    voted = all(not np.isnan(vote_share(part)).all() for part in parts)
+    reasons: dict[str, str] = {}
+    for arm in arms:
+        line = [changes(name) for name, _ in trained.graph([arm], [0])]
+        if not rated and any(c["loss"] == "regression" or {"regression_weight", "affine"} & c.keys() for c in line):
+            reasons[arm] = "needs ratings, and these pairs have none"
+        elif not voted and any(c.get("soft_labels") for c in line):
+            reasons[arm] = "needs votes, and these pairs have none"
+    if reasons:
+        listed = "; ".join(f"{arm} {reason}" for arm, reason in reasons.items())
+        if len(reasons) == len(arms):
+            raise GridError(f"{folds[0].source.name}: no arm of {len(arms)} can be trained: {listed}")
+        logger.warning("%s: %d of %d arms left out: %s", folds[0].source.name, len(reasons), len(arms), listed)
+    return reasons
+
+
 def _distinct(folds: Sequence[Splits]) -> Dataset:
     """Every pair that a head learns or is chosen from, once."""
     seen: set[str] = set()
@@ -135,69 +151,30 @@ def _distinct(folds: Sequence[Splits]) -> Dataset:
     return concatenate_datasets([part for part in parts if len(part)])
 
 
+@torch.no_grad()
+def _rewards(fits: dict[str, ArmFit], read: torch.Tensor) -> dict[str, np.ndarray]:
+    """Rewards `[seed, pair, 2]` by the chosen heads of each arm."""
+    return {arm: fit.heads.rewards(read).reshape(len(fit.heads), -1, 2).numpy() for arm, fit in fits.items()}
+
+
+def _run_fold(arms: Sequence[str], fold: Fold) -> Found:
+    fits = fold.fit(arms)
+    texts, n_cut = fold.inputs.texts(fold.splits.test)
+    texts = fold.scaling(texts)
+    beside = grid_derived.sweeps_on_test(fits, fold, texts)
+    return Found(fits, _rewards(fits, texts), _rewards(fits, fold.read("selection")), beside, n_cut)
+
+
 def _pooled(
-    arms: Sequence[str],
-    folds: Sequence[Splits],
-    grid: Grid,
-    fitted: Sequence[dict[str, ArmFit]],
-    rewards: Sequence[dict[str, np.ndarray]],
+    arms: Sequence[str], folds: Sequence[Splits], grid: Grid, found: Sequence[Found], left_out: dict[str, str]
 ) -> GridResult:
-    each = [(arm, fold, fits[arm]) for arm in arms for fold, fits in enumerate(fitted)]
+    each = [(arm, fold, one.fits[arm]) for arm in arms for fold, one in enumerate(found)]
     return GridResult(
         grid,
-        concatenate_datasets([splits.test for splits in folds]),
+        grid_records.pooled_test(folds),
         pd.DataFrame([{"arm": arm, "fold": fold, **trial} for arm, fold, fit in each for trial in fit.trials]),
-        pd.DataFrame([{"arm": arm, "fold": fold, **fit.selected} for arm, fold, fit in each]),
-        {arm: [fits[arm].heads for fits in fitted] for arm in arms},
-        {arm: np.concatenate([of_fold[arm] for of_fold in rewards], axis=1) for arm in arms},
+        pd.DataFrame([{"arm": arm, "fold": fold, **fit.selected} for arm, fold, fit in each if fit.selected]),
+        {arm: [one.fits[arm].heads for one in found] for arm in arms},
+        {arm: np.concatenate([one.on_test[arm] for one in found], axis=1) for arm in arms},
+        left_out,
     )
-
-
-def _record(
-    result: GridResult,
-    folds: Sequence[Splits],
-    settings: Preset,
-    fitted: Sequence[dict[str, ArmFit]],
-    n_cut: int,
-    file: Path,
-    seconds: float,
-) -> None:
-    """One record of the grid with all its trials, and one for each arm and seed, as `experiments.run` writes it."""
-    whole = _whole(folds, result.test)
-    shared: dict[str, Any] = {
-        "preset": settings.name,
-        "comparison": fingerprint(settings.to_dict(), asdict(result.grid), [splits.identity for splits in folds]),
-        "source": asdict(whole.source),
-        "n_train": round(float(np.mean([len(splits.train) for splits in folds]))),  # of a fold
-        "grid": asdict(result.grid) | {"n_folds": len(folds)},
-    }
-    experiments.record_test_pairs(whole, file)
-    current = {"comparison": shared["comparison"]}
-    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
-    arms = list(result.rewards)
-    tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
-    tried |= {"selected": records.rows(result.selected)}
-    records.append(file, kind="grid", asked=shared | {"arms": arms}, outcome=tried, seconds=seconds)
-    for arm in arms:
-        own = settings_for(arm, settings, seed=0).to_dict() | {"backbone": paths.public_name(settings.backbone)}
-        kept = {name: value for name, value in own.items() if name not in VARIED}
-        training = {
-            "n_steps": result.grid.n_steps,
-            "n_trials": int((result.trials["arm"] == arm).sum()),
-            "selected": [fits[arm].selected for fits in fitted],
-            "curve": np.mean([fits[arm].curve for fits in fitted], axis=0).round(6).tolist(),
-        }
-        for seed, rewards in zip(result.grid.seeds, result.rewards[arm], strict=True):
-            outcome = scoring.outcome_of(result.test, rewards) | {"n_texts_cut": n_cut, "training": training}
-            asked = shared | {"arm": arm, "settings": kept, "changes": changes(arm)}
-            records.append(file, kind="arm", asked=asked, outcome=outcome, seconds=seconds / len(arms), seed=seed)
-
-
-def _whole(folds: Sequence[Splits], test: Dataset) -> Splits:
-    """One fold as it is; of several the source that stands for them, with their test pairs together."""
-    first = folds[0]
-    if len(folds) == 1:
-        return first
-    title = f"{first.source.title.split(' (')[0]} ({len(test):,} pairs, each tested in one of {len(folds)} folds)"
-    digest = fingerprint([splits.source.content_hash for splits in folds])
-    return replace(first, source=replace(first.source, title=title, content_hash=digest), test=test)

@@ -1,113 +1,37 @@
-"""The arms of a grid on one split: which heads are trained, which setting is chosen, and what is kept on disk."""
+"""The arms of a grid on one split: which heads are trained together, which setting is chosen, what is kept on disk."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from itertools import product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from rmlib import features, paths, scoring
+from rmlib import features, grid_derived, paths, scoring, trained
 from rmlib.arms import changes, settings_for
+from rmlib.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.grid_inputs import Inputs, Part, Scaling
 from rmlib.head_stacks import (
+    AnyHeads,
+    Compared,
     Heads,
-    fit_heads,
-    fit_regression_heads,
+    Labels,
+    PreferenceLoss,
+    RegressionLoss,
+    TwoLayerHeads,
     mean_rating,
-    preference_losses,
-    regression_losses,
 )
 from rmlib.models import fingerprint
 from rmlib.presets import Preset
 from rmlib.settings import TrainSettings
 from rmlib.splits import Splits, shuffled_labels
+from rmlib.stack_descent import Fitted, descend
 
-
-class GridError(ValueError):
-    """A grid that cannot be trained: an arm that no linear head expresses, an empty grid, a backbone that varies."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is tried for every arm: each learning rate with each weight decay, under each seed, full batch.
-
-    Raises GridError for an empty axis, a value that stands twice, and fewer steps than one.
-    """
-
-    learning_rates: tuple[float, ...]
-    weight_decays: tuple[float, ...]
-    seeds: tuple[int, ...]
-    n_steps: int
-    log_length: bool = False  # one more feature: the logarithm of the response's characters, standardised on training
-    standardise: bool = False  # every feature to mean 0 and standard deviation 1 on the training texts
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rates", "weight_decays", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise GridError(f"{name} must hold at least one value, each once; got {values}")
-        if self.n_steps < 1:
-            raise GridError(f"n_steps must be positive, got {self.n_steps}")
-
-    @property
-    def points(self) -> list[tuple[float, float]]:
-        """Learning rate and weight decay of each setting."""
-        return list(product(self.learning_rates, self.weight_decays))
-
-    @property
-    def n_heads(self) -> int:
-        """How many heads one arm trains: the number of its trials."""
-        return len(self.points) * len(self.seeds)
-
-
-@dataclass(frozen=True)
-class ArmFit:
-    """One arm on one split: every trial, the chosen setting, and the chosen setting's heads, one for each seed."""
-
-    heads: Heads  # one output each; several attributes are summed by the published weights
-    trials: list[dict[str, float]]  # learning_rate, weight_decay, seed; accuracy and loss on the selection split
-    selected: dict[str, float]
-    curve: list[list[float]]  # step, and mean training loss of the chosen heads before it
-
-    def save(self, file: Path) -> None:
-        """Write to a temporary name, then rename: a reader never sees half of it."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        told = {name: json.dumps(getattr(self, name)) for name in ("trials", "selected", "curve")}
-        save_file({"weight": self.heads.weight.contiguous(), "bias": self.heads.bias}, temporary, metadata=told)
-        temporary.replace(file)
-
-    @classmethod
-    def load(cls, file: Path) -> ArmFit:
-        """What `save` wrote."""
-        with safe_open(file, framework="pt") as kept:
-            told = {name: json.loads(text) for name, text in kept.metadata().items()}
-            return cls(Heads(kept.get_tensor("weight"), kept.get_tensor("bias")), **told)
-
-
-def choose(trials: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The setting with the highest selection accuracy, mean of its seeds.
-
-    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. `at_edge`
-    says that its learning rate is the smallest or largest tried, so that a wider grid might do better.
-    """
-    means = pd.DataFrame(trials).groupby(["learning_rate", "weight_decay"])[["accuracy", "loss"]].mean().reset_index()
-    means["rank"] = -means["accuracy"].round(12)  # means of the same counts differ in the last bits
-    best = means.sort_values(["rank", "loss", "learning_rate", "weight_decay"]).drop(columns="rank").iloc[0]
-    chosen = {str(name): float(value) for name, value in best.items()}
-    rates = means["learning_rate"]
-    at_edge = rates.nunique() > 1 and chosen["learning_rate"] in (rates.min(), rates.max())
-    return chosen | {"at_edge": at_edge, "n_settings": len(means), "n_trials": len(trials)}
+Point = tuple[float, float]  # learning rate, weight decay
 
 
 class Fold:
@@ -123,22 +47,34 @@ class Fold:
     def scaling(self) -> Scaling:
         """Fitted on the decided training pairs, and the same for all arms."""
         columns = slice(None) if self.grid.standardise else slice(-1, None) if self.grid.log_length else slice(0)
-        part = self.inputs.part(self.splits.train, "bradley_terry", ("helpfulness",))
-        return Scaling.fit(part.inputs, columns)
+        return Scaling.fit(self.inputs.part(self.splits.train, self._settings("bt")).inputs, columns)
 
     def fit(self, arms: Sequence[str]) -> dict[str, ArmFit]:
-        """The fit of each arm; those that other arms start from are trained first."""
-        parents = [changes(arm)["initialise_from"] for arm in arms if "initialise_from" in changes(arm)]
-        missing = [arm for arm in dict.fromkeys([*parents, *arms]) if not self._file(arm).is_file()]
+        """The fit of each arm; those that other arms are made from are trained first."""
+        missing = [arm for arm, _ in trained.graph(arms, [0]) if not self._file(arm).is_file()]
+        derived = [arm for arm in missing if grid_derived.is_derived(arm)]
         together: dict[str, list[str]] = {}
-        for arm in missing:
+        for arm in (arm for arm in missing if arm not in derived):
             if changes(arm)["loss"] == "regression":
                 self._fit_regression(arm)
             else:
-                together.setdefault(_optimiser(self._settings(arm)), []).append(arm)
+                together.setdefault(self._shared_with(arm), []).append(arm)
         for group in together.values():
             self._fit_preference(group)
+        for arm in derived:
+            parents = [ArmFit.load(self._file(parent)) for parent in trained.waits_for(arm)]
+            grid_derived.make(arm, parents, self).save(self._file(arm))
         return {arm: ArmFit.load(self._file(arm)) for arm in arms}
+
+    def drawn(self, settings: TrainSettings) -> AnyHeads:
+        """One new head a seed."""
+        kind: type[AnyHeads] = TwoLayerHeads if settings.head_layers == 2 else Heads
+        width = self.inputs.model().config.hidden_size
+        return kind.draw(width, len(settings.attributes), self.grid.seeds, beyond=self.inputs.n_beyond)
+
+    def read(self, name: str) -> Tensor:
+        """What heads read of both responses of every pair of a split, scaled: `[pair * 2, hidden]`."""
+        return self.scaling(self.inputs.texts(getattr(self.splits, name))[0])
 
     def _file(self, arm: str) -> Path:
         return self.folder / f"{arm}-{fingerprint(changes(arm))}.safetensors"
@@ -146,64 +82,74 @@ class Fold:
     def _settings(self, arm: str) -> TrainSettings:
         return settings_for(arm, self.settings, seed=0)
 
-    def _part(self, name: str, loss: str, attributes: Sequence[str] = ("helpfulness",)) -> Part:
-        part = self.inputs.part(getattr(self.splits, name), loss, attributes)
+    def _part(self, name: str, arm: str) -> Part:
+        part = self.inputs.part(getattr(self.splits, name), self._settings(arm))
         if not part.pair_ids:
-            raise GridError(f"no {name} pair that {loss} can learn from in {self.splits.source.name}; take more pairs")
+            raise GridError(f"no {name} pair that {arm!r} can learn from in {self.splits.source.name}; take more pairs")
         return part.scaled(self.scaling)
 
+    def _shared_with(self, arm: str) -> str:
+        """What heads that are trained together must share: optimiser, kind of head, pairs, a second objective."""
+        own = self._settings(arm)
+        optimiser = (own.betas, own.schedule, own.warmup_steps, own.clip_norm)
+        pair_ids = self.inputs.part(self.splits.train, own).pair_ids
+        return fingerprint(optimiser, own.head_layers, own.regression_weight, pair_ids)
+
     def _fit_regression(self, arm: str) -> None:
-        attributes = self._settings(arm).attributes
-        train, selection = (self._part(name, "regression", attributes) for name in ("train", "selection"))
-        start = self._drawn(len(attributes))
-        start.bias[:] = mean_rating(train.ratings.flatten(0, 1))
-        start, (rate, decay) = Heads.stack([start] * len(self.grid.points)), self._per_head(1)
-        fitted = fit_regression_heads(train.texts, train.ratings.flatten(0, 1), start, rate, decay, self._settings(arm))
-        loss = regression_losses(fitted.heads.rewards(selection.texts), selection.ratings.flatten(0, 1))
-        heads = fitted.heads
-        if len(attributes) > 1:
-            heads = heads.weighted(list(scoring.published_weights(attributes).values()))
-        self._keep(arm, heads, loss, fitted.steps, fitted.curve)
+        own = self._settings(arm)
+        train, selection = (self._part(name, arm) for name in ("train", "selection"))
+        objective = RegressionLoss(train.texts, train.ratings.flatten(0, 1))
+        start = self._start(arm, train)
+        stacked = Heads.stack([start] * len(self.grid.points))
+        fitted = descend(stacked, objective, *self._per_head(self.grid.points, 1), own)
+        loss = RegressionLoss(selection.texts, selection.ratings.flatten(0, 1))(fitted.heads)
+        self._keep(arm, fitted, loss)
 
     def _fit_preference(self, arms: Sequence[str]) -> None:
-        """All heads of all arms whose optimiser is the same, as one stack: by arm, then setting, then seed."""
-        train, selection = (self._part(name, "bradley_terry") for name in ("train", "selection"))
-        n_heads, n_points = self.grid.n_heads, len(self.grid.points)
-        start = Heads.stack([heads for arm in arms for heads in [self._start(arm)] * n_points])
-        loss = [changes(arm)["loss"] for arm in arms for _ in range(n_heads)]
-        rate, decay = self._per_head(len(arms))
-        strength = self._strength(arms, train)
-        chosen, rejected = train.inputs.unbind(dim=1)
-        fitted = fit_heads(chosen, rejected, strength, start, loss, rate, decay, self._settings(arms[0]))
-        difference = selection.inputs[:, 0] - selection.inputs[:, 1]
-        losses = preference_losses(fitted.heads.margins(difference), selection.strength, loss)
-        for index, arm in enumerate(arms):
-            own = slice(index * n_heads, (index + 1) * n_heads)
-            self._keep(arm, fitted.heads[own], losses[own], fitted.steps, fitted.curve[:, own])
+        """All heads of arms that share an optimiser, as one stack: by arm, then setting, then seed."""
+        # Heads of two layers hold a matrix and the hidden units of every text each: one setting at a time.
+        deep = self._settings(arms[0]).head_layers == 2
+        blocks = [[point] for point in self.grid.points] if deep else [self.grid.points]
+        train, selection = ({arm: self._part(name, arm) for arm in arms} for name in ("train", "selection"))
+        found: dict[str, list[tuple[Fitted, Tensor]]] = {arm: [] for arm in arms}
+        starts = {arm: self._start(arm, train[arm]) for arm in arms}
+        objective_pairs = _compared(train[arms[0]])
+        for points in blocks:
+            n_heads = len(points) * len(self.grid.seeds)
+            start = type(starts[arms[0]]).stack([starts[arm] for arm in arms for _ in points])
+            labels = [self._labels(arm, train[arm], len(points)) for arm in arms]
+            objective = self._objective(arms[0], objective_pairs, labels, train[arms[0]])
+            fitted = descend(start, objective, *self._per_head(points, len(arms)), self._settings(arms[0]))
+            for index, arm in enumerate(arms):
+                own = fitted[index * n_heads : (index + 1) * n_heads]
+                part = selection[arm]
+                plain = [Labels(changes(arm)["loss"], n_heads, part.strength, part.target)]
+                found[arm].append((own, self._objective(arm, _compared(part), plain, part)(own.heads)))
+        for arm, parts in found.items():
+            self._keep(arm, Fitted.stack([fitted for fitted, _ in parts]), torch.cat([loss for _, loss in parts]))
 
-    def _drawn(self, n_attributes: int) -> Heads:
-        """One head a seed; features beyond the backbone's own start at weight 0."""
-        drawn = Heads.draw(self.inputs.model().head.in_features, n_attributes, self.grid.seeds)
-        beyond = int(self.grid.log_length)
-        return Heads(torch.nn.functional.pad(drawn.weight, (0, beyond)), drawn.bias)
+    def _objective(self, arm: str, pairs: Compared, labels: Sequence[Labels], part: Part) -> PreferenceLoss:
+        return PreferenceLoss(pairs, labels, part.ratings[..., 0], self._settings(arm).regression_weight)
 
-    def _start(self, arm: str) -> Heads:
-        parent = changes(arm).get("initialise_from")
-        return ArmFit.load(self._file(parent)).heads if parent else self._drawn(1)
+    def _start(self, arm: str, train: Part) -> Any:  # Heads or TwoLayerHeads: stacks of either are of one kind
+        own = self._settings(arm)
+        if parent := changes(arm).get("initialise_from"):
+            return ArmFit.load(self._file(parent)).heads
+        drawn = self.drawn(own)
+        if own.loss == "regression" or own.regression_weight:
+            drawn.bias[:] = mean_rating(train.ratings.flatten(0, 1))
+        return drawn
 
-    def _per_head(self, n_arms: int) -> tuple[Tensor, Tensor]:
-        values = torch.tensor([point for _ in range(n_arms) for point in self.grid.points for _ in self.grid.seeds])
+    def _per_head(self, points: Sequence[Point], n_arms: int) -> tuple[Tensor, Tensor]:
+        values = torch.tensor([point for _ in range(n_arms) for point in points for _ in self.grid.seeds])
         return values[:, 0].contiguous(), values[:, 1].contiguous()
 
-    def _strength(self, arms: Sequence[str], train: Part) -> Tensor:
-        """Strengths of the pairs, or by head where an arm's labels are shuffled by its seeds."""
-        if not any(changes(arm).get("shuffle_labels") for arm in arms):
-            return train.strength
-        shuffled = [self._shuffled(train, seed) for seed in self.grid.seeds]
-        rows = [
-            shuffled if changes(arm).get("shuffle_labels") else [train.strength] * len(self.grid.seeds) for arm in arms
-        ]
-        return torch.stack([row for of_seeds in rows for row in of_seeds * len(self.grid.points)])
+    def _labels(self, arm: str, train: Part, n_points: int) -> Labels:
+        """Labels of all heads of an arm; where they are shuffled, each seed has its own."""
+        strength = train.strength
+        if changes(arm).get("shuffle_labels"):
+            strength = torch.stack([self._shuffled(train, seed) for seed in self.grid.seeds] * n_points)
+        return Labels(changes(arm)["loss"], n_points * len(self.grid.seeds), strength, train.target)
 
     def _shuffled(self, train: Part, seed: int) -> Tensor:
         before, after = self.splits.train["preference"], shuffled_labels(self.splits.train, seed)["preference"]
@@ -211,10 +157,12 @@ class Fold:
         turned = {pair_id for pair_id, old, new in kept if old != new}
         return train.strength * torch.tensor([-1.0 if pair_id in turned else 1.0 for pair_id in train.pair_ids])
 
-    def _keep(self, arm: str, heads: Heads, loss: Tensor, steps: list[int], curve: np.ndarray) -> None:
+    def _keep(self, arm: str, fitted: Fitted, loss: Tensor) -> None:
         """Choose an arm's setting among its trials, and write what it found."""
-        decided = self._part("selection", "bradley_terry")
-        margins = heads.margins(decided.inputs[:, 0] - decided.inputs[:, 1])
+        outputs, heads, attributes = fitted.heads, fitted.heads, self._settings(arm).attributes
+        if len(attributes) > 1:
+            heads = outputs.weighted(list(scoring.published_weights(attributes).values()))
+        margins = heads.margins(_compared(self._part("selection", "bt")))  # the decided pairs, the same for all arms
         accuracy = (margins > 0).double().mean(dim=1)
         settings = [(*point, seed) for point in self.grid.points for seed in self.grid.seeds]
         trials = [
@@ -224,10 +172,10 @@ class Fold:
         selected = choose(trials)
         point = (selected["learning_rate"], selected["weight_decay"])
         own = [index for index, (rate, decay, _) in enumerate(settings) if (rate, decay) == point]
-        mean = [[float(step), float(value)] for step, value in zip(steps, curve[:, own].mean(axis=1), strict=True)]
-        ArmFit(heads[own], trials, selected, mean).save(self._file(arm))
+        mean = zip(fitted.steps, fitted.curve[:, own].mean(axis=1), strict=True)
+        curve = [[float(step), float(value)] for step, value in mean]
+        ArmFit(heads[own], outputs[own], trials, selected, curve).save(self._file(arm))
 
 
-def _optimiser(settings: TrainSettings) -> str:
-    """What heads that are trained together must share."""
-    return fingerprint(settings.betas, settings.schedule, settings.warmup_steps, settings.clip_norm)
+def _compared(part: Part) -> Compared:
+    return Compared(*part.inputs.unbind(dim=1))

@@ -15,7 +15,10 @@ from rmlib import features
 from rmlib.examples import Examples, prepare
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
-from rmlib.training import create_model
+from rmlib.starts import create_model
+
+# What of an arm's settings decides which pairs it sees, and with which labels.
+LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Part:
-    """Pairs of one split with the labels of a loss; as in `Examples`, the first response is the chosen one."""
+    """Pairs of one split with the labels of an arm; as in `Examples`, the first response is the chosen one."""
 
     inputs: Float[Tensor, "pair 2 hidden"]
     strength: Float[Tensor, "pair"]
     ratings: Float[Tensor, "pair 2 attribute"]
+    target: Float[Tensor, "pair"] | None  # probability that the first response is the better one; None: 1
     pair_ids: list[str]
 
     @property
@@ -58,13 +62,18 @@ class Part:
 
 @dataclass
 class Inputs:
-    """The pairs of a comparison, each with its features; a loss sees those that it can learn from (`prepare`)."""
+    """The pairs of a comparison, each with its features; an arm sees those that it can learn from (`prepare`)."""
 
     pairs: Dataset  # every pair that a head may learn or be chosen from, once
     settings: TrainSettings  # backbone, and how texts are cut
     log_length: bool
     _examples: dict[TrainSettings, tuple[Examples, Tensor, dict[str, int]]] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
+
+    @property
+    def n_beyond(self) -> int:
+        """How many features there are beside the backbone's own."""
+        return int(self.log_length)
 
     def model(self, attributes: Sequence[str] = ("helpfulness",)) -> RewardModel:
         """The backbone, under a head with these attributes."""
@@ -73,18 +82,15 @@ class Inputs:
             self._models[key] = create_model(replace(self.settings, attributes=key))
         return self._models[key]
 
-    def left_out(self, loss: str, attributes: Sequence[str]) -> dict[str, int]:
-        """How many of all pairs a loss cannot learn from, by reason."""
-        return self._prepared(loss, attributes)[0].left_out
-
-    def part(self, split: Dataset, loss: str, attributes: Sequence[str]) -> Part:
-        """Those pairs of a split that a loss can learn from, in the order of the split."""
-        examples, inputs, rows = self._prepared(loss, attributes)
+    def part(self, split: Dataset, settings: TrainSettings) -> Part:
+        """Those pairs of a split that an arm with these settings can learn from, in the order of the split."""
+        examples, inputs, rows = self._prepared(settings)
         keep = [rows[pair_id] for pair_id in split["pair_id"] if pair_id in rows]
         ids = [examples.pair_ids[row] for row in keep]
-        return Part(inputs[keep], examples.strength[keep], examples.ratings[keep], ids)
+        target = None if examples.target is None else examples.target[keep]
+        return Part(inputs[keep], examples.strength[keep], examples.ratings[keep], target, ids)
 
-    def test(self, split: Dataset) -> tuple[Float[Tensor, "text hidden"], int]:
+    def texts(self, split: Dataset) -> tuple[Float[Tensor, "text hidden"], int]:
         """Features of both responses of every pair, in the order of the table, and how many texts were cut."""
         prompts = [prompt for prompt in split["prompt"] for _ in range(2)]
         responses = [text for two in zip(split["response_1"], split["response_2"], strict=True) for text in two]
@@ -92,19 +98,20 @@ class Inputs:
         cut = int(self.model().encode(prompts, responses).cut.sum())
         return (torch.cat([read, log_lengths(responses)[:, None]], dim=1) if self.log_length else read), cut
 
-    def _prepared(self, loss: str, attributes: Sequence[str]) -> tuple[Examples, Tensor, dict[str, int]]:
-        """Examples, what heads read of them, and the row of each pair; the same for all preference losses."""
-        loss = loss if loss == "regression" else "bradley_terry"
-        settings = replace(self.settings, loss=loss, attributes=tuple(attributes), trainable="head")
-        if settings not in self._examples:
-            examples = prepare(self.model(attributes), self.pairs, settings)
+    def _prepared(self, settings: TrainSettings) -> tuple[Examples, Tensor, dict[str, int]]:
+        """Examples, what heads read of them, and the row of each pair; the same for arms with the same labels."""
+        own = {name: getattr(settings, name) for name in LABELS}
+        loss = "regression" if settings.loss == "regression" else "bradley_terry"  # losses of pairs see the same pairs
+        key = replace(self.settings, **own, loss=loss, trainable="head")
+        if key not in self._examples:
+            examples = prepare(self.model(key.attributes), self.pairs, key)
             assert examples.features is not None
             inputs = examples.features
             if self.log_length:
                 inputs = torch.cat([inputs, self._lengths(examples, oriented=loss != "regression")], dim=-1)
             rows = {pair_id: row for row, pair_id in enumerate(examples.pair_ids)}
-            self._examples[settings] = (examples, inputs, rows)
-        return self._examples[settings]
+            self._examples[key] = (examples, inputs, rows)
+        return self._examples[key]
 
     def _lengths(self, examples: Examples, *, oriented: bool) -> Float[Tensor, "pair 2 1"]:
         """Log lengths of both responses, in the order of the table or, `oriented`, the chosen one first."""

@@ -1,262 +1,212 @@
-"""Many linear heads on the features of a frozen backbone, trained together: full batch, one matrix product a step.
+"""Many heads on the features of a frozen backbone, trained together: full batch, one matrix product a step.
 
 Each head takes the steps that `training` gives a single one: the losses of `losses`, AdamW with decoupled decay of the
-weight alone, the same clipping, warm-up and schedule. Heads differ in loss, learning rate, weight decay, start.
+matrices alone, the same clipping, warm-up and schedule. Heads differ in loss, learning rate, weight decay, start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rmlib import losses
 from rmlib.heads import draw_head, output_layer
-from rmlib.settings import TrainSettings
-from rmlib.training import scheduler_for
-
-EPSILON = 1e-8  # of torch.optim.AdamW
-CURVE_POINTS = 60  # of the losses that are kept while heads are trained
+from rmlib.stack_descent import Stack
 
 
 @dataclass(frozen=True)
-class Heads:
+class Compared:
+    """Features of the chosen and the rejected text of some pairs; ValueError where their shapes differ."""
+
+    chosen: Float[Tensor, "pair hidden"]
+    rejected: Float[Tensor, "pair hidden"]
+
+    def __post_init__(self) -> None:
+        if self.chosen.shape != self.rejected.shape:
+            raise ValueError(f"features differ in shape: {list(self.chosen.shape)} and {list(self.rejected.shape)}")
+
+    @cached_property
+    def difference(self) -> Float[Tensor, "pair hidden"]:
+        return self.chosen - self.rejected
+
+    @cached_property
+    def distinct(self) -> tuple[Float[Tensor, "text hidden"], Int[Tensor, "two pair"]]:
+        """Each distinct text once, and where those of the pairs stand: a text that is compared often is read once."""
+        texts = torch.cat([self.chosen, self.rejected]).numpy()
+        rows = np.ascontiguousarray(texts).view(np.dtype((np.void, texts.itemsize * texts.shape[1])))[:, 0]
+        _, first, index = np.unique(rows, return_index=True, return_inverse=True)
+        return torch.from_numpy(texts[first]), torch.from_numpy(index.reshape(2, -1))
+
+
+@dataclass(frozen=True)
+class Heads(Stack):
     """A stack of linear heads, in fp32."""
 
     weight: Float[Tensor, "head attribute hidden"]
     bias: Float[Tensor, "head attribute"]
 
     @classmethod
-    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int]) -> Heads:
-        """One head for each seed: the one that `RewardModel.create` draws on a pretrained backbone."""
+    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int], beyond: int = 0) -> Heads:
+        """One head for each seed: the one that `RewardModel.create` draws on a pretrained backbone.
+
+        `beyond`: features beside the backbone's own; they start at weight 0.
+        """
         drawn = [output_layer(draw_head(hidden_size, n_attributes, seed)) for seed in seeds]
-        return cls(torch.stack([head.weight.data for head in drawn]), torch.stack([head.bias.data for head in drawn]))
+        weight = torch.stack([head.weight.data for head in drawn])
+        return cls(torch.nn.functional.pad(weight, (0, beyond)), torch.stack([head.bias.data for head in drawn]))
 
-    @classmethod
-    def stack(cls, parts: Sequence[Heads]) -> Heads:
-        """The heads of all parts, one after the other."""
-        return cls(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
-
-    def __len__(self) -> int:
-        return len(self.weight)
-
-    def __getitem__(self, index: slice | Sequence[int]) -> Heads:
-        return Heads(self.weight[index], self.bias[index])
+    @property
+    def n_inputs(self) -> int:
+        return self.weight.shape[-1]
 
     def rewards(self, features: Float[Tensor, "text hidden"]) -> Float[Tensor, "head text attribute"]:
         """The rewards that each head gives each text."""
         return self._outputs(features).transpose(1, 2) + self.bias[:, None]
 
-    def margins(self, difference: Float[Tensor, "pair hidden"]) -> Float[Tensor, "head pair"]:
+    def margins(self, pairs: Compared) -> Float[Tensor, "head pair"]:
         """Reward of the first attribute for the chosen minus that for the rejected: the bias cancels."""
-        return self._outputs(difference)[:, 0]
+        return self._outputs(pairs.difference)[:, 0]
 
     def _outputs(self, features: Float[Tensor, "text hidden"]) -> Float[Tensor, "head attribute text"]:
         # One product for the whole stack; each head's outputs lie in a row, so that a loss of some heads is a view.
         return (self.weight.flatten(0, 1) @ features.T).view(*self.bias.shape, len(features))
 
-    def weighted(self, weights: Sequence[float]) -> Heads:
-        """Heads with one output each, the sum of the attributes weighted by `weights`."""
+    def weighted(self, weights: Sequence[float], offset: float = 0.0) -> Heads:
+        """Heads with one output each, the sum of the attributes weighted by `weights`, plus `offset`."""
         row = torch.tensor(weights, dtype=self.weight.dtype)
-        return Heads((row @ self.weight)[:, None], (self.bias @ row)[:, None])
+        return Heads((row @ self.weight)[:, None], (self.bias @ row)[:, None] + offset)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Trained heads, and the loss of each on its way: `curve[i]` before the step `steps[i]`, counted from 1."""
+class TwoLayerHeads(Stack):
+    """A stack of heads of two layers with a ReLU between them, in fp32."""
 
-    heads: Heads
-    steps: list[int]
-    curve: Float[np.ndarray, "step head"]
+    first_weight: Float[Tensor, "head hidden input"]
+    first_bias: Float[Tensor, "head hidden"]
+    weight: Float[Tensor, "head attribute hidden"]
+    bias: Float[Tensor, "head attribute"]
 
+    @classmethod
+    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int], beyond: int = 0) -> TwoLayerHeads:
+        """As `Heads.draw`."""
+        drawn: list[Any] = [draw_head(hidden_size, n_attributes, seed, n_layers=2) for seed in seeds]
+        parts = [
+            torch.stack([getattr(head[layer], name).data for head in drawn])
+            for layer in (0, -1)
+            for name in ("weight", "bias")
+        ]
+        return cls(torch.nn.functional.pad(parts[0], (0, beyond)), *parts[1:])
 
-def fit_heads(
-    features_chosen: Float[Tensor, "pair hidden"],
-    features_rejected: Float[Tensor, "pair hidden"],
-    strength: Float[Tensor, "*head pair"],
-    start: Heads,
-    loss: Sequence[str],
-    learning_rate: Float[Tensor, "head"],
-    weight_decay: Float[Tensor, "head"],
-    settings: TrainSettings,
-) -> Fitted:
-    """Train every head on the preference loss it names, full batch, `settings.max_steps` steps.
+    @property
+    def n_inputs(self) -> int:
+        return self.first_weight.shape[-1]
 
-    Of `settings` betas, clipping, warm-up and schedule are taken. `strength` may differ by head; below 0 the pair is
-    turned round. Equal losses should stand together. No gradient reaches the bias: it cancels in the margin. Memory is
-    that of a few `[head, pair]`. Raises ValueError for an unknown loss, or arguments that do not fit each other.
-    """
-    _check(features_chosen, features_rejected, start, loss, learning_rate, weight_decay)
-    difference = features_chosen - features_rejected
-    groups = _groups(strength, loss, len(start), len(difference))
+    def rewards(self, features: Float[Tensor, "text input"]) -> Float[Tensor, "head text attribute"]:
+        """The rewards that each head gives each text."""
+        first = (self.first_weight.flatten(0, 1) @ features.T).view(*self.first_bias.shape, len(features))
+        between = torch.relu(first + self.first_bias[..., None])
+        return (self.weight @ between).transpose(1, 2) + self.bias[:, None]
 
-    def loss_of(heads: Heads) -> Float[Tensor, "head"]:
-        return _mean_over_pairs(heads.margins(difference), groups)
-
-    return _descend(start, loss_of, learning_rate, weight_decay, settings)
-
-
-def fit_regression_heads(
-    features: Float[Tensor, "text hidden"],
-    ratings: Float[Tensor, "text attribute"],
-    start: Heads,
-    learning_rate: Float[Tensor, "head"],
-    weight_decay: Float[Tensor, "head"],
-    settings: TrainSettings,
-) -> Fitted:
-    """Train every head on the ratings (NaN: not rated); otherwise as `fit_heads`."""
-    _check(features, features, start, ["regression"] * len(start), learning_rate, weight_decay)
-
-    def loss_of(heads: Heads) -> Float[Tensor, "head"]:
-        return regression_losses(heads.rewards(features), ratings)
-
-    return _descend(start, loss_of, learning_rate, weight_decay, settings)
+    def margins(self, pairs: Compared) -> Float[Tensor, "head pair"]:
+        """Reward of the first attribute for the chosen minus that for the rejected."""
+        chosen, rejected = _paired(self, pairs)
+        return chosen - rejected
 
 
-def preference_losses(
-    margins: Float[Tensor, "head pair"], strength: Float[Tensor, "*head pair"], loss: Sequence[str]
-) -> Float[Tensor, "head"]:
-    """Mean over the pairs of the loss that each head names; a strength below 0 turns the pair round for its head."""
-    return _mean_over_pairs(margins, _groups(strength, loss, *margins.shape))
+AnyHeads = Heads | TwoLayerHeads
+
+
+def _paired(heads: AnyHeads, pairs: Compared) -> tuple[Float[Tensor, "head pair"], Float[Tensor, "head pair"]]:
+    """Rewards of the chosen and of the rejected text of each pair."""
+    texts, (chosen, rejected) = pairs.distinct
+    rewards = heads.rewards(texts)[..., 0]
+    return rewards.index_select(1, chosen), rewards.index_select(1, rejected)
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Heads next to each other with the same loss, and what that loss is given beside their margins."""
+class Labels:
+    """What heads that stand next to each other in a stack learn from the pairs, for all of them or head by head."""
 
-    n_heads: int
     loss: str
-    strength: Float[Tensor, "head*pair"]
-    zero: Float[Tensor, "head*pair"]
-    sign: Float[Tensor, "*head pair"] | None  # None where no pair is turned round
+    n_heads: int
+    strength: Float[Tensor, "*head pair"]  # below 0: the pair is turned round
+    target: Float[Tensor, "pair"] | None = None  # probability that the chosen text is the better one; None: 1
 
-
-def _groups(strength: Float[Tensor, "*head pair"], loss: Sequence[str], n_heads: int, n_pairs: int) -> list[_Group]:
-    groups: list[_Group] = []
-    for name, same in groupby(loss):
-        start, count = sum(group.n_heads for group in groups), len(list(same))
-        own = strength if strength.ndim == 1 else strength[start : start + count]
-        size = own.abs().expand(count, n_pairs).flatten()
-        groups.append(_Group(count, name, size, torch.zeros_like(size), own.sign() if bool((own < 0).any()) else None))
-    return groups
-
-
-def _mean_over_pairs(margins: Float[Tensor, "head pair"], groups: Sequence[_Group]) -> Float[Tensor, "head"]:
-    per_head = []
-    for group, margin in zip(groups, margins.split([group.n_heads for group in groups]), strict=True):
-        turned = margin if group.sign is None else margin * group.sign
+    def values(self, margins: Float[Tensor, "head pair"]) -> Float[Tensor, "head pair"]:
+        """The loss of each pair under each head."""
+        size, zero, sign, target = self._flat
+        turned = margins if sign is None else margins * sign
         # The losses see rewards only as their difference, so the margin against 0 stands for both.
-        values = losses.pair_loss(group.loss, turned.flatten(), group.zero, group.strength)
-        per_head.append(values.view_as(margin).sum(dim=1) / margin.shape[1])
-    return torch.cat(per_head)
+        return losses.pair_loss(self.loss, turned.flatten(), zero, size, target).view_as(margins)
+
+    @cached_property
+    def _flat(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        shape = (self.n_heads, self.strength.shape[-1])
+        size = self.strength.abs().expand(shape).flatten()
+        target = None if self.target is None else self.target.expand(shape).flatten()
+        return size, torch.zeros_like(size), self.strength.sign() if bool((self.strength < 0).any()) else None, target
 
 
-def regression_losses(
-    rewards: Float[Tensor, "head text attribute"], ratings: Float[Tensor, "text attribute"]
-) -> Float[Tensor, "head"]:
-    """Mean over the rated texts of each head's squared error."""
-    targets = ratings.expand_as(rewards).flatten(0, 1)
-    values = losses.regression_loss(rewards.flatten(0, 1), targets).view(len(rewards), -1)
-    return values.sum(dim=1) / losses.is_rated(ratings).sum()
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """Each head's mean loss over the pairs, those of `labels` one after the other; `descend` minimises it.
+
+    With a `regression_weight` the squared error of both ratings is added, as in `objective.example_losses`. Memory is
+    that of a few `[head, pair]`.
+    """
+
+    pairs: Compared
+    labels: Sequence[Labels]
+    ratings: Float[Tensor, "pair 2"] | None = None  # of the chosen and the rejected text; NaN: not rated
+    regression_weight: float = 0.0
+
+    def __call__(self, heads: AnyHeads) -> Float[Tensor, "head"]:
+        """Raises ValueError for an unknown loss, and where heads, features and labels do not fit each other."""
+        self._check(heads)
+        if not self.regression_weight:
+            return self._of_margins(heads.margins(self.pairs))
+        both = torch.stack(_paired(heads, self.pairs), dim=2)
+        assert self.ratings is not None, "regression_weight needs ratings"
+        errors = losses.regression_loss(both.flatten(0, 1), self.ratings.repeat(len(both), 1)).view(both.shape[:2])
+        return self._of_margins(both[..., 0] - both[..., 1]) + self.regression_weight * errors.mean(dim=1)
+
+    def _of_margins(self, margins: Float[Tensor, "head pair"]) -> Float[Tensor, "head"]:
+        parts = margins.split([labels.n_heads for labels in self.labels])
+        means = [own.values(part).sum(dim=1) for own, part in zip(self.labels, parts, strict=True)]
+        return torch.cat(means) / margins.shape[1]
+
+    def _check(self, heads: AnyHeads) -> None:
+        if heads.n_inputs != self.pairs.chosen.shape[-1]:
+            raise ValueError(f"features have width {self.pairs.chosen.shape[-1]}, heads read {heads.n_inputs}")
+        if (labelled := sum(labels.n_heads for labels in self.labels)) != len(heads):
+            raise ValueError(f"labels are for {labelled} heads, the stack has {len(heads)}")
+
+
+@dataclass(frozen=True)
+class RegressionLoss:
+    """Each head's mean squared error over the rated texts; `descend` minimises it."""
+
+    features: Float[Tensor, "text hidden"]
+    ratings: Float[Tensor, "text attribute"]  # NaN: not rated
+    n_rated: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_rated", int(losses.is_rated(self.ratings).sum()))
+
+    def __call__(self, heads: AnyHeads) -> Float[Tensor, "head"]:
+        rewards = heads.rewards(self.features)
+        targets = self.ratings.expand_as(rewards).flatten(0, 1)
+        values = losses.regression_loss(rewards.flatten(0, 1), targets).view(len(rewards), -1)
+        return values.sum(dim=1) / self.n_rated
 
 
 def mean_rating(ratings: Float[Tensor, "text attribute"]) -> Float[Tensor, "attribute"]:
     """Where a fresh regression head's bias starts; 0 for an attribute that nobody rated."""
     return torch.nan_to_num(torch.nanmean(ratings, dim=0))
-
-
-def _descend(
-    start: Heads,
-    loss_of: Callable[[Heads], Float[Tensor, "head"]],
-    learning_rate: Float[Tensor, "head"],
-    weight_decay: Float[Tensor, "head"],
-    settings: TrainSettings,
-) -> Fitted:
-    """AdamW as torch.optim.AdamW has it, with a learning rate and a weight decay for each head."""
-    assert settings.max_steps is not None, "the number of full-batch steps is not derived from epochs"
-    heads = Heads(start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_())
-    weight, bias = _Moments(heads.weight, settings.betas), _Moments(heads.bias, settings.betas)
-    kept = set(np.unique(np.linspace(0, settings.max_steps - 1, CURVE_POINTS).astype(int)).tolist())
-    steps, curve = [], []
-    for step, factor in enumerate(learning_rate_factors(settings)):
-        loss = loss_of(heads)
-        loss.sum().backward()  # heads share nothing, so the gradient of the sum is each head's own
-        if step in kept:
-            _refuse_non_finite(loss, step)
-            steps.append(step + 1)
-            curve.append(loss.detach().numpy().copy())
-        clip = _clip_factor(heads, settings.clip_norm)
-        rate = learning_rate * factor
-        weight.step(clip, rate, weight_decay)
-        if heads.bias.grad is not None:
-            bias.step(clip, rate, torch.zeros_like(weight_decay))
-    _refuse_non_finite(loss_of(heads), settings.max_steps)
-    return Fitted(Heads(heads.weight.detach(), heads.bias.detach()), steps, np.array(curve))
-
-
-class _Moments:
-    """A stacked parameter with AdamW's two running means (Loshchilov & Hutter, arXiv 1711.05101)."""
-
-    def __init__(self, parameter: Tensor, betas: tuple[float, float]) -> None:
-        self.parameter, self.betas, self.n_steps = parameter, betas, 0
-        self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
-
-    @torch.no_grad()
-    def step(self, clip: Float[Tensor, "head"], rate: Float[Tensor, "head"], decay: Float[Tensor, "head"]) -> None:
-        self.n_steps += 1
-        gradient, (beta_mean, beta_square) = self.parameter.grad, self.betas
-        assert gradient is not None
-        gradient.mul_(_by_head(clip, gradient))
-        self.parameter.mul_(_by_head(1 - rate * decay, gradient))
-        self.mean.lerp_(gradient, 1 - beta_mean)
-        self.square.mul_(beta_square).addcmul_(gradient, gradient, value=1 - beta_square)
-        scale = self.square.sqrt().div_((1 - beta_square**self.n_steps) ** 0.5).add_(EPSILON)
-        change = torch.div(self.mean, scale, out=scale).mul_(_by_head(rate, gradient))
-        self.parameter.sub_(change, alpha=1 / (1 - beta_mean**self.n_steps))
-        self.parameter.grad = None
-
-
-def _by_head(values: Float[Tensor, "head"], like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))
-
-
-def _clip_factor(heads: Heads, clip_norm: float) -> Float[Tensor, "head"]:
-    """What brings each head's gradient to at most `clip_norm`, as torch.nn.utils.clip_grad_norm_ does it."""
-    parts = [part.grad.flatten(1) for part in (heads.weight, heads.bias) if part.grad is not None]
-    norm = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
-    return (clip_norm / (norm + 1e-6)).clamp(max=1.0)
-
-
-def learning_rate_factors(settings: TrainSettings) -> list[float]:
-    """What the learning rate is multiplied by at each step: warm-up and schedule."""
-    assert settings.max_steps is not None
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    scheduler = scheduler_for(settings, optimizer, settings.max_steps)
-    factors = []
-    for _ in range(settings.max_steps):
-        factors.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    return factors
-
-
-def _check(
-    chosen: Tensor, rejected: Tensor, start: Heads, loss: Sequence[str], learning_rate: Tensor, weight_decay: Tensor
-) -> None:
-    if chosen.shape != rejected.shape or chosen.shape[-1] != start.weight.shape[-1]:
-        shapes = f"{list(chosen.shape)} and {list(rejected.shape)}, heads read {start.weight.shape[-1]}"
-        raise ValueError(f"features do not fit each other or the heads: {shapes}")
-    lengths = {len(start), len(loss), len(learning_rate), len(weight_decay)}
-    if len(lengths) > 1:
-        raise ValueError(f"give one loss, learning rate and weight decay for each head; lengths differ: {lengths}")
-
-
-def _refuse_non_finite(loss: Float[Tensor, "head"], step: int) -> None:
-    bad = torch.nonzero(~torch.isfinite(loss)).flatten().tolist()
-    if bad:
-        raise ValueError(f"after {step} steps the loss of heads {bad[:5]} is not finite; lower their learning rates")

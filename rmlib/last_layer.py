@@ -21,6 +21,7 @@ class EndsOnly:
     def __init__(self, layer: nn.Module) -> None:
         self.ends: Int[Tensor, "sequence"] | None = None
         self.n_tokens = 0
+        self.layer = layer
         self.handles = [layer.register_forward_pre_hook(self._start, with_kwargs=True)]
         for name in TOKENWISE:
             part = layer.get_submodule(name)
@@ -30,6 +31,7 @@ class EndsOnly:
         """Take the hooks off: every token is computed again."""
         for handle in self.handles:
             handle.remove()
+        del self.layer.ends_only
 
     def _start(self, layer: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Before the layer, also where activation checkpointing runs it again: note the end tokens of this row."""

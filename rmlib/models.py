@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, last_layer
+from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import draw_head, new_head, output_layer
@@ -64,6 +65,7 @@ class RewardModel(nn.Module):
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
+        self.attention = "sdpa"  # until a run chooses what its device does best
         self.ends_only = last_layer.cut(base, self.config) if self.shared else None
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
@@ -261,24 +263,51 @@ class RewardModel(nn.Module):
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
         if self.shared if shared is None else shared:
-            return batches.collate_shared(groups).to(self.device)
+            return batches.collate_shared(groups, self.attention).to(self.device)
         pad = self.tokenizer.pad_token_id
         return batches.collate_padded(groups, 0 if pad is None else pad).to(self.device)
 
-    @torch.no_grad()
-    def check_layout(self, groups: Sequence[Group]) -> None:
-        """Compare the shared layout with padded rows on some groups, and fall back to these, loudly, if they differ."""
+    def check_layout(self, groups: Sequence[Group], precision: str = "fp32") -> None:
+        """Choose how a run computes, and say so: the device's attention, the last layer at the end tokens alone.
+
+        What is chosen is compared with padded rows on some groups. Where a reward differs, the next plainer way is
+        tried: SDPA and every layer whole, at last padded rows; each time loudly.
+        """
         if not self.shared:
+            logger.info("%s: %s", self.name, self.layout)
             return
+        half = precision == "bf16" or next(self.backbone.parameters()).dtype != torch.float32
+        for backend in (backend_for(self.device, half), "sdpa"):
+            self.attention = backend
+            if not (problem := self._layout_problem(groups, precision)):
+                ends = "the last layer at the end tokens alone" if self.ends_only else "every layer whole"
+                logger.info("%s: %s; attention by %s, %s", self.name, self.layout, backend, ends)
+                return
+            logger.warning("%s: attention by %s is given up: %s", self.name, backend, problem)
+            if self.ends_only is not None:
+                self.ends_only.remove()
+                self.ends_only = None
+        self.shared, self.layout = False, f"padded rows: {problem}"
+        logger.warning("%s: %s", self.name, self.layout)
+
+    @torch.no_grad()
+    def _layout_problem(self, groups: Sequence[Group], precision: str) -> str:
+        """What is wrong with the shared layout on some groups; empty where nothing is."""
         was_training = self.training
         self.eval()
-        shared, padded = (self(self.collate(groups, shared=layout)) for layout in (True, False))
-        self.train(was_training)
-        precise = next(self.backbone.parameters()).dtype == torch.float32
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                shared, padded = (self(self.collate(groups, shared=layout)) for layout in (True, False))
+        except RuntimeError as error:
+            if self.attention == "sdpa":
+                raise
+            return f"{type(error).__name__}: {error}"  # a kernel that this GPU or this build lacks
+        finally:
+            self.train(was_training)
+        precise = precision == "fp32" and next(self.backbone.parameters()).dtype == torch.float32
         difference, scale = float((shared - padded).abs().max()), max(1.0, float(padded.abs().max()))
-        if difference > (1e-4 if precise else 5e-2) * scale:
-            self.shared, self.layout = False, f"padded rows: sharing the prompt changed a reward by {difference:.2g}"
-            logger.warning("%s: %s", self.name, self.layout)
+        wrong = difference > (1e-4 if precise else 5e-2) * scale
+        return f"sharing the prompt changed a reward by {difference:.2g}" if wrong else ""
 
     def score(
         self,

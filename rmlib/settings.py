@@ -17,7 +17,14 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("error", "leave_out"),
 )
 
-LATER_FIELDS = {"strength_scale", "label_smoothing", "head_layers", "regression_weight", "soft_labels"}
+LATER_FIELDS = {
+    "strength_scale",
+    "label_smoothing",
+    "head_layers",
+    "regression_weight",
+    "soft_labels",
+    "benchmark_every_steps",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class TrainSettings:
     head_layers: int = 1
     regression_weight: float = 0.0  # of a regression loss that is added to a pair loss, on the same output
     soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
+    benchmark_every_steps: int = 0  # 0: after the last step only
 
     def __post_init__(self) -> None:
         known = {

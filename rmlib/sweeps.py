@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from jaxtyping import Float
 
 from rmlib import benchmarks, combining, statistics
 from rmlib.models import RewardModel
@@ -24,12 +25,21 @@ Measure = Callable[[RewardModel], dict[str, float]]
 
 def sweep(weak: RewardModel, strong: RewardModel, measure: Measure, factors: Iterable[float]) -> Sweep:
     """What `measure` finds for the extrapolation by each factor, one row a factor."""
-    return [{"factor": float(f), **measure(combining.extrapolate(weak, strong, f))} for f in factors]
+    return rows(lambda factor: measure(combining.extrapolate(weak, strong, factor)), factors)
+
+
+def rows(at: Callable[[float], dict[str, float]], factors: Iterable[float]) -> Sweep:
+    """What `at` finds for each factor, one row a factor."""
+    return [{"factor": float(factor), **at(factor)} for factor in factors]
 
 
 def ordering(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
     """Accuracy on the decided pairs, with the mean loss of regular BT."""
-    margin = oriented_margins(pairs, score_pairs(scorer(model, settings), pairs))
+    return ordering_of(oriented_margins(pairs, score_pairs(scorer(model, settings), pairs)))
+
+
+def ordering_of(margin: Float[np.ndarray, "decided"]) -> dict[str, float]:
+    """Accuracy of the margins of decided pairs, with their mean loss of regular BT."""
     return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
 
 
@@ -67,11 +77,15 @@ def coarse_and_fine(
     weak: RewardModel, strong: RewardModel, measure: Measure, coarse: Sequence[float] = COARSE_FACTORS
 ) -> Sweep:
     """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
-    rows = sweep(weak, strong, measure, coarse)
-    seen = {row["factor"] for row in rows}
-    fine = [factor for factor in fine_factors(best_factor(rows)) if factor not in seen and factor >= min(coarse)]
-    rows += sweep(weak, strong, measure, fine)
-    return sorted(rows, key=lambda row: row["factor"])
+    return around_best(lambda factor: measure(combining.extrapolate(weak, strong, factor)), coarse)
+
+
+def around_best(at: Callable[[float], dict[str, float]], coarse: Sequence[float] = COARSE_FACTORS) -> Sweep:
+    """`coarse_and_fine` of whatever `at` finds for a factor."""
+    found = rows(at, coarse)
+    seen = {row["factor"] for row in found}
+    fine = [factor for factor in fine_factors(best_factor(found)) if factor not in seen and factor >= min(coarse)]
+    return sorted(found + rows(at, fine), key=lambda row: row["factor"])
 
 
 def fine_factors(around: float) -> list[float]:
@@ -80,9 +94,9 @@ def fine_factors(around: float) -> list[float]:
     return [round(around + step * FINE_STEP, 2) for step in range(-steps, steps + 1)]
 
 
-def best_factor(rows: Sweep) -> float:
+def best_factor(found: Sweep) -> float:
     """The factor of the highest accuracy, the smallest among equals: no further than the data ask for."""
-    return max(rows, key=lambda row: (row["accuracy"], -row["factor"]))["factor"]
+    return max(found, key=lambda row: (row["accuracy"], -row["factor"]))["factor"]
 
 
 def beside(chosen_on: Sweep, reported_on: Sweep) -> dict[str, float]:

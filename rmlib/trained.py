@@ -21,7 +21,8 @@ from rmlib.presets import Preset
 from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
 from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
 from rmlib.splits import Splits, shuffled_labels
-from rmlib.training import Start, create_model, initial, run_folder, run_identity, train
+from rmlib.starts import Start, create_model, initial
+from rmlib.training import run_folder, run_identity, train
 
 SWEEP_FILE = "sweep.json"
 FIT_FILE = "fit.json"

@@ -9,9 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,21 +26,16 @@ from rmlib import checkpoints, paths
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
+from rmlib.benchmarks import watching
+from rmlib.benchmarks.watching import Watched
 from rmlib.examples import TrainingError, prepare
-from rmlib.models import RewardModel, fingerprint, identity_of_new
+from rmlib.models import RewardModel, fingerprint
 from rmlib.objective import evaluate, example_losses, forward_batches, n_valid, rewards_of
 from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
 from rmlib.settings import TrainSettings
+from rmlib.starts import Start, create_model
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Start:
-    """An initial model that is made only where it is needed: a finished run is found by its identity alone."""
-
-    identity: str
-    make: Callable[[], RewardModel]
 
 
 def train(
@@ -51,6 +44,7 @@ def train(
     settings: TrainSettings,
     *,
     selection: Dataset | None = None,
+    benchmarks: Watched | None = None,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Run:
@@ -58,17 +52,20 @@ def train(
 
     The run is named by initial model, settings and data: asked for again it is returned as it is, and where it was
     interrupted it goes on from its last checkpoint, to the same bits on a CPU. `selection` pairs are evaluated every
-    `evaluate_every_steps` and at the end. Raises TrainingError for a non-finite loss (with the pair ids of the step),
-    an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
+    `evaluate_every_steps`, items of `benchmarks` (by name; see `watching.sample`) every `benchmark_every_steps`, and
+    both at the end; neither changes what is learnt. Raises TrainingError for a non-finite loss (with the pair ids of
+    the step), an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
     """
-    identity = run_identity(model.identity, pairs, settings, selection)
+    watched = dict(benchmarks or {})
+    identity = run_identity(model.identity, pairs, settings, selection, watched)
     path = Path(folder) if folder is not None else run_folder(identity)
     run = Run(path, settings)
     claim(path, settings, identity)
     if not run.is_finished:
         made = model if isinstance(model, RewardModel) else model.make()
         _check_head(made, settings)
-        _Loop(made, pairs, selection, settings, path, identity).run(progress)
+        watching.check(watched)
+        _Loop(made, pairs, selection, watched, settings, path, identity).run(progress)
     return run
 
 
@@ -80,9 +77,12 @@ def _check_head(model: RewardModel, settings: TrainSettings) -> None:
         )
 
 
-def run_identity(start: str, pairs: Dataset, settings: TrainSettings, selection: Dataset | None) -> str:
+def run_identity(
+    start: str, pairs: Dataset, settings: TrainSettings, selection: Dataset | None, benchmarks: Watched | None = None
+) -> str:
     """The name of a run, and of the model that comes out, from the identity of the initial model."""
     data = [_data_identity(table, settings) for table in (pairs, selection) if table is not None]
+    data += watching.identity(benchmarks or {})
     return fingerprint("train", start, settings.to_dict(), data)
 
 
@@ -111,17 +111,18 @@ class _Loop:
         model: RewardModel,
         pairs: Dataset,
         selection: Dataset | None,
+        benchmarks: Watched,
         settings: TrainSettings,
         folder: Path,
         identity: str,
     ) -> None:
-        self.settings, self.folder, self.identity = settings, folder, identity
+        self.settings, self.folder, self.identity, self.benchmarks = settings, folder, identity, benchmarks
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.model = model.to(self.accelerator.device)
         self.examples = prepare(model, pairs, settings)
         self.selection = prepare(model, selection, settings) if selection is not None else None
         if settings.trainable == "all":
-            model.check_layout(self.examples.groups[:4])
+            model.check_layout(self.examples.groups[:4], settings.precision)
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
@@ -181,12 +182,22 @@ class _Loop:
         self.step += 1
         self.n_tokens += sum(self.examples.groups[index].n_tokens_shared for index in indices)
         row = {"step": self.step, "loss": total, "gradient_norm": float(norm), "learning_rate": learning_rate}
-        every = settings.evaluate_every_steps
-        if self.selection is not None and (self.step == self.n_steps or (every and self.step % every == 0)):
-            scores = evaluate(self.model, self.selection, settings)
-            row |= {f"selection_{name}": value for name, value in scores.items()}
+        row |= self._evaluation()
         self.seconds += time.perf_counter() - start
         return row | {"pairs": self.step * settings.pairs_per_step, "tokens": self.n_tokens, "seconds": self.seconds}
+
+    def _evaluation(self) -> dict[str, float]:
+        """What is known of the model after this step, where it is looked at."""
+        row: dict[str, float] = {}
+        if self.selection is not None and self._is_due(self.settings.evaluate_every_steps):
+            scores = evaluate(self.model, self.selection, self.settings)
+            row |= {f"selection_{name}": value for name, value in scores.items()}
+        if self.benchmarks and self._is_due(self.settings.benchmark_every_steps):
+            row |= watching.log_row(self.model, self.benchmarks, self.settings)
+        return row
+
+    def _is_due(self, every: int) -> bool:
+        return self.step == self.n_steps or bool(every and self.step % every == 0)
 
     def _refuse_non_finite(self, loss: Tensor, batch: Sequence[int]) -> None:
         if not torch.isfinite(loss):
@@ -263,45 +274,24 @@ def _decay_groups(model: RewardModel, weight_decay: float) -> list[dict[str, Any
     ]
 
 
-def create_model(settings: TrainSettings) -> RewardModel:
-    """The initial model that the settings describe."""
-    return RewardModel.create(settings.backbone, settings.attributes, **_adapted(settings))
-
-
-def initial(settings: TrainSettings) -> Start:
-    """The same, made only where a run is not finished."""
-    identity = identity_of_new(settings.backbone, settings.attributes, **_adapted(settings))
-    return Start(identity, partial(create_model, settings))
-
-
-def _adapted(settings: TrainSettings) -> dict[str, Any]:
-    lora = {"r": settings.lora_rank, "lora_alpha": 2 * settings.lora_rank} if settings.lora_rank else None
-    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-    quantization = nf4 if settings.quantization == "nf4" else None
-    return {
-        "head_layers": settings.head_layers,
-        "lora": lora,
-        "quantization": quantization,
-        "seed": settings.seed,
-    }
-
-
 def main(arguments: Sequence[str]) -> None:
-    """`python -m rmlib.training run.json`: keys `source`, `settings`, and optionally `initialise_from` (a folder)."""
+    """`python -m rmlib.training run.json`: keys `source`, `settings`, and where wanted `initialise_from` (a folder),
+    `folder`, `benchmarks` (see `watching.load`)."""
     from rmlib import sources
 
     if len(arguments) != 1:
         raise SystemExit("usage: python -m rmlib.training run.json")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     job = json.loads(Path(arguments[0]).read_text())
-    if unknown := job.keys() - {"source", "settings", "initialise_from", "folder"}:
+    if unknown := job.keys() - {"source", "settings", "initialise_from", "folder", "benchmarks"}:
         raise SystemExit(f"{arguments[0]}: unknown keys {sorted(unknown)}")
     settings = TrainSettings.from_dict(job["settings"])
     table = sources.load(job["source"])
     start = job.get("initialise_from")
     model = RewardModel.load(start) if start else create_model(settings)
     pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
-    run = train(model, pairs, settings, selection=selection, folder=job.get("folder"))
+    watched = watching.load(job.get("benchmarks", {}))
+    run = train(model, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
     print(json.dumps(run.summary, indent=1))
 
 

@@ -1,5 +1,6 @@
 """The grid of arms on a frozen backbone: the heads of single runs, one rule of choice, a test split read once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 
-from rmlib import comparison_figures, experiments, grid_fits, records, statistics, summaries
-from rmlib.grid import Grid, GridError, GridResult, run_folds, run_grid
-from rmlib.grid_fits import choose
+from rmlib import combining, derived, experiments, figures, grid_fits, records, statistics, summaries, sweeps
+from rmlib.arms import ARMS, changes
+from rmlib.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
+from rmlib.grid_choice import choose
 from rmlib.grid_inputs import Inputs, Scaling
+from rmlib.head_stacks import Compared
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
 from rmlib.presets import Preset
@@ -40,7 +44,9 @@ def preset(tmp_path: Path) -> Preset:
     return Preset("tiny", wanted, wanted, wanted)
 
 
-def single_run(splits: Splits, preset: Preset, seed: int, point: pd.Series, **changes: object) -> RewardModel:
+def single_run(
+    splits: Splits, preset: Preset, seed: int, point: pd.Series, start: RewardModel | None = None, **changes: object
+) -> RewardModel:
     """The training loop itself, given the grid's full batch in the table's order."""
     settings = TrainSettings(
         backbone=preset.backbone,
@@ -54,7 +60,7 @@ def single_run(splits: Splits, preset: Preset, seed: int, point: pd.Series, **ch
         seed=seed,
         **changes,
     )
-    return train(create_model(settings), splits.train, settings, progress=False).model
+    return train(start or create_model(settings), splits.train, settings, progress=False).model
 
 
 def at(result: GridResult, arm: str) -> pd.Series:
@@ -64,18 +70,110 @@ def at(result: GridResult, arm: str) -> pd.Series:
 # --- the same as single runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ["bt", "bt_margin", "bt_scaled", "regression"])
+TRAINED_ALONE = [
+    "bt", "bt_margin", "bt_scaled", "regression", "bt_scaled_regression", "bt_scaled_1_3_10", "bt_scaled_two_layers",
+    "bt_smoothed", "bt_soft",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", TRAINED_ALONE)
 def test_the_chosen_heads_and_rewards_are_those_of_single_runs(splits: Splits, preset: Preset, arm: str) -> None:
+    splits = with_votes(splits)
     result = run_grid([arm], splits, preset, GRID)
-    loss = experiments.ARMS[arm].change["loss"]
+    if arm == "bt_soft":  # nobody voted on the first pair
+        splits = replace(splits, train=splits.train.select(range(1, len(splits.train))))
     for index, seed in enumerate(GRID.seeds):
-        model = single_run(splits, preset, seed, at(result, arm), loss=loss)
-        torch.testing.assert_close(result.heads[arm][0].weight[index], model.head.weight.data, atol=1e-4, rtol=1e-3)
+        model = single_run(splits, preset, seed, at(result, arm), **changes(arm))
+        weight = result.heads[arm][0].weight[index]
+        torch.testing.assert_close(weight, model.output_layer.weight.data, atol=1e-4, rtol=1e-3)
         plain = experiments.score_pairs(model, splits.test)
         ours = result.rewards[arm][index]
-        np.testing.assert_allclose(ours[:, 1] - ours[:, 0], plain[:, 1] - plain[:, 0], atol=2e-3)
-        if arm == "regression":
+        margins = plain[:, 1] - plain[:, 0]
+        tolerance = max(2e-3, 1e-3 * float(np.abs(margins).max()))  # two layers reach margins of 20
+        np.testing.assert_allclose(ours[:, 1] - ours[:, 0], margins, atol=tolerance)
+        if "regression" in arm:
             np.testing.assert_allclose(ours, plain, atol=2e-3)
+
+
+def with_votes(splits: Splits) -> Splits:
+    """The same pairs, each but the first with three votes, of which one may be against the preference."""
+
+    def voted(table: Dataset) -> Dataset:
+        rows = table.to_list()
+        for index, row in enumerate(rows):
+            preference = row["preference"] or 1
+            values = [preference, preference, -1 if index % 2 else preference]
+            row["annotations"] = None if index == 0 else [
+                {"annotator": f"a{n}", "preference": value, "statement": None, "elaboration": None,
+                 "justification": None, "ratings_1": None, "ratings_2": None} for n, value in enumerate(values)
+            ]  # fmt: skip
+        return Dataset.from_list(rows, features=table.features, info=table.info)
+
+    return Splits(splits.source, voted(splits.train), voted(splits.selection), splits.test)
+
+
+def test_a_random_head_is_the_one_that_its_seed_draws(splits: Splits, preset: Preset) -> None:
+    result = run_grid(["random_head"], splits, preset, GRID)
+    for index, seed in enumerate(GRID.seeds):
+        plain = experiments.score_pairs(RewardModel.create(preset.backbone, seed=seed), splits.test)
+        np.testing.assert_allclose(result.rewards["random_head"][index], plain, atol=1e-4)
+    assert result.trials.empty and result.selected.empty
+
+
+# --- made of others ---------------------------------------------------------------------------------------------------
+
+
+def test_extrapolation_and_its_sweeps_are_those_of_models_trained_alone(splits: Splits, preset: Preset) -> None:
+    arms = ["regression", "bt_scaled_init", "bt_scaled_init_expo"]
+    result = run_grid(arms, splits, preset, GRID)
+    file = experiments.results_file(splits, preset)
+    written = records.read(file, "arm").query("`asked.arm` == 'bt_scaled_init_expo'").set_index("seed")
+    frozen = preset.change(trainable="head")
+    for index, seed in enumerate(GRID.seeds):
+        weak = single_run(splits, preset, seed, at(result, "regression"), loss="regression")
+        point = at(result, "bt_scaled_init")
+        strong = single_run(splits, preset, seed, point, weak, loss="scaled_bradley_terry")
+        weak = single_run(splits, preset, seed, at(result, "regression"), loss="regression")  # `strong` changed it
+        sweep = sweeps.coarse_and_fine(
+            weak, strong, lambda model: sweeps.ordering(model, splits.selection, frozen)
+        )
+        found = pd.DataFrame(written["outcome.sweep"][seed])
+        pd.testing.assert_frame_equal(found, pd.DataFrame(sweep), atol=1e-3)
+        factor = written["outcome.factor"][seed]
+        assert factor == sweeps.best_factor(sweep)
+        plain = experiments.score_pairs(combining.extrapolate(weak, strong, factor), splits.test)
+        np.testing.assert_allclose(result.rewards["bt_scaled_init_expo"][index], plain, atol=5e-3)
+    choices = summaries.factor_choices(file)
+    assert set(choices.index) == {("test", 0), ("test", 1)}
+    for seed in GRID.seeds:
+        assert choices.loc[("test", seed), "accuracy"] == written["outcome.accuracy"][seed]
+
+
+def test_fitted_attribute_weights_read_the_outputs_of_the_chosen_heads(splits: Splits, preset: Preset) -> None:
+    result = run_grid(["regression_all_fitted", "regression_all"], splits, preset, GRID)
+    model = single_run(splits, preset, 0, at(result, "regression_all"), loss="regression", attributes=ATTRIBUTES)
+    made, fit = derived.weighed(model, splits, lambda pairs: None)
+    np.testing.assert_allclose(
+        result.rewards["regression_all_fitted"][0], experiments.score_pairs(made, splits.test), atol=5e-3
+    )
+    file = experiments.results_file(splits, preset)
+    [record] = records.read(file, "arm").query("`asked.arm` == 'regression_all_fitted' and seed == 0")[
+        "outcome.attribute_weights"
+    ]
+    assert record == pytest.approx(fit["attribute_weights"])
+
+
+def test_the_line_to_the_rating_scale_is_that_of_a_model_trained_alone(splits: Splits, preset: Preset) -> None:
+    result = run_grid(["bt_scaled", "bt_scaled_affine"], splits, preset, GRID)
+    model = single_run(splits, preset, 1, at(result, "bt_scaled"), loss="scaled_bradley_terry")
+    made, fit = derived.calibrated(model, splits, lambda pairs: experiments.score_pairs(model, pairs))
+    np.testing.assert_allclose(
+        result.rewards["bt_scaled_affine"][1], experiments.score_pairs(made, splits.test), atol=2e-3
+    )
+    written = records.read(experiments.results_file(splits, preset), "arm")
+    [record] = written.query("`asked.arm` == 'bt_scaled_affine' and seed == 1").to_dict("records")
+    assert record["outcome.scale"] == pytest.approx(fit["scale"], rel=1e-2)
+    assert result.accuracy("bt_scaled_affine") == result.accuracy("bt_scaled")
 
 
 def test_all_attributes_are_read_through_the_published_weights(splits: Splits, preset: Preset) -> None:
@@ -99,7 +197,7 @@ def test_a_second_stage_without_a_step_worth_speaking_of_is_the_regression_head_
 
 def test_the_second_stage_starts_from_the_chosen_regression_heads(splits: Splits, preset: Preset) -> None:
     result = run_grid(["bt_init", "regression"], splits, preset, GRID)
-    loss_at_start = result.heads["regression"][0].margins(difference(splits, preset))
+    loss_at_start = result.heads["regression"][0].margins(compared(splits, preset))
     expected = torch.nn.functional.softplus(-loss_at_start).mean()
     [record] = records.read(experiments.results_file(splits, preset), "arm").query("`asked.arm` == 'bt_init'")[
         "outcome.training"
@@ -107,10 +205,10 @@ def test_the_second_stage_starts_from_the_chosen_regression_heads(splits: Splits
     assert record["curve"][0] == [1.0, pytest.approx(float(expected), abs=1e-5)]
 
 
-def difference(splits: Splits, preset: Preset) -> torch.Tensor:
-    inputs = Inputs(splits.train, preset.change(trainable="head").preference, log_length=False)
-    part = inputs.part(splits.train, "bradley_terry", ("helpfulness",))
-    return part.inputs[:, 0] - part.inputs[:, 1]
+def compared(splits: Splits, preset: Preset) -> Compared:
+    settings = preset.change(trainable="head").preference
+    inputs = Inputs(splits.train, settings, log_length=False)
+    return Compared(*inputs.part(splits.train, settings).inputs.unbind(dim=1))
 
 
 def test_shuffled_labels_are_those_of_each_seed(splits: Splits, preset: Preset) -> None:
@@ -167,20 +265,38 @@ def test_a_second_run_trains_nothing_writes_nothing_and_a_new_arm_trains_alone(
     assert trained == [["bt_margin"]]
 
 
-def test_the_figures_of_the_ladder_draw_the_grid_s_records(splits: Splits, preset: Preset) -> None:
-    arms = ["regression", "bt", "bt_scaled", "bt_scaled_init"]
+def test_every_figure_and_table_of_a_comparison_draws_the_grid_s_records(splits: Splits, preset: Preset) -> None:
+    arms = [arm for arm in ARMS if changes(arm)["loss"] != "plackett_luce"]
+    splits = with_votes(splits)
     result = run_grid(arms, splits, preset, GRID)
     file = experiments.results_file(splits, preset)
     table = summaries.arms_table(file)
+    assert list(table.index) == arms
     for arm in arms:
         assert table.loc[arm, "estimate"] == pytest.approx(result.accuracy(arm).estimate)
         assert table.loc[arm, "seeds"] == 2
-    assert list(summaries.differences_table(file)["against"]) == ["bt", "bt_scaled"]
-    for figure in (comparison_figures.ladder_figure, comparison_figures.curves_figure):
-        assert figure(file).axes
+    for name in ("ladder", "differences", "strength", "strata", "calibration", "curves", "sweep"):
+        assert figures.FIGURES[name](file).axes
+    for name in ("length", "temperature", "paper_and_this_run"):
+        assert len(figures.TABLES[name](file))
     [grid] = records.read(file, "grid").to_dict("records")
     assert grid["outcome.n_trials"] == len(result.trials) == len(grid["outcome.trials"])
-    assert grid["asked.grid"]["learning_rates"] == list(GRID.learning_rates)
+    assert grid["asked.grid"]["learning_rates"] == list(GRID.learning_rates) and grid["outcome.left_out"] == {}
+
+
+def test_selection_margins_are_those_that_the_choice_was_made_on(splits: Splits, preset: Preset) -> None:
+    result = run_grid(["bt"], splits, preset, GRID)
+    point, written = at(result, "bt"), records.read(experiments.results_file(splits, preset), "arm")
+    for index, seed in enumerate(GRID.seeds):
+        rows = result.trials.query(f"seed == {seed}").set_index(["learning_rate", "weight_decay"])
+        accuracy = rows.loc[(point["learning_rate"], point["weight_decay"]), "accuracy"]
+        assert np.mean(np.array(written["outcome.selection_margins"][index]) > 0) == pytest.approx(accuracy)
+
+
+def test_the_default_grid_reaches_from_tiny_steps_to_large_ones_and_holds_the_preset_s_decay(preset: Preset) -> None:
+    grid = default_grid(preset, range(5))
+    assert grid.seeds == (0, 1, 2, 3, 4) and preset.preference.weight_decay in grid.weight_decays
+    assert min(grid.learning_rates) <= 1e-4 and max(grid.learning_rates) >= 0.1 and 0.0 in grid.weight_decays
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -255,11 +371,30 @@ def test_accuracy_among_some_pairs_is_that_of_their_margins(splits: Splits, pres
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_unknown_arms_and_arms_that_no_linear_head_expresses_are_refused(splits: Splits, preset: Preset) -> None:
+def test_unknown_arms_and_arms_that_learn_from_rankings_are_refused(splits: Splits, preset: Preset) -> None:
     with pytest.raises(ValueError, match="unknown arm 'bt_best'"):
         run_grid(["bt_best"], splits, preset, GRID)
-    with pytest.raises(GridError, match=r"'bt_scaled_init_expo' changes \['extrapolate'\]"):
-        run_grid(["bt_scaled_init_expo"], splits, preset, GRID)
+    with pytest.raises(GridError, match="'plackett_luce' learns from rankings"):
+        run_grid(["plackett_luce"], splits, preset, GRID)
+
+
+def test_arms_without_their_labels_are_left_out_with_the_reason_and_refused_where_no_other_is_left(
+    splits: Splits, preset: Preset, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unrated(table: Dataset) -> Dataset:
+        rows = [row | {"ratings_1": None, "ratings_2": None} for row in table.to_list()]
+        return Dataset.from_list(rows, features=table.features, info=table.info)
+
+    bare = Splits(splits.source, unrated(splits.train), unrated(splits.selection), splits.test)
+    asked = ["regression", "bt", "bt_init", "bt_scaled_init_expo", "bt_scaled_affine", "bt_scaled_regression"]
+    result = run_grid([*asked, "bt_soft"], bare, preset, GRID)
+    assert list(result.rewards) == ["bt"]
+    assert list(result.left_out) == [*[arm for arm in asked if arm != "bt"], "bt_soft"]
+    assert "6 of 7 arms left out: regression needs ratings" in caplog.text and "bt_soft needs votes" in caplog.text
+    [grid] = records.read(experiments.results_file(bare, preset), "grid").to_dict("records")
+    assert grid["outcome.left_out"] == result.left_out
+    with pytest.raises(GridError, match="no arm of 1 can be trained: bt_soft needs votes"):
+        run_grid(["bt_soft"], splits, preset, GRID)
 
 
 @pytest.mark.parametrize("empty", ["test", "selection"])

@@ -38,7 +38,8 @@ def items_of(*rows: tuple[str, list[str]]) -> Dataset:
     """Benchmark items from (prompt, candidates)."""
     listed: list[dict[str, Any]] = [
         {"item_id": f"item/{number}", "subset": "s", "prompt": [{"role": "user", "content": prompt}]}
-        | {"candidates": candidates, "benchmark": "b", "source": "test"}
+        | {"candidates": candidates, "correct": [False] * len(candidates), "pairs": None}
+        | {"benchmark": "b", "source": "test"}
         for number, (prompt, candidates) in enumerate(rows)
     ]
     return Dataset.from_list(listed, features=ITEM_FEATURES)

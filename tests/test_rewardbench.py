@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from written import write_rows as write
 
 from rmlib import benchmarks, records
 from rmlib.benchmarks import rewardbench
@@ -43,13 +43,6 @@ def rows_of(n_per_subset: int = 2, subsets: tuple[str, ...] = tuple(SUBSETS)) ->
     ]
 
 
-def write(folder: Path, rows: list[dict], name: str = "items.jsonl.gz") -> Path:
-    folder.mkdir(exist_ok=True)
-    with gzip.open(folder / name, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return folder
-
-
 def items_with(correct: dict[str, int], n: dict[str, int]) -> tuple[Dataset, dict[str, list[float]]]:
     """Items of the official columns, and scores of which so many in each subset favour the chosen response."""
     rows, scores = [], {}
@@ -58,7 +51,8 @@ def items_with(correct: dict[str, int], n: dict[str, int]) -> tuple[Dataset, dic
             name = f"{subset}/{number}"
             rows.append({"item_id": name, "subset": subset, "prompt": [{"role": "user", "content": "?"}]})
             scores[name] = [1.0, 0.0] if number < correct[subset] else [0.0, 1.0]
-    shared = {"candidates": ["yes", "no"], "benchmark": "rewardbench", "source": "folder sha256:0"}
+    shared = {"candidates": ["yes", "no"], "correct": [True, False], "pairs": None}
+    shared |= {"benchmark": "rewardbench", "source": "folder sha256:0"}
     return Dataset.from_list([row | shared for row in rows], features=benchmarks.FEATURES), scores
 
 
@@ -126,7 +120,7 @@ def test_missing_unknown_and_impossible_accuracies_are_refused_by_name():
     good = dict.fromkeys(SUBSETS, 0.5)
     with pytest.raises(ValueError, match="no accuracy for the subsets hep-go, math-prm: score them"):
         section_scores({name: value for name, value in good.items() if name not in ("hep-go", "math-prm")})
-    with pytest.raises(ValueError, match="unknown subsets mt-bench-medium; RewardBench has alpacaeval-easy"):
+    with pytest.raises(ValueError, match="unknown subsets mt-bench-medium; rewardbench has alpacaeval-easy"):
         section_scores(good | {"mt-bench-medium": 0.5})
     for bad in (float("nan"), 71.0, -0.1):
         with pytest.raises(ValueError, match=f"0..1, got {{'donotanswer': {bad}}}: divide percentages"):
@@ -205,7 +199,7 @@ def test_missing_subsets_are_refused_unless_asked_for(tmp_path):
 def test_a_source_with_nothing_to_read_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder .*absent: name one, or use source='simulated'"):
         benchmarks.load("rewardbench", source=tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="holds no .jsonl, .jsonl.gz, .parquet file"):
+    with pytest.raises(FileNotFoundError, match="holds no .json, .json.gz, .jsonl, .jsonl.gz, .parquet file"):
         benchmarks.load("rewardbench", source=tmp_path)
 
 
@@ -317,7 +311,7 @@ def test_subset_intervals_are_wilsons_and_keep_their_width_where_all_are_right()
 def test_section_intervals_are_as_wide_as_the_variance_of_their_weighted_sums():
     n = {name: subset.n for name, subset in SUBSETS.items()}
     items, scores = items_with({name: round(0.7 * size) for name, size in n.items()}, n)
-    report = benchmarks.summarise(items, scores, draws=40_000)
+    report = benchmarks.summarise(items, scores, draws=10_000)
     share = {name: round(0.7 * size) / size for name, size in n.items()}
     variances = {}
     for section in SECTIONS:
@@ -332,6 +326,26 @@ def test_section_intervals_are_as_wide_as_the_variance_of_their_weighted_sums():
         assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * np.sqrt(variance), rel=0.06)
 
 
+def test_a_section_s_bootstrap_mean_and_width_are_those_of_a_plain_loop_over_redrawn_items():
+    n, right = {"hep-go": 5, "math-prm": 8}, {"hep-go": 2, "math-prm": 7}
+    items, scores = items_with(right, n)
+    report = benchmarks.summarise(items, scores, draws=4000, partial=True)
+    rng, drawn = np.random.default_rng(9), []
+    for _ in range(4000):
+        go, maths = (np.mean(rng.permuted(np.arange(k)[rng.integers(k, size=k)]) < r) for k, r in ((5, 2), (8, 7)))
+        drawn.append((164 * go + 984 * maths) / (164 + 984))
+    row = report.sections.loc["Reasoning"]
+    assert row["estimate"] == pytest.approx((164 * 2 / 5 + 984 * 7 / 8) / 1148)
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.02)
+
+
+def test_the_same_seed_redraws_the_same_items_for_every_model():
+    items, scores = items_with({"math-prm": 20}, {"math-prm": 40})
+    turned = {name: rewards[::-1] for name, rewards in scores.items()}  # wrong where the other is right
+    one, other = (benchmarks.summarise(items, given, partial=True).sections.iloc[0] for given in (scores, turned))
+    assert (one["low"], one["high"]) == pytest.approx((1 - other["high"], 1 - other["low"]))
+
+
 def test_a_partial_set_has_no_score_and_says_so():
     chat = {name: subset.n for name, subset in SUBSETS.items() if subset.section == "Chat"}
     items, scores = items_with({**chat, "hep-go": 1}, {**chat, "hep-go": 164})
@@ -344,11 +358,82 @@ def test_a_partial_set_has_no_score_and_says_so():
     assert len(none.sections) == 0 and len(none.subsets) == 1
 
 
+def test_a_partial_score_is_given_by_name_over_what_is_there():
+    items, scores = items_with({"hep-go": 1, "donotanswer": 2}, {"hep-go": 2, "donotanswer": 2})
+    report = benchmarks.summarise(items, scores, partial=True)
+    assert report.sections["estimate"].to_dict() == {"Safety": 1.0, "Reasoning": 0.5, "Score": 0.75}
+    assert report.label == "partial: 2 of 23 subsets, partial: 4 of 2,985 items" and not report.complete
+
+
+def test_skipped_items_count_against_completeness_and_are_shown_with_their_reasons():
+    n = {name: subset.n for name, subset in SUBSETS.items()}
+    items, scores = items_with(n, n)
+    lost = {"hep-go/0": "timed out", "hep-go/1": "timed out", "math-prm/7": "no verdict"}
+    kept = {name: rewards for name, rewards in scores.items() if name not in lost}
+    with pytest.raises(ValueError, match=r"no scores for 3 ids, e.g. \['hep-go/0'.*name those left out as skipped"):
+        benchmarks.summarise(items, kept)
+    report = benchmarks.summarise(items, kept, skipped=lost)
+    assert report.label == "partial: 3 of 2,985 items skipped" and "Score" not in report.sections.index
+    assert report.skipped == {"timed out": 2, "no verdict": 1} and "2 skipped: timed out" in report.title
+    assert report.subsets.loc["hep-go", ["n", "skipped"]].tolist() == [162, 2]
+    assert "Score" in benchmarks.summarise(items, kept, skipped=lost, partial=True).sections.index
+
+
+def test_credits_say_what_each_item_is_worth_and_can_be_summarised_themselves():
+    items, scores = items_with({"math-prm": 1}, {"math-prm": 3})
+    scores["math-prm/2"] = [1.0, 1.0]
+    table = benchmarks.credits(items, scores)
+    assert table["credit"].tolist() == [1, 0, 0] and table["tie"].tolist() == [False, False, True]
+    again = benchmarks.summarise(items, table)
+    pd.testing.assert_frame_equal(again.subsets, benchmarks.summarise(items, scores).subsets)
+    with pytest.raises(ValueError, match="not of these items in their order"):
+        benchmarks.summarise(items, table.iloc[::-1])
+    with pytest.raises(ValueError, match=r"credits outside 0..1 for 1 ids, e.g. \['math-prm/0'\]"):
+        benchmarks.summarise(items, table.assign(credit=[50.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="the credits lack the columns tie, reason"):
+        benchmarks.summarise(items, table[["item_id", "subset", "credit"]])
+
+
+# Official results
+
+
+def test_official_results_are_written_and_read_as_the_same_scores(tmp_path):
+    n = {name: subset.n for name, subset in SUBSETS.items()}
+    items, scores = items_with({name: round(0.8 * size) for name, size in n.items()}, n)
+    report = benchmarks.summarise(items, scores)
+    file = rewardbench.write_results(report, tmp_path / "ours.json", model="org/name")
+    written_file = json.loads(file.read_text())
+    assert written_file["hep-go"] == 131 / 164 and written_file["model"] == "org/name" and len(written_file) == 26
+    back = rewardbench.read_results(file)
+    assert back.sections["estimate"].to_dict() == pytest.approx(report.sections["estimate"].to_dict())
+    assert back.sections["low"].to_dict() == pytest.approx(report.sections["low"].to_dict(), abs=0.01)
+    assert back.source == "org/name" and back.ties is None and "ties not recorded" in back.title
+    assert back.subsets.loc["hep-go", "low"] == wilson_interval(131, 164).low
+
+
+def test_results_that_are_not_official_are_refused_by_name(tmp_path):
+    accuracy = dict.fromkeys(SUBSETS, 0.5)
+    for change, message in (
+        ({"hep-go": None}, "'NoneType'"),
+        ({"hep-go": 50}, "0..1, got {'hep-go': 50}"),
+        ({"anthropic_hhh": 0.5}, "unknown subsets anthropic_hhh"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(accuracy | change))
+        with pytest.raises(DataError, match=f"bad.json: not official results .*{message}"):
+            rewardbench.read_results(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("[1")
+    with pytest.raises(DataError, match="bad.json: not official results"):
+        rewardbench.read_results(tmp_path / "bad.json")
+    items, scores = items_with({"math-prm": 1}, {"math-prm": 3})
+    with pytest.raises(ValueError, match="hold every subset of RewardBench"):
+        rewardbench.write_results(benchmarks.summarise(items, scores), tmp_path / "r.json", model="m")
+
+
 def test_other_counts_than_the_official_ones_are_never_called_complete():
     n = {name: 2 for name in SUBSETS}
     items, scores = items_with(n, n)
     report = benchmarks.summarise(items, scores)
-    assert not report.complete and report.label == "not the official counts: 46 of 2,985 items"
+    assert not report.complete and report.label == "partial: 46 of 2,985 items"
 
 
 def test_official_counts_of_simulated_items_are_not_complete_either():
@@ -362,7 +447,7 @@ def test_official_counts_of_simulated_items_are_not_complete_either():
 def test_a_report_goes_through_a_record_and_back(tmp_path):
     n = {name: 4 for name in SUBSETS}
     items, scores = items_with({name: 3 for name in SUBSETS}, n)
-    report = benchmarks.summarise(items, scores)
+    report = benchmarks.summarise(items, scores, partial=True)
     records.append(tmp_path / "r.jsonl", kind="rewardbench", asked={"model": "m"}, outcome=report.to_records())
     outcome = records.read(tmp_path / "r.jsonl").iloc[0]
     assert outcome["outcome.sections"]["Score"]["estimate"] == 0.75
@@ -383,7 +468,7 @@ def test_scores_must_be_those_of_the_items():
         benchmarks.summarise(items, {name: value for name, value in scores.items() if name != "math-prm/1"})
     with pytest.raises(ValueError, match=r"no item for 1 ids, e.g. \['hep-go/0'\]"):
         benchmarks.summarise(items, scores | {"hep-go/0": [1.0, 0.0]})
-    with pytest.raises(ValueError, match=r"not two scores for 1 ids, e.g. \['math-prm/2'\]"):
+    with pytest.raises(ValueError, match=r"not one score a candidate for 1 ids, e.g. \['math-prm/2'\]"):
         benchmarks.summarise(items, scores | {"math-prm/2": [1.0]})
 
 
@@ -398,22 +483,30 @@ def test_no_items_are_nothing_to_summarise():
 # Real items
 
 
-def test_llmbar_as_two_of_the_subsets_has_the_official_counts_and_opposite_rulers(shared_data, tmp_path):
-    files = {"llmbar-natural": "LLMBar__Natural.json.gz", "llmbar-adver-manual": "LLMBar__Adversarial__Manual.json.gz"}
-    rows: list[dict] = []
-    for subset, name in files.items():
-        with gzip.open(shared_data("llmbar") / name, "rt", encoding="utf-8") as file:
-            data = json.load(file)
-        for number, row in enumerate(data):
-            chosen, rejected = (row[f"output_{label}"] for label in (row["label"], 3 - row["label"]))
-            known = {"prompt": row["input"], "chosen": chosen, "rejected": rejected}
-            rows.append(known | {"subset": subset, "id": number})
-    items = benchmarks.load("rewardbench", source=write(tmp_path / "llmbar", rows), partial=True)
+def test_llmbar_s_own_files_are_two_of_the_subsets_with_the_official_counts_and_opposite_rulers(shared_data):
+    items = benchmarks.load("rewardbench", source=shared_data("llmbar"), partial=True)
     longer = benchmarks.summarise(items, benchmarks.score(Longer(), items, progress=False))
     shorter = benchmarks.summarise(items, benchmarks.score(Shorter(), items, progress=False))
     assert longer.label == "partial: 2 of 23 subsets"  # 100 and 46 items, as officially
-    texts = pd.DataFrame(rows)
-    by_hand = (texts["chosen"].str.len() > texts["rejected"].str.len()).groupby(texts["subset"]).mean()
-    assert longer.subsets["estimate"].to_dict() == pytest.approx(by_hand.to_dict())
+    by_hand = {}
+    for subset, name in {"llmbar-natural": "Natural", "llmbar-adver-manual": "Adversarial__Manual"}.items():
+        rows = json.loads(gzip.decompress((shared_data("llmbar") / f"LLMBar__{name}.json.gz").read_bytes()))
+        lengths = [(len(row["output_1"]), len(row["output_2"]), int(row["label"])) for row in rows]
+        by_hand[subset] = np.mean([(one > two) if label == 1 else (two > one) for one, two, label in lengths])
+    assert longer.subsets["estimate"].to_dict() == pytest.approx(by_hand)
     total = longer.subsets["estimate"] + shorter.subsets["estimate"] + longer.subsets["ties"] / longer.subsets["n"]
     assert total.tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("LLMBar/Natural/dataset.json", {"label": 3}, "dataset.json, row 1, field 'label': 3 is not a label"),
+        ("LLMBar/dataset.json", {}, "LLMBar's subset is not in the path"),
+        ("LLMBar/Natural/dataset.json", {"output_2": None}, "row 1, field 'output_2': the field is missing"),
+    ],
+)
+def test_a_malformed_file_of_llmbar_is_refused_with_its_place(tmp_path, name, change, message):
+    row = {"input": "Why?", "output_1": "So.", "output_2": "No.", "label": 1} | change
+    with pytest.raises(DataError, match=message):
+        benchmarks.load("rewardbench", source=write(tmp_path, [row], name), partial=True)

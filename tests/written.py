@@ -1,5 +1,7 @@
-"""A comparison written by hand: records of four test pairs under two seeds, whose accuracies can be read off."""
+"""What tests write by hand: records of a comparison whose accuracies can be read off, and files of benchmarks."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,15 @@ def write_benchmark(
     outcome = {"label": f"{items} items", "n": 20, "ties": 0, "sections": {"Chat": section, "Score": section}}
     asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.jsonl.gz") -> Path:
+    """Rows of a benchmark as a file below a folder: one object a line, or an array where the name says .json."""
+    lines = json.dumps(rows) if ".jsonl" not in name else "".join(json.dumps(row) + "\n" for row in rows)
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
+    return folder
 
 
 def write_learning_curve(

@@ -9,25 +9,33 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 
 from rmlib.bars import progress_bar
-from rmlib.benchmarks import rewardbench
+from rmlib.benchmarks import rewardbench, rewardbench2, rmbench
 from rmlib.benchmarks.items import FEATURES, Scorer
 from rmlib.benchmarks.report import Report
 
-__all__ = ["BENCHMARKS", "FEATURES", "Report", "Scorer", "load", "rewardbench", "score", "summarise"]
+__all__ = [
+    "BENCHMARKS", "FEATURES", "Report", "Scorer", "credits", "load", "rewardbench", "rewardbench2", "rmbench", "score",
+    "summarise",
+]  # fmt: skip
 
-BENCHMARKS: dict[str, ModuleType] = {"rewardbench": rewardbench}
+BENCHMARKS: dict[str, ModuleType] = {
+    "rewardbench": rewardbench,
+    "rewardbench2": rewardbench2,
+    "rmbench": rmbench,
+}
 Scores = dict[str, list[float]]
 
 
-def load(name: str, source: str | Path = "simulated", **options: Any) -> Dataset:
-    """The items of a benchmark (columns: FEATURES). Sources and options: see the `load` of its module.
+def load(name: str, source: str | Path | None = None, **options: Any) -> Dataset:
+    """The items of a benchmark (columns: FEATURES). Sources, their default and options: see the `load` of its module.
 
     Raises ValueError for an unknown name.
     """
-    return _module(name).load(source, **options)
+    return _module(name).load(*([] if source is None else [source]), **options)
 
 
 def score(model: Scorer, items: Dataset, *, items_per_call: int = 128, progress: bool = True) -> Scores:
@@ -44,15 +52,25 @@ def score(model: Scorer, items: Dataset, *, items_per_call: int = 128, progress:
     return scores
 
 
-def summarise(items: Dataset, scores: Scores, **options: Any) -> Report:
-    """The report of the benchmark that the items belong to; options (seed, draws, level): see its module.
+def credits(items: Dataset, scores: Scores, **options: Any) -> pd.DataFrame:
+    """What the official rule credits each item with; see `aggregate.Benchmark.credits`, and `summarise` for errors."""
+    return _of_items(items).credits(items, scores, **options)
 
+
+def summarise(items: Dataset, scores: Scores | pd.DataFrame, **options: Any) -> Report:
+    """The report of the benchmark that the items belong to, of scores or of credits.
+
+    Options (seed, draws, level, partial, skipped): see `aggregate.Benchmark.summarise`.
     Raises ValueError for no items, or items of several benchmarks.
     """
-    names = sorted(set(items["benchmark"]))
+    return _of_items(items).summarise(items, scores, **options)
+
+
+def _of_items(items: Dataset) -> ModuleType:
+    names = sorted(items.unique("benchmark"))
     if len(names) != 1:
         raise ValueError(f"the items belong to {names or 'no benchmark'}: summarise one benchmark at a time")
-    return _module(names[0]).summarise(items, scores, **options)
+    return _module(names[0])
 
 
 def _module(name: str) -> ModuleType:

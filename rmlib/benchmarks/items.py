@@ -1,15 +1,21 @@
-"""What all benchmarks share: the table of items, the files it is read from, and what can be scored."""
+"""What all benchmarks share: the table of items, the files and hub sets it is read from, and what can be scored."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from datasets import Features, List, Value
+from datasets import Dataset, Features, List, Value
 from jaxtyping import Float
 
-from rmlib.schema import MESSAGES, DataError, Place, check_messages, check_text
+from rmlib.schema import MESSAGES, DataError, Place, check_messages, check_string, check_text, shown
+from rmlib.sources.files import read_bytes, read_rows
+
+logger = logging.getLogger(__name__)
 
 FEATURES = Features(
     {
@@ -17,11 +23,15 @@ FEATURES = Features(
         "subset": Value("string"),
         "prompt": MESSAGES,
         "candidates": List(Value("string")),
+        "correct": List(Value("bool")),  # of each candidate: is it one of the chosen ones; none is where people tied
+        "pairs": List(List(Value("int64"))),  # [better, worse]: the candidates compared, where not all are; else null
         "benchmark": Value("string"),  # the last two are equal in all rows: they stay with the items that a
         "source": Value("string"),  # selection, a filter or a file keeps, which Dataset.info does not
     }
 )
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
+
+Rows = Iterable[tuple[Place, Mapping[str, Any]]]
 
 
 @runtime_checkable
@@ -35,8 +45,11 @@ class Scorer(Protocol):
         ...
 
 
+# --- where rows come from ---------------------------------------------------------------------------------------------
+
+
 def data_files(source: Path) -> list[Path]:
-    """The file itself, or the .jsonl, .jsonl.gz and .parquet files anywhere in the folder, sorted.
+    """The file itself, or the files of SUFFIXES anywhere in the folder, sorted.
 
     Raises FileNotFoundError where there are none.
     """
@@ -57,6 +70,51 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
+def file_rows(source: str | Path, *, prefer: str = "") -> tuple[Rows, str]:
+    """The rows of a file or folder with their places (files below the folder), and the label that names their content.
+
+    Where a folder has files named `prefer`*, only these are read. Raises FileNotFoundError; DataError on reading.
+    """
+    source = Path(source)
+    files = data_files(source)
+    preferred = [file for file in files if prefer and file.name.startswith(prefer)]
+    if preferred and len(preferred) < len(files):
+        logger.info("reading the files named %s*, %d of %d", prefer, len(preferred), len(files))
+    files = preferred or files
+    return _rows_of(files, source), f"folder sha256:{fingerprint(files)}"
+
+
+def hub_rows(name: str, split: str, revision: str = "main") -> tuple[Rows, str]:
+    """The rows of a split on the hub (downloads), and the label that names the commit the revision stands for."""
+    from datasets import load_dataset
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(name, revision=revision).sha
+    rows = load_dataset(name, split=split, revision=commit)
+    return ((Place(name, number), row) for number, row in enumerate(rows, start=1)), f"{name}@{commit}"
+
+
+def _rows_of(files: Sequence[Path], source: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    for file in files:
+        origin = file.name if file == source else file.relative_to(source).as_posix()
+        listed = file.name.endswith((".json", ".json.gz"))
+        for number, row in enumerate(_listed_rows(file) if listed else read_rows(file), start=1):
+            yield Place(origin, number), row
+
+
+def _listed_rows(file: Path) -> list[Mapping[str, Any]]:
+    try:
+        rows = json.loads(read_bytes(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(Place(file.name), f"not a JSON file ({error})", "Fetch the file again") from error
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(Place(file.name), "not a JSON array of objects", "Give one, or one object a line as .jsonl")
+    return rows
+
+
+# --- from rows to items -----------------------------------------------------------------------------------------------
+
+
 def as_messages(prompt: Any, place: Place) -> list[dict[str, str]]:
     """A prompt as a list of messages; a plain text becomes one user turn. Raises DataError for anything else."""
     if isinstance(prompt, str):
@@ -69,3 +127,104 @@ def field(row: Mapping[str, Any], name: str, place: Place) -> Any:
     if row.get(name) is None:
         raise DataError(place.at(name), "the field is missing", f"This row has {', '.join(row) or 'no fields'}")
     return row[name]
+
+
+def texts(row: Mapping[str, Any], name: str, place: Place, *, n: int | None = None) -> list[Any]:
+    """The list of responses in a field, `n` of them if given (else at least one); DataError where it is not that."""
+    found = field(row, name, place)
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) == 0 or len(found) != (n or len(found)):
+        wanted = "at least one response" if n is None else f"{n} responses"
+        raise DataError(place.at(name), f"{shown(found)} is not a list of {wanted}", "Give the official candidates")
+    return list(found)
+
+
+def make_item(
+    item_id: str,
+    subset: str,
+    prompt: Any,
+    responses: Mapping[str, Sequence[Any]],
+    place: Place,
+    *,
+    keep_degenerate: bool,
+    correct: Sequence[bool] | None = None,
+    pairs: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """One row of the table but for `benchmark` and `source`; the candidates are the responses, field after field.
+
+    `correct` is by default True for all of the first field. Raises DataError for a prompt or a response that is none.
+    """
+    for name, found in responses.items():
+        for response in found:
+            (check_string if keep_degenerate else check_text)(response, place.at(name))
+    candidates = [response for found in responses.values() for response in found]
+    n_first = len(next(iter(responses.values())))
+    return {
+        "item_id": item_id,
+        "subset": subset,
+        "prompt": as_messages(prompt, place.at("prompt")),
+        "candidates": candidates,
+        "correct": list(correct) if correct is not None else [k < n_first for k in range(len(candidates))],
+        "pairs": None if pairs is None else [list(pair) for pair in pairs],
+    }
+
+
+def table_of(
+    items: list[dict[str, Any]],
+    place: Place,
+    *,
+    benchmark: str,
+    label: str,
+    subsets: Collection[str],
+    partial: bool,
+    keep_degenerate: bool,
+) -> Dataset:
+    """The items as a table, checked as a whole.
+
+    Raises DataError for no item, an id that occurs twice, a missing subset (unless partial), and, unless
+    keep_degenerate, for a chosen response that equals one it is compared with. Those kept are logged.
+    """
+    twice = [name for name, count in Counter(item["item_id"] for item in items).items() if count > 1]
+    if twice:
+        raise DataError(place, f"ids occur twice: {some(twice)}", "Give each item of a subset its own id")
+    equal = [item["item_id"] for item in items if _has_equal(item)]
+    if equal and not keep_degenerate:
+        raise DataError(place, f"chosen equals rejected: {some(equal)}", "Remove them, or set keep_degenerate=True")
+    if equal:
+        logger.warning("%s: kept %d items whose responses are equal: %s", place, len(equal), some(equal))
+    empty = [item["item_id"] for item in items if not all(text.strip() for text in item["candidates"])]
+    if empty:
+        logger.warning("%s: kept %d items with an empty response: %s", place, len(empty), some(empty))
+    present = {item["subset"] for item in items}
+    missing = sorted(set(subsets) - present)
+    if missing and not (partial and items):
+        raise DataError(place, f"no item of {', '.join(missing)}", "Add them, or set partial=True")
+    shared = {"benchmark": benchmark, "source": label}
+    return Dataset.from_list([item | shared for item in items], features=FEATURES)
+
+
+def check_known(value: Any, known: Collection[str], what: str, place: Place) -> str:
+    """The value, if it is one of the known names of subsets (or whatever `what` says); else DataError."""
+    if not isinstance(value, str) or value not in known:
+        raise DataError(place, f"unknown {what} {value!r}", f"The {what}s are {', '.join(known)}")
+    return value
+
+
+def some(names: Sequence[str]) -> str:
+    """At most ten of the names, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def compared(item: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """The pairs of candidates that the item compares, better one first: those listed, or each chosen with each other.
+
+    An item without a list of `correct` has the chosen one first.
+    """
+    if item.get("pairs") is not None:
+        return [(better, worse) for better, worse in item["pairs"]]
+    correct = item.get("correct") or [k == 0 for k in range(len(item["candidates"]))]
+    chosen = [k for k, right in enumerate(correct) if right]
+    return [(better, worse) for better in chosen for worse, right in enumerate(correct) if not right]
+
+
+def _has_equal(item: Mapping[str, Any]) -> bool:
+    return any(item["candidates"][better] == item["candidates"][worse] for better, worse in compared(item))

@@ -1,0 +1,330 @@
+"""From rewards to credits to a report: what the six benchmarks have in common, once.
+
+A benchmark is a `Benchmark`: its subsets, its rule for one item, and how subsets make sections and sections a Score.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from jaxtyping import Float
+
+from rmlib.benchmarks.items import Rows, some, table_of
+from rmlib.benchmarks.report import Report
+from rmlib.benchmarks.sums import Drawn, Sums
+from rmlib.schema import Place
+from rmlib.statistics import wilson_interval
+from rmlib.statistics.intervals import percentile_interval
+
+Scores = Mapping[str, Sequence[float]]
+Rewards = Float[np.ndarray, "candidate"]
+Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
+
+BASE = ("item_id", "subset", "credit", "tie", "reason")
+
+
+class Subset(NamedTuple):
+    """Where a subset belongs, how many items it officially has (None: not known), and its weight in the section.
+
+    Without a weight it counts by its items, so that a section is the mean over all of them.
+    """
+
+    section: str
+    n: int | None
+    weight: float | None = None
+
+
+def aligned(items: Dataset, scores: Scores, skipped: Mapping[str, str] | None = None) -> list[Rewards | None]:
+    """The rewards of each item in the order of the items, None for those skipped.
+
+    Raises ValueError naming ids whose scores are missing, left over, not one a candidate, or not finite.
+    """
+    names, skipped = items["item_id"][:], dict(skipped or {})
+    sizes = dict(zip(names, map(len, items["candidates"][:]), strict=True))
+    given = [name for name in scores if name in sizes and name not in skipped]
+    problems = {
+        "no scores": [name for name in names if name not in scores and name not in skipped],
+        "no item": [name for name in (*scores, *skipped) if name not in sizes],
+        "not one score a candidate": [name for name in given if len(scores[name]) != sizes[name]],
+    }
+    raise_for(problems, "pass the scores of these very items, or name those left out as skipped")
+    rewards = {name: np.asarray(scores[name], dtype=float) for name in given}
+    raise_for({"scores that are not finite": [n for n in given if not np.isfinite(rewards[n]).all()]}, "score again")
+    return [rewards.get(name) for name in names]
+
+
+def raise_for(problems: Mapping[str, Iterable[str]], remedy: str) -> None:
+    """ValueError for the first problem that any ids have, with their number and five of them."""
+    for problem, found in problems.items():
+        if names := sorted(found):
+            raise ValueError(f"{problem} for {len(names)} ids, e.g. {names[:5]}: {remedy}")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The official arithmetic of one benchmark.
+
+    Attributes:
+        name, subsets: as in the items.
+        rule: rewards `[candidate]` and the item to its row of the credits: at least `credit` (0..1) and `tie`.
+        overall: sections whose plain mean is the Score; none where the benchmark has no overall number.
+        micro: the Score is the mean over all items instead.
+        formulas: subsets whose score is not their mean credit, but a sum of column means times these factors.
+        extra: further sections, name to column: plain mean of that column over the sections of `overall`.
+        totals: official number of items of sections whose subsets have no known one.
+        unscored: reasons for which the rule itself gives no credit; they do not make a report partial.
+        finish: what the credits still need once all items have theirs.
+    """
+
+    name: str
+    subsets: Mapping[str, Subset]
+    rule: Rule
+    overall: tuple[str, ...] = ()
+    micro: bool = False
+    formulas: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    unscored: frozenset[str] = frozenset()
+    finish: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
+
+    @property
+    def sections(self) -> dict[str, list[str]]:
+        """The subsets of each section, in their official order."""
+        members: dict[str, list[str]] = {}
+        for name, subset in self.subsets.items():
+            members.setdefault(subset.section, []).append(name)
+        return members
+
+    def table(
+        self,
+        rows: Rows,
+        label: str,
+        item_of: Callable[[Mapping[str, Any], Place, bool], dict[str, Any]],
+        *,
+        source: str | Path,
+        partial: bool,
+        keep_degenerate: bool,
+        subsets: Collection[str] = (),
+    ) -> Dataset:
+        """The items of the rows of a source, checked one by one (`item_of`) and as a whole (`items.table_of`)."""
+        return table_of(
+            [item_of(row, place, keep_degenerate) for place, row in rows],
+            Place(str(source)),
+            benchmark=self.name,
+            label=label,
+            subsets=subsets or self.subsets,
+            partial=partial,
+            keep_degenerate=keep_degenerate,
+        )
+
+    def credits(self, items: Dataset, scores: Scores, *, skipped: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """One row an item, in their order: item_id, subset, credit (0..1, the official rule), tie, reason, and more.
+
+        `skipped` names items that have no scores, with the reason: their credit is NaN.
+        Raises ValueError for no items, items of unknown subsets, and scores that do not fit them (see `aligned`).
+        """
+        if len(items) == 0:
+            raise ValueError("no items to summarise: load some, or loosen the filter")
+        self.check_subsets(items.unique("subset"))
+        known = {name: items[name][:] for name in ("item_id", "subset", "correct", "pairs") if name in items.features}
+        rows, reasons = [], dict(skipped or {})
+        for values, rewards in zip(zip(*known.values(), strict=True), aligned(items, scores, skipped), strict=True):
+            row = dict(zip(known, values, strict=True))
+            item_id = row["item_id"]
+            found = {"reason": reasons[item_id]} if rewards is None else self.rule(rewards, row)
+            shared = {"item_id": item_id, "subset": row["subset"], "credit": np.nan, "tie": False, "reason": None}
+            rows.append(shared | found)
+        return self.finish(pd.DataFrame(rows))
+
+    def summarise(
+        self,
+        items: Dataset,
+        scores: Scores | pd.DataFrame,
+        *,
+        skipped: Mapping[str, str] | None = None,
+        seed: int = 0,
+        draws: int = 2000,
+        level: float = 0.95,
+        partial: bool = False,
+    ) -> Report:
+        """The report of scores {item_id: [reward of each candidate]}, or of credits as `credits` gives them.
+
+        Subsets whose credits are 0 or 1 get Wilson intervals, all else percentile intervals of `draws` resamples of the
+        items within their subsets; the same seed redraws the same items for every model.
+        Sections that lack subsets, and the Score of a partial benchmark, are given only with `partial`, over what is
+        there. Raises ValueError as `credits`, or for a table of credits that are not of these items.
+        """
+        if isinstance(scores, pd.DataFrame):
+            table = self._checked(items, scores)
+        else:
+            table = self.credits(items, scores, skipped=skipped)
+        sources = sorted(items.unique("source"))
+        label = self.label(table, simulated="simulated" in sources)
+        sums = Sums.draw(table, self.columns, seed=seed, draws=draws)
+        whole = "partial" not in label
+        return Report(
+            benchmark=self.name,
+            source=" + ".join(sources),
+            label=label,
+            complete=label == "complete",
+            n=len(table),
+            ties=int(table["tie"].sum()),
+            sections=self.section_rows(table, sums, level, whole=whole, partial=partial),
+            subsets=self._subset_rows(table, sums, level),
+            skipped={str(reason): int(n) for reason, n in table["reason"].value_counts().items()},
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the credits that the report is made of."""
+        needed = [column for formula in self.formulas.values() for column in formula]
+        return tuple(dict.fromkeys(["credit", *self.extra.values(), *needed]))
+
+    def report_of_shares(
+        self, shares: Mapping[str, float], source: str, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+    ) -> Report:
+        """A report from published shares 0..1 of all subsets, with intervals for their official numbers of items.
+
+        Items are taken as right or wrong: n drawn with replacement hold a binomial number of right ones.
+        """
+        rng, sums, rows = np.random.default_rng(seed), Sums(), []
+        for name, share in shares.items():
+            n = int(self.subsets[name].n or 0)
+            totals = np.concatenate([[share * n], rng.binomial(n, share, draws)])
+            sums[name] = {"credit": (totals, np.full(1 + draws, n))}
+            right = np.arange(n) < round(share * n)
+            rows.append(pd.DataFrame({"subset": name, "credit": right.astype(float), "tie": False}))
+        table, plain = pd.concat(rows, ignore_index=True), replace(self, formulas={}, extra={})
+        subsets = plain._subset_rows(table, sums, level).assign(estimate=pd.Series(shares), ties=np.nan)
+        sections = plain.section_rows(table, sums, level, whole=True, partial=False)
+        label = "official results, without single items"
+        return Report(self.name, source, label, False, len(table), None, sections, subsets)
+
+    def scores(self, sums: Sums, *, whole: bool = True, partial: bool = False) -> dict[str, Drawn]:
+        """Each section that has all its subsets (or, with `partial`, any), the extra ones, and the Score if there."""
+        found = {}
+        for section, members in self.sections.items():
+            present = [name for name in members if name in sums]
+            if present and (partial or len(present) == len(members)):
+                found[section] = self._section(sums, present)
+        overall = [section for section in self.overall if section in found]
+        if not overall and not self.micro:
+            return found
+        if partial or (whole and len(found) == len(self.sections)):
+            for name, column in self.extra.items():
+                found[name] = _plain_mean([self._pooled(sums, section, column) for section in overall])
+            found["Score"] = sums.mean(sums) if self.micro else _plain_mean([found[section] for section in overall])
+        return found
+
+    def section_rows(
+        self, table: pd.DataFrame, sums: Sums, level: float, *, whole: bool, partial: bool
+    ) -> pd.DataFrame:
+        """The sections of a report: n, estimate and interval."""
+        scored, rows = table[table["credit"].notna()]["subset"].map(lambda name: self.subsets[name].section), []
+        for name, drawn in self.scores(sums, whole=whole, partial=partial).items():
+            n = int((scored == name).sum()) if name in self.sections else len(scored)
+            rows.append((name, n, *_bounds(drawn, n, level)))
+        return pd.DataFrame(rows, columns=["section", "n", "estimate", "low", "high"]).set_index("section")
+
+    def label(self, table: pd.DataFrame, *, simulated: bool) -> str:
+        """How far these items are the official benchmark, all scored: "complete", or what is different."""
+        counts = table["subset"].value_counts()
+        words = ["simulated"] if simulated else []
+        missing = [name for name in self.subsets if name not in counts]
+        if missing:
+            which = f", without {', '.join(missing)}" if len(missing) <= 5 else ""
+            words.append(f"partial: {len(self.subsets) - len(missing)} of {len(self.subsets)} subsets{which}")
+        words += self._sizes(counts, simulated)
+        skipped = table["reason"].notna() & ~table["reason"].isin(self.unscored)
+        if skipped.any():
+            words.append(f"partial: {skipped.sum():,} of {len(table):,} items skipped")
+        return ", ".join(words) or "complete"
+
+    def check_subsets(self, names: Iterable[str]) -> None:
+        """ValueError for names that are no subsets of this benchmark."""
+        unknown = sorted(set(names) - self.subsets.keys())
+        if unknown:
+            raise ValueError(f"unknown subsets {some(unknown)}; {self.name} has {', '.join(self.subsets)}")
+
+    def _sizes(self, counts: pd.Series, simulated: bool) -> list[str]:
+        official = {name: subset.n for name, subset in self.subsets.items() if name in counts and subset.n is not None}
+        found = {name: int(counts[name]) for name in official}
+        sections = {name: members for name, members in self.sections.items() if set(members) <= set(counts.index)}
+        for name in self.totals.keys() & sections.keys():
+            official[name], found[name] = self.totals[name], int(counts[sections[name]].sum())
+        unknown = [name for name in sections if name not in official and self.subsets[sections[name][0]].n is None]
+        words = [f"official number of items not known for {', '.join(unknown)}"] if unknown else []
+        if found != official:
+            short = all(found[name] <= official[name] for name in official) and not simulated
+            total = sum(self._official_total(name) for name in self.sections)
+            shares = f"{counts.sum():,} of {total:,} items"
+            words.insert(0, f"partial: {shares}" if short else f"not the official counts: {shares}")
+        return words
+
+    def _official_total(self, section: str) -> int:
+        known = sum(subset.n or 0 for subset in self.subsets.values() if subset.section == section)
+        return self.totals.get(section, known)
+
+    def _checked(self, items: Dataset, table: pd.DataFrame) -> pd.DataFrame:
+        self.check_subsets(items.unique("subset"))
+        lacking = [column for column in (*BASE, *self.columns) if column not in table]
+        if lacking:
+            raise ValueError(f"the credits lack the columns {', '.join(lacking)}: make them with `credits`")
+        if list(table["item_id"]) != items["item_id"][:] or list(table["subset"]) != items["subset"][:]:
+            raise ValueError("the credits are not of these items in their order: pass the items they were made for")
+        lost = table["item_id"][table["credit"].isna() & table["reason"].isna()]
+        outside = table["item_id"][~(table["credit"].isna() | table["credit"].between(0, 1))]
+        raise_for({"no credit and no reason": lost, "credits outside 0..1": outside}, "correct them")
+        return table
+
+    def _section(self, sums: Sums, present: Sequence[str]) -> Drawn:
+        weights = [self.subsets[name].weight for name in present]
+        if None in weights and len(present) > 1:
+            return sums.mean(present)
+        total = sum(weight or 1 for weight in weights)
+        return np.asarray(
+            sum((weight or 1) * self.value(sums, name) for weight, name in zip(weights, present, strict=True)) / total
+        )
+
+    def value(self, sums: Sums, subset: str) -> Drawn:
+        """The score of one subset: its mean credit, or what its formula says."""
+        if subset not in self.formulas:
+            return sums.mean([subset])
+        return np.asarray(sum(factor * sums.mean([subset], c) for c, factor in self.formulas[subset].items()))
+
+    def _pooled(self, sums: Sums, section: str, column: str) -> Drawn:
+        return sums.mean([name for name in self.sections[section] if name in sums], column)
+
+    def _subset_rows(self, table: pd.DataFrame, sums: Sums, level: float) -> pd.DataFrame:
+        rows = []
+        for name, subset in self.subsets.items():
+            if name not in sums:
+                continue
+            of_subset = table[table["subset"] == name]
+            credit = of_subset["credit"].dropna()
+            weighted = "weight" in table and (of_subset["weight"] != 1).any()
+            if name not in self.formulas and not weighted and len(credit) and credit.isin((0, 1)).all():
+                interval = wilson_interval(int(credit.sum()), len(credit), level=level)
+                bounds = (interval.estimate, interval.low, interval.high)
+            else:
+                bounds = _bounds(self.value(sums, name), len(credit), level)
+            ties, skipped = int(of_subset["tie"].sum()), int(of_subset["credit"].isna().sum())
+            rows.append((name, subset.section, len(credit), subset.n, *bounds, ties, skipped))
+        columns = ["subset", "section", "n", "n_official", "estimate", "low", "high", "ties", "skipped"]
+        return pd.DataFrame(rows, columns=columns).set_index("subset").astype({"n_official": "Int64"})
+
+
+def _plain_mean(scores: Sequence[Drawn]) -> Drawn:
+    return np.asarray(sum(scores) / len(scores))
+
+
+def _bounds(drawn: Drawn, n: int, level: float) -> tuple[float, float, float]:
+    usable = drawn[1:][np.isfinite(drawn[1:])]
+    if len(usable) == 0:
+        return float(drawn[0]), np.nan, np.nan
+    interval = percentile_interval(float(drawn[0]), usable, n, level=level)
+    return interval.estimate, interval.low, interval.high

@@ -1,0 +1,116 @@
+"""Benchmarks while a model trains: a sample that keeps every subset, and scores as lines of the run's log."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from rmlib import benchmarks
+from rmlib.batches import Prompt
+from rmlib.features import FromFeatures
+from rmlib.models import RewardModel, fingerprint
+from rmlib.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+Watched = Mapping[str, Dataset]
+DRAWS = 20  # the log holds no intervals, so few are drawn
+
+
+def sample(items: Dataset, n: int, seed: int = 0) -> Dataset:
+    """About `n` items, in their order: each subset by its share of the items, and one at least.
+
+    What belongs together stays together: a question of RewardBench 2 that is asked twice (`ref:7`, `tied:7`) counts as
+    one draw of two items, so that a few items more than `n` may come. The numbers are logged. Raises ValueError where
+    `n` is smaller than the number of subsets.
+    """
+    ids, subsets = np.array(items["item_id"][:]), np.array(items["subset"][:])
+    names, sizes = np.unique(subsets, return_counts=True)
+    if n < len(names):
+        raise ValueError(f"a sample of {n} cannot hold all {len(names)} subsets: ask for {len(names)} at least")
+    if n >= len(items):
+        return items
+    wanted = _shares(sizes, n)
+    kept = np.zeros(len(items), dtype=bool)
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(subsets == name)
+        unit = np.array([item_id.rpartition(":")[2] for item_id in ids[rows]])
+        units = np.random.default_rng([seed, number]).permutation(np.unique(unit))
+        sizes_of_units = np.array([(unit == one).sum() for one in units])
+        enough = np.searchsorted(sizes_of_units.cumsum(), wanted[number]) + 1
+        kept[rows] = np.isin(unit, units[:enough])
+    logger.info("sampled %d of %d items, from each of %d subsets", kept.sum(), len(items), len(names))
+    return items.select(np.flatnonzero(kept))
+
+
+def _shares(sizes: np.ndarray, n: int) -> np.ndarray:
+    """`n` split by size, one at least and no more than there are; the largest remainders are rounded up."""
+    exact = np.maximum(1.0, sizes * n / sizes.sum())
+    wanted = np.minimum(np.floor(exact).astype(int), sizes)
+    order = np.argsort(wanted - exact, kind="stable")
+    for index in order[: max(0, n - wanted.sum())]:
+        wanted[index] += wanted[index] < sizes[index]
+    while wanted.sum() > n:  # subsets of less than one item were given one: the largest give it up
+        wanted[np.argmax(wanted)] -= 1
+    return wanted
+
+
+@dataclass(frozen=True)
+class _FirstOutput:
+    """The first attribute of a model, as `selection_accuracy` has it; from kept features where the body is frozen."""
+
+    model: RewardModel
+    settings: TrainSettings
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        model: Any = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=bf16):
+            rewards = model.score(prompts, responses)
+        return rewards if rewards.ndim == 1 else rewards[:, 0]
+
+
+def log_row(model: RewardModel, watched: Watched, settings: TrainSettings) -> dict[str, float]:
+    """Section scores 0..1 of each benchmark under the names that the log has, e.g. `rewardbench/Chat Hard`.
+
+    Sections that lack subsets are left out. Draws nothing from torch's generators, and leaves the model in its mode.
+    """
+    row = {}
+    for name, items in watched.items():
+        scores = benchmarks.score(_FirstOutput(model, settings), items, progress=False)
+        estimates = benchmarks.summarise(items, scores, draws=DRAWS).sections["estimate"]
+        row |= {f"{name}/{section}": float(value) for section, value in estimates.items()}
+    return row
+
+
+def check(watched: Watched) -> None:
+    """Raise ValueError, before any training, for a benchmark of which no section could be logged."""
+    for name, items in watched.items():
+        zeros = {row["item_id"]: [0.0] * len(row["candidates"]) for row in items}
+        if benchmarks.summarise(items, zeros, draws=DRAWS).sections.empty:
+            raise ValueError(
+                f"{name}: no section has all its subsets, so nothing of it can be logged; give all subsets"
+            )
+
+
+def identity(watched: Watched) -> list[Any]:
+    """What a run's name says of its benchmarks; nothing where there are none, so that earlier runs keep theirs."""
+    names = ("item_id", "subset", "prompt", "candidates")
+    return [[name, fingerprint([items[column][:] for column in names])] for name, items in sorted(watched.items())]
+
+
+def load(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, Dataset]:
+    """Benchmarks by name from JSON: {"rewardbench": {"source": "simulated", "sample": 200, "seed": 0}}.
+
+    `sample` may be left out; other keys are options of the benchmark's `load`, as is a missing `source`.
+    """
+    watched = {}
+    for name, options in asked.items():
+        of_sample = {key: options[key] for key in ("sample", "seed") if key in options}
+        items = benchmarks.load(name, **{key: value for key, value in options.items() if key not in of_sample})
+        watched[name] = sample(items, of_sample["sample"], of_sample.get("seed", 0)) if "sample" in of_sample else items
+    return watched

@@ -1,0 +1,112 @@
+"""What a grid writes: one record of all its trials, and one for each arm and seed as `experiments.run` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from rmlib import experiments, paths, records, scoring
+from rmlib.arms import changes, settings_for
+from rmlib.grid_choice import ArmFit
+from rmlib.models import fingerprint
+from rmlib.presets import Preset
+from rmlib.splits import Splits
+
+if TYPE_CHECKING:
+    from rmlib.grid import GridResult
+
+# Settings that the grid varies or that its full batch replaces.
+VARIED = ("learning_rate", "weight_decay", "pairs_per_step", "epochs", "seed")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one fold gave: the fit of each arm, rewards `[seed, pair, 2]` of both splits, texts of the test cut."""
+
+    fits: dict[str, ArmFit]
+    on_test: dict[str, np.ndarray]
+    on_selection: dict[str, np.ndarray]
+    beside: list[list[dict[str, float]]]  # of each seed the sweep of ExPO's factor on the test pairs
+    n_cut: int
+
+
+def write(
+    result: GridResult, folds: Sequence[Splits], settings: Preset, found: Sequence[Found], file: Path, seconds: float
+) -> None:
+    """All records of a grid; those that are there already are not written again."""
+    whole = _whole(folds, result.test)
+    shared: dict[str, Any] = {
+        "preset": settings.name,
+        "comparison": fingerprint(settings.to_dict(), asdict(result.grid), [splits.identity for splits in folds]),
+        "source": asdict(whole.source),
+        "n_train": round(float(np.mean([len(splits.train) for splits in folds]))),  # of a fold
+    }
+    experiments.record_test_pairs(whole, file)
+    current = {"comparison": shared["comparison"]}
+    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
+    asked = shared | {"grid": asdict(result.grid) | {"n_folds": len(folds)}}
+    tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
+    tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}
+    records.append(
+        file, kind="grid", asked=asked | {"arms": list(result.rewards)}, outcome=tried, seconds=seconds
+    )
+    for arm in result.rewards:
+        own = settings_for(arm, settings, seed=0).to_dict() | {"backbone": paths.public_name(settings.backbone)}
+        kept = {name: value for name, value in own.items() if name not in VARIED}
+        named = asked | {"arm": arm, "settings": kept, "changes": changes(arm)}
+        for index, seed in enumerate(result.grid.seeds):
+            outcome = scoring.outcome_of(result.test, result.rewards[arm][index])
+            outcome |= {"n_texts_cut": sum(one.n_cut for one in found)} | _made(arm, index, found)
+            outcome["selection_margins"] = _selection_margins(arm, index, folds, found)
+            records.append(
+                file, kind="arm", asked=named, outcome=outcome, seconds=seconds / len(result.rewards), seed=seed
+            )
+    for seed, sweep in zip(result.grid.seeds, found[0].beside if len(found) == 1 else [], strict=False):
+        expo = {key: shared[key] for key in ("preset", "comparison", "source")} | {"arm": "bt_scaled_init_expo"}
+        records.append(file, kind="sweep_on_test", asked=expo, outcome={"sweep": sweep}, seed=seed)
+
+
+def _made(arm: str, index: int, found: Sequence[Found]) -> dict[str, Any]:
+    """How the heads of an arm came about: by training, or with what was fitted (of several folds a list of both)."""
+    fits = [one.fits[arm] for one in found]
+    outcome: dict[str, Any] = {}
+    if fits[0].trials:
+        outcome["training"] = {
+            "n_steps": int(fits[0].curve[-1][0]),
+            "n_trials": sum(len(fit.trials) for fit in fits),
+            "selected": [fit.selected for fit in fits],
+            "curve": np.mean([fit.curve for fit in fits], axis=0).round(6).tolist(),
+        }
+    if fits[0].details:
+        details = [fit.details[index] for fit in fits]
+        outcome |= details[0] if len(details) == 1 else {"folds": details}
+    return outcome
+
+
+def _selection_margins(arm: str, index: int, folds: Sequence[Splits], found: Sequence[Found]) -> list[float]:
+    """Margins of the decided selection pairs of every fold, one fold after another."""
+    margins = [
+        scoring.oriented_margins(splits.selection, one.on_selection[arm][index])
+        for splits, one in zip(folds, found, strict=True)
+    ]
+    return scoring.rounded(np.concatenate(margins))
+
+
+def _whole(folds: Sequence[Splits], test: Dataset) -> Splits:
+    """One fold as it is; of several the source that stands for them, with their test pairs together."""
+    first = folds[0]
+    if len(folds) == 1:
+        return first
+    title = f"{first.source.title.split(' (')[0]} ({len(test):,} pairs, each tested in one of {len(folds)} folds)"
+    digest = fingerprint([splits.source.content_hash for splits in folds])
+    return replace(first, source=replace(first.source, title=title, content_hash=digest), test=test)
+
+
+def pooled_test(folds: Sequence[Splits]) -> Dataset:
+    """The test pairs of all folds, one fold after another."""
+    return concatenate_datasets([splits.test for splits in folds])
