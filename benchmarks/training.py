@@ -1,6 +1,7 @@
 """Time and memory of training on real pairs, beside TRL's RewardTrainer and a plain padded loop: one alternating run.
 
     python -m benchmarks.training [folder of HelpSteer2] [--only speed memory losses growth gpu]
+    python -m benchmarks.training --shapes tiny --batches 2 --rounds 1 --steps 1 --pairs 64 128   # does it run?
 
 Same weights, same decided pairs in one random order, same optimizer steps. A round is a few steps of each way in turn;
 it is void where other processes used more than a tenth of the cores, and CPU seconds, which suffer less, stand beside
@@ -30,6 +31,7 @@ from rmlib.pairs import preference_view
 
 FOLDER_VARIABLE = "RMLIB_HELPSTEER2"
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     "256 x 4": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4},
     "512 x 8": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
 }
@@ -185,7 +187,7 @@ def run_memory(folder: Path, data: Path, options: argparse.Namespace) -> dict[st
 
 
 def run_losses(folder: Path, data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    made, batch, n_steps = _made(folder, data, "256 x 4"), 8, 20
+    made, batch, n_steps = _made(folder, data, options.shapes[0]), 8, 20
     names = ("ours", "our padded rows", "plain loop")
     losses = {name: measure(first_losses, made, data, name, n_steps, batch).result for name in names}
     difference = max(abs(np.subtract(losses["ours"], losses[name])).max() for name in names[1:])
@@ -195,7 +197,7 @@ def run_losses(folder: Path, data: Path, options: argparse.Namespace) -> dict[st
 
 def run_growth(folder: Path, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     rows = []
-    for n_pairs in GROWTH:
+    for n_pairs in options.pairs:
         done = measure(grow, n_pairs)
         rows.append(done.result | {"MB": done.peak_mb})
         print(rows[-1], flush=True)
@@ -231,16 +233,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help=f"of HelpSteer2 (default: ${FOLDER_VARIABLE})")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts (default: all)")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="of decoders (default: both)")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["256 x 4", "512 x 8"], help="of decoders")
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 16], help="pairs a step (default: 8 16)")
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a round (default: 4)")
+    parser.add_argument("--pairs", nargs="+", type=int, default=GROWTH, help="of the growth part (1,000 to 16,000)")
     options = parser.parse_args()
     data = options.folder or Path(os.environ.get(FOLDER_VARIABLE, ""))
     if not (data / "train.jsonl.gz").is_file() and not (data / "train.jsonl").is_file():
         raise SystemExit(f"no HelpSteer2 ratings: name a folder with train.jsonl.gz, or set {FOLDER_VARIABLE}")
-    asked = {"rounds": options.rounds, "steps": options.steps, "seed": SEED, "threads": THREADS, "shapes": SHAPES}
+    asked = {"rounds": options.rounds, "steps": options.steps, "seed": SEED, "threads": THREADS}
+    asked |= {"shapes": {name: SHAPES[name] for name in options.shapes}}
     asked |= {"token budget": TOKEN_BUDGET, "vocabulary": VOCABULARY, "goals": GOALS, "most others": MOST_OTHERS}
     with tempfile.TemporaryDirectory() as folder:
         for part in options.only:

@@ -31,12 +31,16 @@ TEMPLATE_DATE = "26 Jul 2024"
 STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + TEMPLATE_DATE + "{%- endmacro %}"
 
 
+# A tokenizer's output holds some hundred bytes a token until it is taken over as four.
+TEXTS_AT_ONCE = 1024
+
+
 # --- text to tokens ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of whole texts (prompt and response together), one array each; `cut` marks shortened texts."""
+    """Token ids of whole texts (prompt and response together), one int32 array each; `cut` marks shortened texts."""
 
     ids: list[np.ndarray]
     type_ids: list[np.ndarray] | None
@@ -55,14 +59,22 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) ->
 
 
 def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
-    """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut."""
-    texts = [render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
+    """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut.
+
+    The tokenizer works through the texts of a call in parallel, unless TOKENIZERS_PARALLELISM=false.
+    """
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
-    ids = [np.array(row, dtype=np.int64) for row in batch]
+    ids: list[np.ndarray] = []
+    for start in range(0, len(responses), TEXTS_AT_ONCE):
+        some = slice(start, start + TEXTS_AT_ONCE)
+        texts = [render(tokenizer, *both) for both in zip(prompts[some], responses[some], strict=True)]
+        batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        ids += [np.array(row, dtype=np.int32) for row in batch]
     if adds_bos:  # a template that writes the BOS itself must not get a second one
-        ids = [row if row[:1] == bos else np.concatenate([[bos], row]) for row in ids]
+        ids = [row if row[:1] == bos else np.append(np.int32(bos), row) for row in ids]
     return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
 
 
@@ -87,8 +99,8 @@ def encode_encoder(
         response.truncate(room)
         prompt.truncate(room - len(response), direction="left")
         joined = backend.post_process(prompt, response, True)
-        ids.append(np.array(joined.ids, dtype=np.int64))
-        type_ids.append(np.array(joined.type_ids, dtype=np.int64))
+        ids.append(np.array(joined.ids, dtype=np.int32))
+        type_ids.append(np.array(joined.type_ids, dtype=np.int32))
     return Encoded(ids, type_ids, np.array(cut, dtype=bool))
 
 
@@ -227,7 +239,9 @@ def collate_shared(groups: Sequence[Group], backend: str = "sdpa") -> SharedBatc
             segments.append((offset, own, start, shared))
             offset += own
             ends.append(offset - 1)
-    row_ids, row_positions = (torch.from_numpy(np.concatenate(parts))[None] for parts in (tokens, positions))
+    row_ids, row_positions = (
+        torch.from_numpy(np.concatenate(parts).astype(np.int64))[None] for parts in (tokens, positions)
+    )
     return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
 
 

@@ -11,23 +11,35 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rmlib import batches, losses
+from rmlib.batches import Batch
 from rmlib.examples import Examples
+from rmlib.lookahead import Lookahead
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
 
 
 def rewards_of(
-    model: RewardModel, examples: Examples, indices: Sequence[int], precision: str = "fp32"
+    model: RewardModel,
+    examples: Examples,
+    indices: Sequence[int],
+    precision: str = "fp32",
+    ahead: Lookahead[Batch] | None = None,
 ) -> Float[Tensor, "pair response attribute"]:
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
-    Two responses a pair; rankings of fewer responses than others are padded with what means nothing.
+    Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `ahead` may have
+    made the batch already.
     """
     if examples.features is not None:
         return model.read(examples.features[list(indices)].to(model.device))
-    batch = model.collate([examples.groups[index] for index in indices])
+    batch = (ahead or batches_ahead(model, examples)).take(indices)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return pad_sequence(model(batch).split(examples.sizes(indices)), batch_first=True)
+
+
+def batches_ahead(model: RewardModel, examples: Examples) -> Lookahead[Batch]:
+    """What makes the batches of some examples, in a thread of its own where it is told of them ahead of time."""
+    return Lookahead(lambda indices: model.collate([examples.groups[index] for index in indices]))
 
 
 def is_response(

@@ -30,7 +30,7 @@ from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
-from rmlib.objective import evaluate, example_losses, forward_batches, n_valid, rewards_of
+from rmlib.objective import batches_ahead, evaluate, example_losses, forward_batches, n_valid, rewards_of
 from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
 from rmlib.settings import TrainSettings
 from rmlib.starts import Start, create_model
@@ -123,6 +123,7 @@ class _Loop:
         self.selection = prepare(model, selection, settings) if selection is not None else None
         if settings.trainable == "all":
             model.check_layout(self.examples.groups[:4], settings.precision)
+        self.ahead = batches_ahead(model, self.examples)
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
@@ -165,11 +166,13 @@ class _Loop:
 
     def _train_step(self, order: np.ndarray) -> dict[str, float]:
         start, settings = time.perf_counter(), self.settings
-        indices = order[self.step * settings.pairs_per_step : (self.step + 1) * settings.pairs_per_step].tolist()
+        indices = self._step_indices(order, self.step)
+        passes = list(forward_batches(self.model, self.examples, indices, settings.token_budget))
+        self._look_ahead(order, passes)
         count = n_valid(settings.loss, self.examples, indices)
         total = 0.0
-        for batch in forward_batches(self.model, self.examples, indices, settings.token_budget):
-            rewards = rewards_of(self.model, self.examples, batch, settings.precision)
+        for batch in passes:
+            rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.ahead)
             loss = example_losses(settings, rewards, self.examples, batch).sum() / count
             self._refuse_non_finite(loss, batch)
             self.accelerator.backward(loss)
@@ -198,6 +201,17 @@ class _Loop:
 
     def _is_due(self, every: int) -> bool:
         return self.step == self.n_steps or bool(every and self.step % every == 0)
+
+    def _step_indices(self, order: np.ndarray, step: int) -> list[int]:
+        size = self.settings.pairs_per_step
+        return order[step * size : (step + 1) * size].tolist()
+
+    def _look_ahead(self, order: np.ndarray, passes: list[list[int]]) -> None:
+        """Have the batches of this step and of the next one made in a thread."""
+        if self.examples.features is None:
+            following = self._step_indices(order, self.step + 1) if self.step + 1 < self.n_steps else []
+            after = forward_batches(self.model, self.examples, following, self.settings.token_budget)
+            self.ahead.start([*passes, *after])
 
     def _refuse_non_finite(self, loss: Tensor, batch: Sequence[int]) -> None:
         if not torch.isfinite(loss):
