@@ -1,14 +1,14 @@
 """Ways to train the same reward model on the same pairs, in the same batches and steps: ours, TRL's, a padded loop.
 
-Each starts from the same weights whenever it is called, and is timed over its steps alone: texts are tokenised before.
+Each starts from the same weights whenever it is called. All are timed alike, from the first forward pass in training
+to the end of the last optimizer step: without tokenising before, and without saving after.
 """
 
 import copy
-import json
 import logging
 import tempfile
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -17,13 +17,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from benchmarks.measure import Timed, timed
-from rmlib import batches, training
+from benchmarks.measure import Timed, between, now
+from rmlib import batches
 from rmlib.models import RewardModel
 from rmlib.pairs import preference_view
 from rmlib.settings import TrainSettings
+from rmlib.training import train
 
 LEARNING_RATE = 1e-4
 
@@ -37,8 +39,41 @@ class Round:
     time: Timed
 
 
+class Clock:
+    """Time from a model's first forward pass in training to the end of the last optimizer step."""
+
+    def __init__(self) -> None:
+        self.start: tuple[float, float, float] | None = None
+        self.end = now()
+
+    def begin(self, model: torch.nn.Module, *_: Any) -> None:
+        if model.training and self.start is None:
+            self.start = now()
+
+    def step(self, *_: Any) -> None:
+        self.end = now()
+
+    @property
+    def time(self) -> Timed:
+        if self.start is None:
+            raise RuntimeError("the model was not called in training")
+        return between(self.start, self.end)
+
+
+@contextmanager
+def clock(model: torch.nn.Module) -> Iterator[Clock]:
+    """A clock that runs while a model is trained, whoever trains it."""
+    made = Clock()
+    handles = [model.register_forward_pre_hook(made.begin), register_optimizer_step_post_hook(made.step)]
+    try:
+        yield made
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class Ours:
-    """`rmlib.training.train` without what comes before and after the steps: the same loop object, the same calls."""
+    """`rmlib.training.train`."""
 
     def __init__(self, model: RewardModel, batch: int, *, precision: str = "fp32", token_budget: int) -> None:
         self.model = model
@@ -51,11 +86,10 @@ class Ours:
 
     def __call__(self, pairs: Dataset) -> Round:
         self.model.load_state_dict(self.start)
-        with tempfile.TemporaryDirectory() as name:
-            loop = training._Loop(self.model, pairs, None, self.settings, Path(name), "benchmark")
-            _, time = timed(loop._steps, False)
-            rows = [json.loads(line) for line in (Path(name) / training.LOG_FILE).read_text().splitlines()]
-        return Round([row["loss"] for row in rows], n_shared(loop.examples.groups), time)
+        with tempfile.TemporaryDirectory() as name, clock(self.model) as watch:
+            run = train(self.model, pairs, self.settings, folder=name, progress=False)
+            losses, n_tokens = run.history["loss"].tolist(), int(run.summary["tokens"])
+        return Round(losses, n_tokens, watch.time)
 
 
 class Plain:
@@ -73,8 +107,10 @@ class Plain:
             batches.collate_padded(groups[start : start + self.batch], self.tokenizer.pad_token_id)
             for start in range(0, len(groups) - self.batch + 1, self.batch)
         ]
-        losses, time = timed(lambda: [self._step(row, optimizer) for row in rows])
-        return Round(losses, sum(row.input_ids.numel() for row in rows), time)
+        self.model.train()
+        with clock(self.model) as watch:
+            losses = [self._step(row, optimizer) for row in rows]
+        return Round(losses, sum(row.input_ids.numel() for row in rows), watch.time)
 
     def _step(self, rows: batches.PaddedBatch, optimizer: torch.optim.Optimizer) -> float:
         output = self.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask, use_cache=False)
@@ -107,9 +143,10 @@ class Trl:
                 self._table(pairs),
                 processing_class=self.tokenizer,
             )
-            _, time = timed(trainer.train)
+            with clock(self.model) as watch:
+                trainer.train()
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        return Round(losses, collator.n_tokens, time)
+        return Round(losses, collator.n_tokens, watch.time)
 
     def _config(self, folder: str, n_steps: int) -> Any:
         from trl import RewardConfig

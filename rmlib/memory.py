@@ -73,7 +73,7 @@ def activation_bytes(
     if not recompute:
         return two + (config.num_hidden_layers - 2) * layer
     layer_input = sum(item.n_tokens_shared for item in groups) * config.hidden_size * 4  # the residual stream is fp32
-    return two - 2 * layer + config.num_hidden_layers * layer_input + layer
+    return config.num_hidden_layers * layer_input + layer
 
 
 def _kept_by_fake(config: PreTrainedConfig, n_layers: int, groups: Sequence[batches.Group], precision: str) -> int:
@@ -119,5 +119,5 @@ def _with_layers(config: PreTrainedConfig, n_layers: int) -> PreTrainedConfig:
     changed = copy.deepcopy(config)
     changed.num_hidden_layers = n_layers
     if getattr(config, "layer_types", None):
-        changed.layer_types = config.layer_types[:n_layers]
+        changed.layer_types = (n_layers * [*config.layer_types])[:n_layers]
     return changed

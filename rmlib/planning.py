@@ -200,7 +200,7 @@ def _activations(
 def _bytes_of_pair(shape: str, pair: Lengths, precision: str, recompute: bool) -> int:
     """What a pass over one pair keeps; counted once for each shape."""
     values = json.loads(shape)
-    config = AutoConfig.for_model(values["model_type"], **values)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
     prompt, *responses = (np.zeros(length, dtype=np.int64) for length in (pair.prompt, *pair.responses))
     group = batches.Group(tuple(np.concatenate([prompt, own]) for own in responses), pair.prompt)
     return memory.activation_bytes(config, [group], precision, recompute=recompute)

@@ -28,12 +28,10 @@ def pair(prompt: int, *responses: int) -> batches.Group:
     return batches.Group(tuple(rows), prompt)
 
 
-def measured(config: LlamaConfig, groups: list[batches.Group], *, recompute: bool) -> int:
+def measured(config: LlamaConfig, groups: list[batches.Group]) -> int:
     """Bytes of real tensors that autograd keeps of a pass, weights left out."""
     backbone = AutoModel.from_config(config, attn_implementation=SHARED_PREFIX).train()
     last_layer.cut(backbone, config)
-    if recompute:
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})
     weights = {weight.untyped_storage().data_ptr() for weight in backbone.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -50,7 +48,16 @@ def measured(config: LlamaConfig, groups: list[batches.Group], *, recompute: boo
 def test_activations_are_counted_to_a_tenth_of_what_real_tensors_take(kind: str) -> None:
     groups = [pair(30, 40, 50), pair(60, 20, 30), pair(5, 80, 70)]
     counted = memory.activation_bytes(CONFIGS[kind], groups, "fp32")
-    assert counted == pytest.approx(measured(CONFIGS[kind], groups, recompute=False), rel=0.1)
+    assert counted == pytest.approx(measured(CONFIGS[kind], groups), rel=0.1)
+
+
+def test_recomputation_keeps_the_inputs_of_the_layers_and_one_layer_whole() -> None:
+    groups, shorter = [pair(30, 40, 50), pair(5, 80, 70)], LlamaConfig(**CONFIGS["llama"].to_dict())
+    shorter.num_hidden_layers = 4
+    layer = measured(CONFIGS["llama"], groups) - measured(shorter, groups)
+    inputs = 5 * sum(item.n_tokens_shared for item in groups) * 64 * 4  # layers, tokens, hidden, bytes
+    counted = memory.activation_bytes(CONFIGS["llama"], groups, "fp32", recompute=True)
+    assert counted == pytest.approx(inputs + layer, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
