@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import measure, record
-from benchmarks.real_files import FileSet, data_folder, read_all
+from benchmarks.real_files import SETS, FileSet, data_folder, read_all
 from benchmarks.scoring import SEED, write_models
 from rmlib.models import RewardModel
 
@@ -82,9 +82,11 @@ def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of real files (default: $RMLIB_SHARED_DATA)")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
     parser.add_argument("--items", type=int, default=16, help="of each set, from its beginning (default: 16)")
     options = parser.parse_args()
-    sets = {name: items.part(0, options.items) for name, items in read_all(data_folder(options.folder)).items()}
+    files = read_all(data_folder(options.folder))
+    sets = {name: files[name].part(0, options.items) for name in options.sets}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = [text for items in sets.values() for text in items.texts]
@@ -94,7 +96,14 @@ def main() -> None:
     table = pd.DataFrame(measured.result)
     worst = table.groupby(["backbone", "precision"])[["largest difference", "margin of a changed sign"]].max()
     print(worst.to_string())
-    asked = {"items": options.items, "budgets": BUDGETS, "limits": LIMITS, "seed": SEED, "threads": 1}
+    asked = {
+        "sets": options.sets,
+        "items": options.items,
+        "budgets": BUDGETS,
+        "limits": LIMITS,
+        "seed": SEED,
+        "threads": 1,
+    }
     record("invariance", asked, {"rows": measured.result}, measured.seconds)
 
 

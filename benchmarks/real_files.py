@@ -56,7 +56,7 @@ def data_folder(given: Path | None) -> Path:
 
 def read_all(folder: Path) -> dict[str, FileSet]:
     """Every set by its name; FileNotFoundError names a set without a file."""
-    return {name: _file_set(folder, pattern, reader) for name, (pattern, reader) in _SETS.items()}
+    return {name: _file_set(folder, pattern, reader) for name, (pattern, reader) in SETS.items()}
 
 
 def _file_set(folder: Path, pattern: str, reader: Callable[[dict[str, Any]], tuple[str, list[str]]]) -> FileSet:
@@ -91,7 +91,7 @@ def _hhh(row: dict[str, Any]) -> tuple[str, list[str]]:
     return prompt, [chosen, rejected]
 
 
-_SETS = {
+SETS = {
     "LLMBar": ("llmbar/LLMBar__*.json.gz", _llmbar),
     "JudgeBench": ("judgebench/*.jsonl.gz", _judgebench),
     "RM-Bench chat": ("rm_bench/chat_filtered.json.gz", _rm_bench),

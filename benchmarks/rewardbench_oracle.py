@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from benchmarks.measure import record
 from rmlib import benchmarks, paths, records
-from rmlib.benchmarks import rewardbench
+from rmlib.benchmarks import rewardbench, rewardbench2
 from rmlib.models import RewardModel
 
 # datasets below 3.6 does not import beside today's pyarrow; rewardbench needs pkg_resources, gone from setuptools 81.
@@ -32,6 +33,7 @@ PINS = ("rewardbench==0.1.4", "transformers==4.51.0", "datasets>=3.6,<=5.0", "se
 PEER = Path(__file__).with_name("rewardbench_peer.py")
 XSTEST = ("xstest-should-refuse", "xstest-should-respond")
 TOLERANCE, REWARD_TOLERANCE = 1e-12, 1e-5
+TIES_KINDS = ("continuous", "coarse")
 KEPT = 20  # vectors of each kind that the record holds, so that they can be computed again without the package
 
 
@@ -103,6 +105,62 @@ def compare_sections(
     }
 
 
+# --- RewardBench 2 ----------------------------------------------------------------------------------------------------
+
+
+def items_of(rows: list[dict[str, Any]], subset: str) -> tuple[Dataset, dict[str, list[float]]]:
+    """Items of rows of id, scores and num_correct, right answers first, and their scores as `summarise` takes them."""
+    shared = {"subset": subset, "prompt": [{"role": "user", "content": "?"}], "pairs": None}
+    shared |= {"benchmark": "rewardbench2", "source": "random"}
+    items = [
+        shared
+        | {"item_id": f"{subset}/{row['id']}", "candidates": [str(number) for number in range(len(row["scores"]))]}
+        | {"correct": [number < row["num_correct"] for number in range(len(row["scores"]))]}
+        for row in rows
+    ]
+    scores = {item["item_id"]: row["scores"] for item, row in zip(items, rows, strict=True)}
+    return Dataset.from_list(items, features=benchmarks.FEATURES), scores
+
+
+def random_four(n: int, rng: np.random.Generator) -> list[list[float]]:
+    """Four rewards an item: half any numbers, half so coarse that most are shared."""
+    return [*rng.normal(size=(n // 2, 4)).tolist(), *rng.integers(0, 3, (n - n // 2, 4)).astype(float).tolist()]
+
+
+def random_ties(rng: np.random.Generator, *, coarse: bool) -> list[dict[str, Any]]:
+    """Up to 12 questions, each asked with one right answer and with 2 to 6; coarse rewards are often equal."""
+    rows = []
+    for number in range(rng.integers(1, 13)):
+        for kind, n_right in (("ref", 1), ("tied", int(rng.integers(2, 7)))):
+            rewards = rng.normal(size=n_right + rng.integers(1, 6)) + 2.0 * rng.random()
+            rewards[:n_right] += rng.choice([0.0, 2.0])
+            scores = (np.round(rewards) if coarse else rewards).tolist()
+            rows.append({"id": f"{kind}:{number}", "scores": scores, "num_correct": n_right})
+    return rows
+
+
+def ties_score(rows: list[dict[str, Any]]) -> float:
+    """Our score of the Ties domain."""
+    items, scores = items_of(rows, rewardbench2.TIES)
+    return float(rewardbench2.summarise(items, scores, draws=2).sections["estimate"][rewardbench2.TIES])
+
+
+def credits_of_four(rewards: list[list[float]]) -> list[float]:
+    """Our credit of each best-of-four item."""
+    rows = [{"id": str(number), "scores": scores, "num_correct": 1} for number, scores in enumerate(rewards)]
+    items, scores = items_of(rows, "Focus")
+    return rewardbench2.credits(items, scores)["credit"].tolist()
+
+
+def compare_values(inputs: list[Any], ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """Largest difference of one number an input; the first inputs are kept, to be computed again."""
+    differences = np.abs(np.array(ours) - np.array(theirs))
+    kept = [{"input": one, "score": score} for one, score in zip(inputs[:KEPT], theirs[:KEPT], strict=True)]
+    found = {"inputs": len(inputs), "largest difference": float(differences.max())}
+    found |= {"inputs that differ": int((differences > TOLERANCE).sum()), "vectors": kept}
+    return found
+
+
 # --- rewards of pairs -------------------------------------------------------------------------------------------------
 
 
@@ -121,22 +179,34 @@ def main() -> None:
     """Ask, compare, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=2000, help="random ones of each kind (default: 2000)")
+    parser.add_argument("--tables", type=int, default=40, help="of Ties, of each kind (default: 40)")
     parser.add_argument("--pairs", type=int, default=48, help="for the package's pipeline (default: 48)")
     options = parser.parse_args()
     start, rng, python = time.perf_counter(), np.random.default_rng(0), environment()
     accuracies = random_accuracies(options.inputs, rng)
+    four = random_four(options.inputs, rng)
+    ties = {name: [random_ties(rng, coarse=name == "coarse") for _ in range(options.tables)] for name in TIES_KINDS}
     with tempfile.TemporaryDirectory() as name:
         question, ours = pairs_for_the_pipeline(options.pairs, Path(name))
-        answers = ask(python, {"constants": None, "sections": accuracies, "rewards": question})
+        questions = {"constants": None, "sections": accuracies, "rewards": question, "best_of_four": four}
+        answers = ask(python, questions | {"ties": [table for kind in TIES_KINDS for table in ties[kind]]})
+    ties_answers = dict(zip(TIES_KINDS, np.split(np.array(answers["ties"]), len(TIES_KINDS)), strict=True))
     constants = answers["constants"]
     distance = float(np.abs(ours - np.array(answers["rewards"])).max())
     outcome = {
         "versions": constants["versions"],
         "rewardbench": compare_sections(accuracies, answers["sections"], constants),
+        "rewardbench2 best of four": compare_values(four, credits_of_four(four), answers["best_of_four"]),
+        **{
+            f"rewardbench2 ties, {kind} rewards": compare_values(
+                ties[kind], [ties_score(table) for table in ties[kind]], ties_answers[kind].tolist()
+            )
+            for kind in TIES_KINDS
+        },
         "pipeline": {"pairs": options.pairs, "largest difference": distance, "reward_sd": float(ours.std())},
     }
     print(json.dumps({key: _without_vectors(value) for key, value in outcome.items()}, indent=1))
-    asked = {"inputs": options.inputs, "pairs": options.pairs, "pins": PINS, "seed": 0}
+    asked = {"inputs": options.inputs, "tables": options.tables, "pairs": options.pairs, "pins": PINS, "seed": 0}
     asked |= {"tolerance": TOLERANCE, "reward tolerance": REWARD_TOLERANCE}
     record("rewardbench_oracle", asked, outcome, time.perf_counter() - start)
 

@@ -24,14 +24,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks import decoders
 from benchmarks.measure import measure, record, timed
-from benchmarks.real_files import FileSet, data_folder, read_all
+from benchmarks.real_files import SETS, FileSet, data_folder, read_all
 from rmlib.models import RewardModel
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
 SHAPE |= {"max_position_embeddings": 8192}
 VOCABULARY, SEED = 8192, 0
 BATCH_SIZES = (8, 32)
-PART = 32  # items: a multiple of the batch sizes, so that cutting a file into parts leaves its batches as they are
 LIMITS = {"share of the bound": 0.9, "others": 0.1, "reward difference": 1e-5}
 
 
@@ -104,14 +103,14 @@ class Part:
     items: FileSet
 
 
-def parts_of(sets: dict[str, FileSet], n_parts: int | None) -> list[Part]:
-    """Each set in parts, all of them or some, evenly spread over the file."""
+def parts_of(sets: dict[str, FileSet], n_parts: int | None, size: int) -> list[Part]:
+    """Each set in parts of `size` items, all of them or some, evenly spread over the file."""
     parts = []
     for name, whole in sets.items():
-        starts = list(range(0, len(whole.prompts), PART))
+        starts = list(range(0, len(whole.prompts), size))
         if n_parts is not None:
             starts = sorted({starts[i] for i in np.linspace(0, len(starts) - 1, n_parts).astype(int)})
-        parts += [Part(name, start, whole.part(start, PART)) for start in starts]
+        parts += [Part(name, start, whole.part(start, size)) for start in starts]
     return parts
 
 
@@ -209,11 +208,15 @@ def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of real files (default: $RMLIB_SHARED_DATA)")
-    parser.add_argument("--parts", type=int, help=f"of {PART} items from each set, evenly spread (default: all)")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
+    parser.add_argument("--parts", type=int, help="of each set, evenly spread over its file (default: all)")
+    # A multiple of the batch sizes: then cutting a file into parts leaves its batches as they are.
+    parser.add_argument("--items", type=int, default=32, help="of a part (default: 32)")
     parser.add_argument("--attempts", type=int, default=3, help="at a part while others use the cores (default: 3)")
     options = parser.parse_args()
-    sets = read_all(data_folder(options.folder))
-    parts = parts_of(sets, options.parts)
+    files = read_all(data_folder(options.folder))
+    sets = {name: files[name] for name in options.sets}
+    parts = parts_of(sets, options.parts, options.items)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = [text for some in sets.values() for text in some.texts]
@@ -224,7 +227,13 @@ def main() -> None:
     print(table.round(2).to_string(index=False), pd.DataFrame(peaks).round(0).to_string(index=False), sep="\n\n")
     difference = max(row["difference"] for row in measured.result)
     print(f"largest difference of a reward: {difference:.1g}; limits: {LIMITS}")
-    asked = {"parts": options.parts, "items a part": PART, "attempts": options.attempts, "seed": SEED, "threads": 2}
+    asked = {
+        "parts": options.parts,
+        "items a part": options.items,
+        "attempts": options.attempts,
+        "seed": SEED,
+        "threads": 2,
+    }
     asked |= {"decoder": SHAPE | {"vocabulary": VOCABULARY}, "limits": LIMITS}
     outcome = {"summary": table.to_dict("records"), "rounds": measured.result, "peak_mb": peaks}
     record("scoring", asked, outcome | {"largest difference": difference}, measured.seconds)

@@ -73,9 +73,22 @@ def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:
     """Training settings of an arm: the preset's for its stage, with what the arm changes, and the seed."""
     change = changes(arm)
     base = preset.stage(change["loss"], initialised="initialise_from" in change)
-    base = replace(base, learning_rate=preset.learning_rates.get(arm, base.learning_rate))
+    base = replace(base, learning_rate=_chosen_rate(arm, preset) or base.learning_rate)
     own = {item.name: change[item.name] for item in fields(TrainSettings) if item.name in change}
     return replace(base, **({"attributes": ("helpfulness",)} | own), seed=seed)
+
+
+def _chosen_rate(arm: str, preset: Preset) -> float | None:
+    """The rate chosen for an arm, else for its parent where that is trained in the same stage: one change, not two."""
+    parent = ARMS[arm].parent
+    if arm in preset.learning_rates or parent is None or _stage(arm) != _stage(parent):
+        return preset.learning_rates.get(arm)
+    return _chosen_rate(parent, preset)
+
+
+def _stage(arm: str) -> tuple[bool, bool]:
+    change = changes(arm)
+    return change["loss"] == "regression", "initialise_from" in change
 
 
 def title(name: str) -> str:

@@ -83,10 +83,15 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
             f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
             "machine can reach."
         ) from error
-    if kind_of(config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
-        backbone.set_attn_implementation(SHARED_PREFIX)
+    prepare_attention(backbone)
     prepare_tokenizer(tokenizer, name)
     return backbone, tokenizer
+
+
+def prepare_attention(backbone: PreTrainedModel) -> None:
+    """Give a decoder the attention that can share prompts, where its class lets attention be chosen."""
+    if kind_of(backbone.config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
+        backbone.set_attn_implementation(SHARED_PREFIX)
 
 
 def _refuse_missing(name: str, missing: Iterable[str]) -> None:
@@ -95,6 +100,31 @@ def _refuse_missing(name: str, missing: Iterable[str]) -> None:
         raise BackboneError(
             f"its checkpoint lacks {len(lacking)} weights, e.g. {lacking[0]}; is the download complete?"
         )
+
+
+def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) -> tuple:
+    """`(network, tokenizer)` of a model with its head, by an Auto class of transformers; safetensors, no foreign code.
+
+    Weights that are not read are counted in a warning. Raises BackboneError for a model that cannot be loaded, or that
+    lacks weights, which would be drawn at random.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        network, found = auto.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise BackboneError(
+            f"{source!r} cannot be loaded by {auto.__name__}: {error}\nName a folder or a hub id with safetensors "
+            "weights that needs no code of its own."
+        ) from error
+    name = paths.public_name(source)
+    if missing := sorted(found["missing_keys"]):
+        raise BackboneError(
+            f"{name} lacks {len(missing)} weights of {type(network).__name__}, e.g. {missing[0]}; "
+            "they would be drawn at random: was it saved by another class?"
+        )
+    if extra := sorted(found["unexpected_keys"]):
+        logger.warning("%s: %d weights are not read, e.g. %s", name, len(extra), extra[0])
+    return network.eval(), tokenizer
 
 
 def _quantized(quantization: dict[str, Any] | None) -> dict[str, Any]:

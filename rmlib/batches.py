@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -46,6 +46,10 @@ class Encoded:
     type_ids: list[np.ndarray] | None
     cut: np.ndarray
 
+    def exceeds(self, max_length: int) -> Bool[np.ndarray, "text"]:
+        """Which texts do not fit whole: longer than this, or shortened until they did."""
+        return self.cut | (np.array([len(row) for row in self.ids], dtype=int) > max_length)
+
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
     """The conversation as the chat template writes it, response included, with the clock stopped at a fixed date."""
@@ -59,23 +63,29 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) ->
 
 
 def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
-    """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut.
-
-    The tokenizer works through the texts of a call in parallel, unless TOKENIZERS_PARALLELISM=false.
-    """
+    """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut."""
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
     ids: list[np.ndarray] = []
     for start in range(0, len(responses), TEXTS_AT_ONCE):
         some = slice(start, start + TEXTS_AT_ONCE)
         texts = [render(tokenizer, *both) for both in zip(prompts[some], responses[some], strict=True)]
-        batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        ids += [np.array(row, dtype=np.int32) for row in batch]
+        ids += tokens_of(tokenizer, texts)
+    return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
+    """Tokens of rendered texts, with exactly one BOS where the tokenizer uses one.
+
+    The tokenizer works through the texts in parallel, unless TOKENIZERS_PARALLELISM=false.
+    """
+    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
+    ids = [np.array(row, dtype=np.int32) for row in batch]
     if adds_bos:  # a template that writes the BOS itself must not get a second one
         ids = [row if row[:1] == bos else np.append(np.int32(bos), row) for row in ids]
-    return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
+    return ids
 
 
 def encode_encoder(
@@ -243,6 +253,17 @@ def collate_shared(groups: Sequence[Group], backend: str = "sdpa") -> SharedBatc
         torch.from_numpy(np.concatenate(parts).astype(np.int64))[None] for parts in (tokens, positions)
     )
     return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
+
+
+def shared_inputs(batch: SharedBatch) -> dict[str, Any]:
+    """What a decoder on our attention is called with for a shared row."""
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
+        "segments": batch.layout.everywhere,
+    }
 
 
 def collate_padded(groups: Sequence[Group], pad_id: int, *, padding_side: str = "right") -> PaddedBatch:

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from rmlib.breakdowns import agreement_table, curve_of, fitted_curves, learning_curves, strata_table
 from rmlib.comparison_figures import about, compared
 from rmlib.plots import COLOURS, LINES, MARKERS, headline, label, new_figure
-from rmlib.summaries import interval_of, ladder, prompt_groups
+from rmlib.records import RecordError
+from rmlib.summaries import accuracy_by_uncertainty, interval_of, ladder, margins, prompt_groups
 
 SMALLEST_STRATUM = 10  # pairs; the accuracy of fewer says nothing
 UNITS = {
@@ -86,6 +87,30 @@ def agreement_of_arms_figure(file: Path) -> Figure:
     detail += "(empty: one seed, or always right); 95 % bootstrap intervals in the table, at the widest "
     detail += f"±{widest[0]:.0f} (share) and ±{widest[1]:.0f} (kappa)"
     headline(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
+    return figure
+
+
+def uncertainty_figure(file: Path) -> Figure:
+    """Accuracy of the seeds of an arm together, by how far they disagree. RecordError where every arm has one seed."""
+    runs = ladder(file)
+    shown = [arm for arm in compared(runs, file) if len(margins(runs, arm)) > 1]
+    if not shown:
+        raise RecordError(f"{file.name}: every arm has one seed; disagreement needs two")
+    figure, (axes,) = new_figure(8, 3.6)
+    for offset, arm in enumerate(shown):
+        table = accuracy_by_uncertainty(margins(runs, arm))
+        x = np.arange(1, len(table) + 1) + (offset - (len(shown) - 1) / 2) * 0.12
+        look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset], "ls": "", "ms": 5}
+        axes.vlines(x, table["low"], table["high"], color=COLOURS[offset], lw=1.5)
+        axes.plot(x, table["estimate"], label=label(arm), **look)
+    axes.axhline(0.5, color="0.5", lw=1, ls=":")
+    axes.set_xticks(range(1, len(table) + 1), ["least", *[""] * (len(table) - 2), "most"])
+    axes.set_xlabel(f"disagreement of the seeds about a pair, in {len(table)} groups of equally many pairs")
+    axes.set_ylabel("accuracy of the seeds together")
+    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    detail = f"{table['n'].sum():,} decided test pairs; {len(margins(runs, shown[0]))} seeds, each divided by its root "
+    detail += "mean square margin; disagreement: their standard deviation; line: 95 % Wilson interval; dotted: chance"
+    headline(figure, "Is disagreement a warning?", about(runs), detail)
     return figure
 
 

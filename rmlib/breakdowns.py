@@ -9,14 +9,18 @@ import pandas as pd
 
 from rmlib import records, statistics
 from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 from rmlib.statistics import Interval, PowerLaw, Temperature
+from rmlib.statistics.arrays import matched_seeds
 from rmlib.summaries import (
     BOOTSTRAP_SEED,
     described_pairs,
+    ensemble,
     interval_of,
     ladder,
     margins,
+    optional,
     prompt_groups,
     rulers_beside,
 )
@@ -48,6 +52,7 @@ def strata(file: Path, n: int) -> dict[str, pd.Series]:
     }
 
 
+@kept
 def strata_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler by property of the test pairs: arm, property, stratum, estimate, low, high, n."""
     answers, groups = _answers(file)
@@ -56,16 +61,16 @@ def strata_table(file: Path) -> pd.DataFrame:
     for name, strata_of in strata(file, n).items():
         codes = strata_of.cat.codes.to_numpy()
         known = codes >= 0
-        members = None if groups is None else groups[known]
         for arm, values in answers.items():
             part = _squeezed(values[:, known] > 0)
-            table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=members)
+            table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=groups[known])
             table.insert(0, "stratum", strata_of.cat.categories[table.index])
             rows.append(table.assign(arm=arm, property=name))
     columns = ["arm", "property", "stratum", "estimate", "low", "high", "n"]
     return pd.concat(rows)[columns].set_index("arm")
 
 
+@kept
 def length_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
     answers, groups = _answers(file)
@@ -81,6 +86,7 @@ def length_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
+@kept
 def agreement_table(file: Path) -> pd.DataFrame:
     """How far each two arms order the test pairs alike: arm, with, share and kappa with 95 % intervals.
 
@@ -99,7 +105,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
                 first, second = np.triu_indices(len(values), k=1)
                 ours, theirs = values[first], values[second]
             else:
-                ours, theirs = _matched(values, theirs)
+                ours, theirs = matched_seeds(values, theirs)
             if len(ours):
                 found = statistics.agreement(
                     _squeezed(ours), _squeezed(theirs), seed=BOOTSTRAP_SEED, groups=groups, draws=500
@@ -111,6 +117,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
+@kept
 def temperature_table(file: Path) -> pd.DataFrame:
     """The temperature that turns each arm's margins into logits, fitted on the selection pairs, and what it mends.
 
@@ -130,7 +137,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
-def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
     row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
     if fitted.fitted.estimate == 0:
@@ -139,6 +146,59 @@ def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray | None)
     change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
     row |= {"ECE after": statistics.expected_calibration_error(after.ravel()), "Brier after": statistics.brier(after)}
     return row | _columns("change in Brier", change) | {"n test": change.n}
+
+
+def ensemble_table(file: Path) -> pd.DataFrame:
+    """What the seeds of each trained arm know together: accuracy of one (their mean), of all together, and the gain.
+
+    The gain has its 95 % interval over pairs: it is that of these seeds. Arms of one seed have no ensemble. Raises
+    RecordError where every arm has one seed.
+    """
+    table, rows = ladder(file), []
+    for arm in table["name"].unique():
+        each = margins(table, arm)
+        if len(each) < 2:
+            continue
+        together = (ensemble(each)[0] > 0).astype(int)
+        gain = interval_of((together - (each > 0).mean(axis=0))[None], prompt_groups(file, each.shape[1]))
+        row = {"arm": arm, "title": title(arm), "seeds": len(each), "one seed": (each > 0).mean()}
+        rows.append(row | {"together": together.mean(), **_columns("gain", gain), "n": gain.n})
+    if not rows:
+        raise RecordError(f"{file.name}: every arm has one seed; an ensemble needs two")
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def trials_table(file: Path) -> pd.DataFrame:
+    """The learning rate that the selection split chose for each trained arm of the latest comparison, by one grid.
+
+    Columns: title, learning_rate (of folds the range), n_trials, at_edge (the smallest or largest rate tried was
+    chosen, of some fold at least). Raises RecordError where no choice is recorded.
+    """
+    rows = _chosen_rates(file)
+    if rows.empty:
+        raise RecordError(f"{file.name}: no record of chosen learning rates; run notebook 02")
+    table = rows.groupby("arm", sort=False).agg(
+        lowest=("learning_rate", "min"), highest=("learning_rate", "max"), n_trials=("n_trials", "sum"),
+        at_edge=("at_edge", "any"),
+    )  # fmt: skip
+    ends = zip(table["lowest"], table["highest"], strict=True)
+    table.insert(0, "title", [title(str(arm)) for arm in table.index])
+    table.insert(1, "learning_rate", [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ends])
+    return table.drop(columns=["lowest", "highest"])
+
+
+def _chosen_rates(file: Path) -> pd.DataFrame:
+    """One row for each arm (and fold): from the grids of the latest comparison, else from choices arm by arm."""
+    arms = ladder(file)
+    grids = optional(file, "grid")
+    if len(grids) and (current := grids["asked.comparison"].isin(arms["asked.comparison"])).any():
+        rows = pd.DataFrame([row for selected in grids.loc[current, "outcome.selected"] for row in selected])
+        return rows.drop_duplicates(["arm", "fold"], keep="last")
+    choices = optional(file, "learning_rate")
+    if choices.empty:
+        return choices
+    rows = choices.filter(regex=r"asked.arm|outcome\.").rename(columns=lambda name: name.split(".", 1)[1])
+    return rows[rows["arm"].isin(arms["name"])]
 
 
 def learning_curves(file: Path) -> pd.DataFrame:
@@ -180,8 +240,8 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
-def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Margins `[seed, pair]` of every arm and ruler, and the test pairs' prompts where pairs share them."""
+def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Margins `[seed, pair]` of every arm and ruler, and which test pairs share a prompt."""
     table = ladder(file)
     answers = {str(name): margins(table, name) for name in table["name"].unique()}
     for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():
@@ -195,13 +255,6 @@ def _n_pairs(answers: dict[str, np.ndarray]) -> int:
     if len(set(sizes.values())) > 1:
         raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
     return next(iter(sizes.values()))
-
-
-def _matched(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The seeds that both have; a single row (a ruler, one seed) stands against every seed of the other."""
-    shared = max(len(ours), len(theirs)) if 1 in (len(ours), len(theirs)) else min(len(ours), len(theirs))
-    first, second = (np.repeat(each, shared, axis=0) if len(each) == 1 else each[:shared] for each in (ours, theirs))
-    return first, second
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:

@@ -39,6 +39,10 @@ from rmlib.summaries import (
 
 COMPARED = ("regression", "bt", "bt_margin", "bt_scaled", "bt_scaled_init")  # where all arms would crowd a plot
 SMALLEST_BIN = 10  # pairs; the accuracy of fewer says nothing
+SWEPT_BESIDE = {
+    "sweep_on_test": "Test split: for comparison, never chosen on",
+    "sweep_on_benchmark": "Benchmark: for comparison, never chosen on",
+}
 LOSS_TITLES = {
     "regression": "Regression (points²)",
     "bradley_terry": "Regular BT (nats)",
@@ -183,19 +187,19 @@ def calibration_figure(file: Path) -> Figure:
 
 
 def sweep_figure(file: Path) -> Figure:
-    """ExPO: accuracy over the extrapolation factor, on the selection split and, where recorded, on the test split."""
+    """ExPO: accuracy over the extrapolation factor, on the selection split and wherever else a sweep was recorded."""
     table = ladder(file)
     table = table[table["name"] == "bt_scaled_init_expo"]
     if table.empty:
         raise RecordError(f"{file.name}: no record of bt_scaled_init_expo; run notebook 03")
     if "outcome.factor" not in table:
         raise RecordError(f"{file.name}: each fold has a factor of its own, and one figure would show none of them")
-    on_test = optional(file, "sweep_on_test")
-    if not on_test.empty:
-        on_test = on_test[on_test["asked.comparison"] == table["asked.comparison"].iloc[-1]]
     parts = [("Selection split: where the factor is chosen (ring)", table)]
-    parts += [] if on_test.empty else [("Test split: for comparison, never chosen on", on_test)]
-    figure, panels = new_figure(5 * len(parts) + 2, 3.4, len(parts), sharey=True)
+    for kind, name in SWEPT_BESIDE.items():
+        swept = optional(file, kind)
+        swept = swept if swept.empty else swept[swept["asked.comparison"] == table["asked.comparison"].iloc[-1]]
+        parts += [] if swept.empty else [(name, swept)]
+    figure, panels = new_figure(3.8 * len(parts) + 2, 3.4, len(parts), sharey=True)
     for panel, (name, rows) in zip(panels, parts, strict=True):
         for offset, row in enumerate(rows.to_dict(orient="records")):
             sweep, colour = pd.DataFrame(row["outcome.sweep"]).set_index("factor")["accuracy"], COLOURS[offset]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,19 @@ def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) 
     return record["outcome"]
 
 
-def record_test_pairs(splits: Splits, results: Path) -> dict[str, Any]:
+def record_test_pairs(splits: Splits, results: Path, groups: Sequence[int] | None = None) -> dict[str, Any]:
     """What the decided test pairs are like, in the order of every record's margins: prompt, strength, differences.
 
-    Prompts are numbered: pairs of one prompt have one number.
+    Prompts are numbered: pairs of one prompt have one number. `groups` numbers what reaches beyond a prompt and is
+    redrawn together, such as the fold that held a pair out.
     """
     asked = {"source": asdict(splits.source), "test": content_hash(splits.test)}
     known = records.find(results, kind="test_pairs", asked=asked)
-    if known is not None and "prompt" in known["outcome"]:  # earlier records do not number prompts
+    wanted = "prompt" if groups is None else "group"
+    if known is not None and wanted in known["outcome"]:  # earlier records do not number prompts
         return known
-    return records.append(results, kind="test_pairs", asked=asked, outcome=_test_pairs(splits.test))
+    outcome = _test_pairs(splits.test) | ({} if groups is None else {"group": list(groups)})
+    return records.append(results, kind="test_pairs", asked=asked, outcome=outcome)
 
 
 def _test_pairs(pairs: Dataset) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "
     if missing := set(attributes) - set(tables.ATTRIBUTES):
         raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")
     sides = [
-        [[(ratings or {}).get(name) for name in attributes] for ratings in pairs[f"ratings_{side}"]] for side in "12"
+        [[(ratings or {}).get(name) for name in attributes] for ratings in pairs[f"ratings_{side}"][:]] for side in "12"
     ]
     return np.array(sides, dtype=np.float32).transpose(1, 0, 2)
 
@@ -134,19 +134,19 @@ def _decided(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _La
     if settings.soft_labels:
         pairs, left_out["no valid vote"] = _voted(pairs)
     view = tables.preference_view(pairs)
-    texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"], view["rejected"], strict=True)]
+    texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"][:], view["rejected"][:], strict=True)]
     ratings = torch.full((len(view), 2, len(model.attributes)), math.nan)
     if settings.regression_weight:
         ratings = _ratings_chosen_first(model, pairs)
     scale = (0.0, *settings.strength_scale)
-    strength = torch.tensor([scale[int(value)] for value in view["strength"]], dtype=torch.float32)
+    strength = torch.tensor([scale[int(value)] for value in view["strength"][:]], dtype=torch.float32)
     target = _target(pairs, settings)
     return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, ratings, left_out, target)
 
 
 def _ratings_chosen_first(model: RewardModel, pairs: Dataset) -> Float[Tensor, "decided 2 attribute"]:
     """Ratings of the decided pairs; pairs without any keep their preference loss alone, and are counted in the log."""
-    preference = np.array([value or 0 for value in pairs["preference"]])
+    preference = np.array([value or 0 for value in pairs["preference"][:]])
     ratings = ratings_of(pairs, model.attributes)
     ratings[preference > 0] = ratings[preference > 0, ::-1]
     decided = torch.from_numpy(ratings[preference != 0])
@@ -166,13 +166,13 @@ def _voted(pairs: Dataset) -> tuple[Dataset, int]:
             "soft_labels need votes, and no pair has annotations with a valid preference; take a source that keeps "
             "them, or soft_labels=False"
         )
-    decided = np.array([bool(preference) for preference in pairs["preference"]])
+    decided = np.array([bool(preference) for preference in pairs["preference"][:]])
     return pairs.select(np.flatnonzero(~unknown)), int((unknown & decided).sum())
 
 
 def _target(pairs: Dataset, settings: TrainSettings) -> Tensor | None:
     """Probability that the chosen response of each decided pair is the better one; None where labels are certain."""
-    preference = np.array([value or 0 for value in pairs["preference"]])
+    preference = np.array([value or 0 for value in pairs["preference"][:]])
     if settings.soft_labels:
         share = vote_share(pairs)
         target = np.where(preference > 0, share, 1 - share)[preference != 0]
@@ -196,7 +196,7 @@ def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
     return _Labelled(
         [fingerprint(tables.prompt_key(prompt)) for prompt in prompts],
         prompts,
-        [tuple(texts) for texts in view["responses"]],
+        [tuple(texts) for texts in view["responses"][:]],
         torch.ones(len(view)),
         nothing,
         {f"prompts: {reason}": count for reason, count in left_out.items()},
@@ -209,7 +209,7 @@ def _rated(model: RewardModel, pairs: Dataset) -> _Labelled:
     ratings = torch.from_numpy(ratings_of(pairs, model.attributes))
     rated = losses.is_rated(ratings.flatten(0, 1)).view(-1, 2).any(dim=1)
     keep = torch.nonzero(rated).flatten().tolist()
-    preference = [-(value or 0) for value in pairs["preference"]]
+    preference = [-(value or 0) for value in pairs["preference"][:]]
     responses, prompts, ids = view["response"][:], view["prompt"][:], view["pair_id"][:]
     return _Labelled(
         [ids[2 * index] for index in keep],

@@ -14,7 +14,7 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmarks, paths, records, sweeps, trained, tuning
+from rmlib import benchmark_records, benchmarks, paths, records, sweeps, trained, tuning
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
 from rmlib.data_records import record_overlap, record_test_pairs
 from rmlib.models import RewardModel, fingerprint
@@ -250,10 +250,11 @@ def oracle_rewards(pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
 def run_benchmark(
     name: str, model: Any, items: Dataset, splits: Splits, settings: Preset, *, seed: int | None, results: Path | None
 ) -> benchmarks.Report:
-    """Score a benchmark by anything with a `score`, and write a record of the benchmark's kind."""
-    report = benchmarks.summarise(items, benchmarks.score(model, items, progress=False))
+    """Score a benchmark by anything with a `score`, and write a record of its kind (see `benchmark_records`)."""
+    report, outcome = benchmark_records.outcome(items, benchmarks.score(model, items, progress=False))
     asked = {"model": name, "items": report.source, "source": asdict(splits.source), "preset": settings.name}
     asked["comparison"] = comparison_of(settings, splits)
     file = results or results_file(splits, settings)
-    records.append(file, kind=report.benchmark, asked=asked, outcome=report.to_records(), seed=seed)
+    benchmark_records.record_items(items, file)
+    records.append(file, kind=report.benchmark, asked=asked, outcome=outcome, seed=seed)
     return report

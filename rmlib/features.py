@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from rmlib import paths
 from rmlib.batches import Prompt
@@ -56,7 +58,11 @@ def identity(model: RewardModel) -> dict[str, str]:
     """Hashes of everything but the text that features depend on: weights, pooling, tokenizer, chat template."""
     body = _BODIES.get(model)
     if body is None or body[0] != model.body_identity:  # training a backbone gives it a new identity
-        body = _BODIES[model] = (model.body_identity, _hash_of_weights(model), _hash_of_tokenizer(model))
+        body = _BODIES[model] = (
+            model.body_identity,
+            hash_of_weights(model.backbone),
+            hash_of_tokenizer(model.tokenizer),
+        )
     return {
         "weights": body[1],
         "pooling": f"{model.kind}, {model.max_length} tokens",
@@ -65,15 +71,17 @@ def identity(model: RewardModel) -> dict[str, str]:
     }
 
 
-def _hash_of_tokenizer(model: RewardModel) -> str:
-    parts = json.loads(model.tokenizer.backend_tokenizer.to_str())
+def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides how it cuts a text, the chat template apart."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
     # What the last call padded or cut is no part of the tokenizer.
     return fingerprint({name: part for name, part in parts.items() if name not in ("padding", "truncation")})
 
 
-def _hash_of_weights(model: RewardModel) -> str:
+def hash_of_weights(module: nn.Module) -> str:
+    """Of names, types, shapes and values of all its tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.backbone.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -17,9 +17,35 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from rmlib import losses, paths, records
-from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure
-from rmlib.breakdowns import agreement_table, learning_curve_table, length_table, strata_table, temperature_table
+from rmlib import losses, paths
+from rmlib.benchmark_figures import (
+    benchmark_figure,
+    beside_published_figure,
+    chat_hard_figure,
+    leaderboard_figure,
+    length_bias_figure,
+    published_benchmarks_figure,
+    published_figure,
+    subsets_figure,
+)
+from rmlib.benchmark_tables import (
+    benchmark_table,
+    bias_table,
+    leaderboard_table,
+    length_bias_table,
+    pairwise_table,
+    subsets_table,
+)
+from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure, uncertainty_figure
+from rmlib.breakdowns import (
+    agreement_table,
+    ensemble_table,
+    learning_curve_table,
+    length_table,
+    strata_table,
+    temperature_table,
+    trials_table,
+)
 from rmlib.comparison_figures import (
     about,
     affine_figure,
@@ -32,13 +58,12 @@ from rmlib.comparison_figures import (
 )
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
+from rmlib.input_breakdowns import inputs_figure, inputs_table
+from rmlib.lesson_figures import loss_at_figure
 from rmlib.plots import (
     COLOURS,
     LINES,
-    family_legend,
-    forest,
     headline,
-    label,
     new_figure,
     save_figure,
     save_table,
@@ -46,11 +71,8 @@ from rmlib.plots import (
 )
 from rmlib.records import RecordError
 from rmlib.summaries import (
-    PAPER_ROWS,
     arms_table,
-    benchmark_table,
     differences_table,
-    ladder,
     latest,
     paper_and_this_run,
     provenance_table,
@@ -67,15 +89,21 @@ __all__ = [
     "annotators_figure",
     "aspects_figure",
     "benchmark_figure",
+    "beside_published_figure",
     "calibration_figure",
+    "chat_hard_figure",
     "curves_figure",
     "differences_figure",
     "draw",
     "figure_1",
     "kappa_table",
     "ladder_figure",
+    "leaderboard_figure",
     "learning_curve_figure",
+    "length_bias_figure",
+    "loss_at_figure",
     "losses_figure",
+    "published_benchmarks_figure",
     "published_figure",
     "save_figure",
     "save_table",
@@ -83,14 +111,14 @@ __all__ = [
     "simulation_figure",
     "strata_figure",
     "strength_figure",
+    "subsets_figure",
     "sweep_figure",
     "tabulate",
+    "uncertainty_figure",
 ]
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
-
-SECTIONS = ("Score", "Chat", "Chat Hard", "Safety", "Reasoning")
 
 
 def figure_1(file: Path) -> Figure:
@@ -127,47 +155,6 @@ def figure_1(file: Path) -> Figure:
     return figure
 
 
-def benchmark_figure(file: Path) -> Figure:
-    """Section scores of our models and of the rulers on the benchmark that the records name."""
-    newest, table = latest(file, "rewardbench"), benchmark_table(file)
-    sections = [name for name in SECTIONS if name in set(table["section"])]
-    names = list(dict.fromkeys(table["model"]))
-    figure, panels = new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
-    for panel, section in zip(panels, sections, strict=True):
-        part = table[table["section"] == section].groupby("model")[["estimate", "low", "high"]].mean().loc[names]
-        heights = forest(panel, part, names)
-        panel.axvline(0.5, color="0.5", lw=1, ls=":")
-        panel.set_title(section)
-    panels[0].set_yticks(heights, [label(name) for name in names])
-    words = "accuracy, subsets weighted as in RewardBench (a tie is wrong; dotted: chance)"
-    panels[len(panels) // 2].set_xlabel(words)
-    family_legend(figure, names)
-    seeds = table["seed"].nunique()
-    over = "95 % bootstrap interval over items" + (f", mean of {seeds} seeds" if seeds > 1 else "")
-    detail = f"{int(newest['outcome.n']):,} items, line: {over}; models: {about(ladder(file))}"
-    headline(figure, f"RewardBench sections: {newest['outcome.label']}", detail)
-    return figure
-
-
-def published_figure(_: Path | None = None) -> Figure:
-    """The paper's table of reward models on RewardBench (published, 70B)."""
-    table = records.published("table1").dropna(subset=["chat"])
-    table = table[table["type"] != "external"]
-    arm_of = {row: arm for arm, row in PAPER_ROWS.items()}
-    names = [arm_of[kind, model] for kind, model in zip(table["type"], table["model"], strict=True)]
-    figure, panels = new_figure(11, 0.27 * len(table) + 1.3, len(SECTIONS), sharey=True, sharex=True)
-    for panel, section in zip(panels, SECTIONS, strict=True):
-        column = section.lower().replace(" ", "_").replace("score", "overall")
-        heights = forest(panel, table.rename(columns={column: "estimate"}), names)
-        panel.set_title(section)
-    panels[0].set_yticks(heights, table["type"] + ": " + table["model"])
-    panels[len(panels) // 2].set_xlabel("RewardBench (percent)")
-    family_legend(figure, names)
-    detail = f"published, no intervals or seeds known; source: {table['citation'].iloc[0]}"
-    headline(figure, "Published: the paper's reward models, Llama-3.1-70B", detail)
-    return figure
-
-
 def losses_figure(_: Path | None = None) -> Figure:
     """The three Bradley-Terry losses and their slopes over the margin, drawn from the functions that train."""
     margin = torch.linspace(-4, 6, 201, requires_grad=True)
@@ -191,7 +178,12 @@ def losses_figure(_: Path | None = None) -> Figure:
     return figure
 
 
-GENERAL: dict[str, Callable[[Path | None], Figure]] = {"losses": losses_figure, "published": published_figure}
+GENERAL: dict[str, Callable[[Path | None], Figure]] = {
+    "losses": losses_figure,
+    "published": published_figure,
+    "published_chat_hard": chat_hard_figure,
+    "published_benchmarks": published_benchmarks_figure,
+}
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "figure_1": figure_1,
     "agreement": agreement_figure,
@@ -205,22 +197,36 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "agreement_of_arms": agreement_of_arms_figure,
     "calibration": calibration_figure,
     "curves": curves_figure,
+    "uncertainty": uncertainty_figure,
     "learning_curve": learning_curve_figure,
+    "inputs": inputs_figure,
     "sweep": sweep_figure,
     "affine": affine_figure,
     "rewardbench": benchmark_figure,
+    "rewardbench_leaderboard": leaderboard_figure,
+    "rewardbench_length": length_bias_figure,
+    "rewardbench_subsets": subsets_figure,
+    "rewardbench_beside_published": beside_published_figure,
 }
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kappa": kappa_table,
     "arms": arms_table,
     "differences": differences_table,
+    "trials": trials_table,
+    "ensembles": ensemble_table,
     "strata": strata_table,
     "length": length_table,
     "agreement_of_arms": agreement_table,
     "temperature": temperature_table,
     "learning_curve": learning_curve_table,
+    "inputs": inputs_table,
     "paper_and_this_run": paper_and_this_run,
     "rewardbench": benchmark_table,
+    "rewardbench_leaderboard": leaderboard_table,
+    "rewardbench_pairwise": pairwise_table,
+    "rewardbench_bias": bias_table,
+    "rewardbench_length": length_bias_table,
+    "rewardbench_subsets": subsets_table,
     "provenance": provenance_table,
 }
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, concatenate_datasets
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from rmlib import backbones, experiments, grid_derived, grid_records, losses, statistics, trained
 from rmlib.annotations import vote_share
@@ -48,6 +48,7 @@ class GridResult:
     heads: dict[str, list[AnyHeads]]  # one stack of seeds for each fold
     rewards: dict[str, Float[np.ndarray, "seed pair 2"]]
     left_out: dict[str, str]  # arms that these pairs cannot train, with the reason
+    folds: Int[np.ndarray, "decided"]  # which fold each decided test pair is of
 
     def margins(self, arm: str) -> Float[np.ndarray, "seed decided"]:
         """Chosen minus rejected for the decided test pairs, in the order of the table."""
@@ -58,11 +59,14 @@ class GridResult:
     def accuracy(self, arm: str, among: Sequence[str] | None = None) -> statistics.Interval:
         """Test accuracy with its interval over pairs and seeds; `among` keeps the pairs with these ids.
 
+        Of several folds the pairs of one are redrawn together: what they share may decide them all.
+
         Raises GridError for an arm that is not there, ValueError for fewer than two seeds or no such pair.
         """
         ids = np.array(self.test["pair_id"])[np.array([bool(p) for p in self.test["preference"]])]
         keep = np.isin(ids, ids if among is None else list(among))
-        return statistics.bootstrap_interval(self.margins(arm)[:, keep] > 0, seed=0)
+        groups = self.folds[keep] if len(set(self.folds)) > 1 else None
+        return statistics.bootstrap_interval(self.margins(arm)[:, keep] > 0, seed=0, groups=groups)
 
 
 def run_grid(
@@ -92,7 +96,7 @@ def run_folds(
     left_out = _left_out(arms, folds)
     arms = [arm for arm in arms if arm not in left_out]
     frozen = settings.change(trainable="head", max_steps=grid.n_steps)
-    inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length)
+    inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
     found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
     result = _pooled(arms, folds, grid, found, left_out)
     file = results or experiments.results_file(folds[0], settings)
@@ -171,10 +175,11 @@ def _pooled(
     each = [(arm, fold, one.fits[arm]) for arm in arms for fold, one in enumerate(found)]
     return GridResult(
         grid,
-        grid_records.pooled_test(folds),
+        grid_records.whole(folds).test,
         pd.DataFrame([{"arm": arm, "fold": fold, **trial} for arm, fold, fit in each for trial in fit.trials]),
         pd.DataFrame([{"arm": arm, "fold": fold, **fit.selected} for arm, fold, fit in each if fit.selected]),
         {arm: [one.fits[arm].heads for one in found] for arm in arms},
         {arm: np.concatenate([one.on_test[arm] for one in found], axis=1) for arm in arms},
         left_out,
+        np.repeat(np.arange(len(folds)), [int(splits.counts()["decided"]["test"]) for splits in folds]),
     )

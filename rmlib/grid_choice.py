@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Grid:
     seeds: tuple[int, ...]
     n_steps: int
     log_length: bool = False  # one more feature: the logarithm of the response's characters, standardised on training
+    surface: bool = False  # more features: length, punctuation, words (`rmlib.surface`), standardised on training
+    layer: int | None = None  # hidden layer of the backbone that heads read, 0 the embeddings; None: the last
     standardise: bool = False  # every feature to mean 0 and standard deviation 1 on the training texts
 
     def __post_init__(self) -> None:
@@ -44,8 +46,15 @@ class Grid:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise GridError(f"{name} must hold at least one value, each once; got {values}")
+        if self.log_length and self.surface:
+            raise GridError("surface features hold the log length already: ask for one of the two")
         if self.n_steps < 1:
             raise GridError(f"n_steps must be positive, got {self.n_steps}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as names and records hold it: without the inputs that were added later, where they are not used."""
+        unused = {"surface": False, "layer": None}
+        return {name: value for name, value in asdict(self).items() if name not in unused or value != unused[name]}
 
     @property
     def points(self) -> list[tuple[float, float]]:

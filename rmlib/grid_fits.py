@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,15 @@ class Fold:
 
     def __init__(self, splits: Splits, settings: Preset, grid: Grid, inputs: Inputs) -> None:
         self.splits, self.settings, self.grid, self.inputs = splits, settings, grid, inputs
-        made_by = features.identity(inputs.model())
-        name = fingerprint(settings.to_dict(), asdict(grid), splits.identity, made_by)
+        made_by = features.identity(inputs.reader)
+        name = fingerprint(settings.to_dict(), grid.to_dict(), splits.identity, made_by)
         self.folder = paths.runs_dir() / "grid" / name
 
     @cached_property
     def scaling(self) -> Scaling:
         """Fitted on the decided training pairs, and the same for all arms."""
-        columns = slice(None) if self.grid.standardise else slice(-1, None) if self.grid.log_length else slice(0)
+        beyond = slice(-self.inputs.n_beyond, None) if self.inputs.n_beyond else slice(0)
+        columns = slice(None) if self.grid.standardise else beyond
         return Scaling.fit(self.inputs.part(self.splits.train, self._settings("bt")).inputs, columns)
 
     def fit(self, arms: Sequence[str]) -> dict[str, ArmFit]:

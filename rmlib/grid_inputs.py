@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rmlib import features
+from rmlib.batches import Prompt
 from rmlib.examples import Examples, prepare
+from rmlib.layers import HiddenLayer
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
 from rmlib.starts import create_model
+from rmlib.surface import N_FEATURES, surface_features
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
 LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")
@@ -66,14 +71,21 @@ class Inputs:
 
     pairs: Dataset  # every pair that a head may learn or be chosen from, once
     settings: TrainSettings  # backbone, and how texts are cut
-    log_length: bool
+    log_length: bool = False
+    surface: bool = False  # in place of the log length, which is one of its features
+    layer: int | None = None  # the hidden layer that heads read (`rmlib.layers`); None: the last
     _examples: dict[TrainSettings, tuple[Examples, Tensor, dict[str, int]]] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
 
     @property
     def n_beyond(self) -> int:
         """How many features there are beside the backbone's own."""
-        return int(self.log_length)
+        return N_FEATURES if self.surface else int(self.log_length)
+
+    @cached_property
+    def reader(self) -> Any:
+        """What gives the backbone's own features."""
+        return self.model() if self.layer is None else HiddenLayer(self.model(), self.layer)
 
     def model(self, attributes: Sequence[str] = ("helpfulness",)) -> RewardModel:
         """The backbone, under a head with these attributes."""
@@ -92,37 +104,47 @@ class Inputs:
 
     def texts(self, split: Dataset) -> tuple[Float[Tensor, "text hidden"], int]:
         """Features of both responses of every pair, in the order of the table, and how many texts were cut."""
-        prompts = [prompt for prompt in split["prompt"] for _ in range(2)]
-        responses = [text for two in zip(split["response_1"], split["response_2"], strict=True) for text in two]
-        read = torch.from_numpy(features.load_or_compute(self.model(), prompts, responses))
-        cut = int(self.model().encode(prompts, responses).cut.sum())
-        return (torch.cat([read, log_lengths(responses)[:, None]], dim=1) if self.log_length else read), cut
+        prompts, responses = _flat(split)
+        return self._read(prompts, responses), int(self.model().encode(prompts, responses).cut.sum())
 
     def _prepared(self, settings: TrainSettings) -> tuple[Examples, Tensor, dict[str, int]]:
         """Examples, what heads read of them, and the row of each pair; the same for arms with the same labels."""
         own = {name: getattr(settings, name) for name in LABELS}
         loss = "regression" if settings.loss == "regression" else "bradley_terry"  # losses of pairs see the same pairs
-        key = replace(self.settings, **own, loss=loss, trainable="head")
+        key = replace(self.settings, **own, loss=loss, trainable="all")  # features are read here, not by `prepare`
         if key not in self._examples:
             examples = prepare(self.model(key.attributes), self.pairs, key)
-            assert examples.features is not None
-            inputs = examples.features
-            if self.log_length:
-                inputs = torch.cat([inputs, self._lengths(examples, oriented=loss != "regression")], dim=-1)
             rows = {pair_id: row for row, pair_id in enumerate(examples.pair_ids)}
-            self._examples[key] = (examples, inputs, rows)
+            self._examples[key] = (examples, self._of_pairs(examples, oriented=loss != "regression"), rows)
         return self._examples[key]
 
-    def _lengths(self, examples: Examples, *, oriented: bool) -> Float[Tensor, "pair 2 1"]:
-        """Log lengths of both responses, in the order of the table or, `oriented`, the chosen one first."""
-        both = torch.stack([log_lengths(self.pairs[name]) for name in ("response_1", "response_2")], dim=1)
-        if oriented:
-            second = torch.tensor([(value or 0) > 0 for value in self.pairs["preference"]])
-            both[second] = both[second].flip(1)
+    def _of_pairs(self, examples: Examples, *, oriented: bool) -> Float[Tensor, "pair 2 hidden"]:
+        """What heads read of both responses, in the order of the table or, `oriented`, the chosen one first."""
         rows = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
-        return both[[rows[pair_id] for pair_id in examples.pair_ids]][..., None]
+        both = self._table[[rows[pair_id] for pair_id in examples.pair_ids]]
+        if oriented:
+            second = np.array([(value or 0) > 0 for value in self.pairs["preference"]])
+            turned = torch.from_numpy(second[[rows[pair_id] for pair_id in examples.pair_ids]])
+            both[turned] = both[turned].flip(1)
+        return both
+
+    @cached_property
+    def _table(self) -> Float[Tensor, "pair 2 hidden"]:
+        read = self._read(*_flat(self.pairs))
+        return read.view(len(self.pairs), 2, read.shape[-1])
+
+    def _read(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[Tensor, "text hidden"]:
+        own = torch.from_numpy(features.load_or_compute(self.reader, prompts, responses))
+        return torch.cat([own, self._beyond(responses)], dim=1) if self.n_beyond else own
+
+    def _beyond(self, responses: Sequence[str]) -> Float[Tensor, "text beyond"]:
+        distinct = list(dict.fromkeys(responses))  # a response may stand in many pairs
+        place = {text: index for index, text in enumerate(distinct)}
+        read = surface_features(distinct)[:, : self.n_beyond]  # the log length comes first
+        return read[[place[text] for text in responses]]
 
 
-def log_lengths(texts: Sequence[str]) -> Float[Tensor, "text"]:
-    """Natural logarithm of one more than the characters of each text."""
-    return torch.from_numpy(np.log1p([len(text) for text in texts]).astype(np.float32))
+def _flat(pairs: Dataset) -> tuple[list[Prompt], list[str]]:
+    """Prompt and response of every text, the two of a pair one after the other."""
+    responses = [text for two in zip(pairs["response_1"], pairs["response_2"], strict=True) for text in two]
+    return [prompt for prompt in pairs["prompt"] for _ in range(2)], responses

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import concatenate_datasets
 
 from rmlib import experiments, paths, records, scoring
 from rmlib.arms import changes, settings_for
@@ -39,17 +39,15 @@ def write(
     result: GridResult, folds: Sequence[Splits], settings: Preset, found: Sequence[Found], file: Path, seconds: float
 ) -> None:
     """All records of a grid; those that are there already are not written again."""
-    whole = _whole(folds, result.test)
+    pooled = whole(folds)
     shared: dict[str, Any] = {
         "preset": settings.name,
-        "comparison": fingerprint(settings.to_dict(), asdict(result.grid), [splits.identity for splits in folds]),
-        "source": asdict(whole.source),
+        "comparison": fingerprint(settings.to_dict(), result.grid.to_dict(), [splits.identity for splits in folds]),
+        "source": asdict(pooled.source),
         "n_train": round(float(np.mean([len(splits.train) for splits in folds]))),  # of a fold
     }
-    experiments.record_test_pairs(whole, file)
-    current = {"comparison": shared["comparison"]}
-    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
-    asked = shared | {"grid": asdict(result.grid) | {"n_folds": len(folds)}}
+    record_comparison(shared["comparison"], settings, folds, pooled, file)
+    asked = shared | {"grid": result.grid.to_dict() | {"n_folds": len(folds)}}
     tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
     tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}
     records.append(
@@ -97,16 +95,21 @@ def _selection_margins(arm: str, index: int, folds: Sequence[Splits], found: Seq
     return scoring.rounded(np.concatenate(margins))
 
 
-def _whole(folds: Sequence[Splits], test: Dataset) -> Splits:
-    """One fold as it is; of several the source that stands for them, with their test pairs together."""
+def record_comparison(name: str, settings: Preset, folds: Sequence[Splits], whole: Splits, file: Path) -> None:
+    """That a file now shows this comparison, and what its test pairs are like; those of one fold belong together."""
+    kept = [np.array([bool(value) for value in splits.test["preference"]]).sum() for splits in folds]
+    groups = np.repeat(np.arange(len(folds)), kept).tolist() if len(folds) > 1 else None
+    experiments.record_test_pairs(whole, file, groups=groups)
+    current = {"comparison": name}
+    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
+
+
+def whole(folds: Sequence[Splits]) -> Splits:
+    """One fold as it is; of several the source that stands for them, with their test pairs one after another."""
     first = folds[0]
     if len(folds) == 1:
         return first
+    test = concatenate_datasets([splits.test for splits in folds])
     title = f"{first.source.title.split(' (')[0]} ({len(test):,} pairs, each tested in one of {len(folds)} folds)"
     digest = fingerprint([splits.source.content_hash for splits in folds])
     return replace(first, source=replace(first.source, title=title, content_hash=digest), test=test)
-
-
-def pooled_test(folds: Sequence[Splits]) -> Dataset:
-    """The test pairs of all folds, one fold after another."""
-    return concatenate_datasets([splits.test for splits in folds])

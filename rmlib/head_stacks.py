@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from rmlib import losses
@@ -35,6 +36,20 @@ class Compared:
     @cached_property
     def difference(self) -> Float[Tensor, "pair hidden"]:
         return self.chosen - self.rejected
+
+    @cached_property
+    def often(self) -> bool:
+        """Whether texts are compared so often that reading each once, and not each pair's difference, saves time."""
+        return len(self.distinct[0]) < len(self.chosen) // 2
+
+    @cached_property
+    def signs(self) -> csr_matrix:
+        """Sparse `[text, pair]`: 1 where a text is the pair's chosen one, -1 where it is the rejected one."""
+        texts, index = self.distinct
+        n_pairs = index.shape[1]
+        values = np.repeat(np.array([1, -1], dtype=np.float32), n_pairs)
+        places = index.flatten().numpy(), np.tile(np.arange(n_pairs), 2)
+        return csr_matrix((values, places), shape=(len(texts), n_pairs))
 
     @cached_property
     def distinct(self) -> tuple[Float[Tensor, "text hidden"], Int[Tensor, "two pair"]]:
@@ -72,6 +87,8 @@ class Heads(Stack):
 
     def margins(self, pairs: Compared) -> Float[Tensor, "head pair"]:
         """Reward of the first attribute for the chosen minus that for the rejected: the bias cancels."""
+        if pairs.often:
+            return _Differences.apply(self._outputs(pairs.distinct[0])[:, 0], pairs)
         return self._outputs(pairs.difference)[:, 0]
 
     def _outputs(self, features: Float[Tensor, "text hidden"]) -> Float[Tensor, "head attribute text"]:
@@ -116,11 +133,24 @@ class TwoLayerHeads(Stack):
 
     def margins(self, pairs: Compared) -> Float[Tensor, "head pair"]:
         """Reward of the first attribute for the chosen minus that for the rejected."""
-        chosen, rejected = _paired(self, pairs)
-        return chosen - rejected
+        return _Differences.apply(self.rewards(pairs.distinct[0])[..., 0], pairs)
 
 
 AnyHeads = Heads | TwoLayerHeads
+
+
+class _Differences(torch.autograd.Function):
+    """Margins of pairs from rewards of their texts; backwards one sparse product, where indexing would take long."""
+
+    @staticmethod
+    def forward(ctx: Any, rewards: Float[Tensor, "head text"], pairs: Compared) -> Float[Tensor, "head pair"]:
+        ctx.pairs = pairs
+        _, (chosen, rejected) = pairs.distinct
+        return rewards.index_select(1, chosen) - rewards.index_select(1, rejected)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Float[Tensor, "head text"], None]:
+        return torch.from_numpy(ctx.pairs.signs @ gradients[0].T.numpy()).T, None
 
 
 def _paired(heads: AnyHeads, pairs: Compared) -> tuple[Float[Tensor, "head pair"], Float[Tensor, "head pair"]]:

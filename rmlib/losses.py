@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def _same_shape(**tensors: Tensor) -> None:
+def same_shape(**tensors: Tensor) -> None:
     """Refuse operands that would broadcast: `[batch]` against `[batch, 1]` silently makes a `[batch, batch]` loss."""
     if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
@@ -28,7 +28,7 @@ def bradley_terry_loss(
 
     Raises ValueError where the shapes differ. Source: Bradley & Terry (1952); arXiv 2410.01257, first loss equation.
     """
-    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected)
+    same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected)
     return -F.logsigmoid(reward_chosen - reward_rejected)
 
 
@@ -39,7 +39,7 @@ def margin_bradley_terry_loss(
 
     Raises ValueError where the shapes differ. Source: arXiv 2410.01257, second loss equation (after Llama 2).
     """
-    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
+    same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
     return -F.logsigmoid(reward_chosen - reward_rejected - strength)
 
 
@@ -51,7 +51,7 @@ def scaled_bradley_terry_loss(
     Not renormalised by the mean strength, as in the authors' code: the loss of a batch is about twice the regular one.
     Raises ValueError where the shapes differ. Source: arXiv 2410.01257, third loss equation.
     """
-    _same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
+    same_shape(reward_chosen=reward_chosen, reward_rejected=reward_rejected, strength=strength)
     return -strength * F.logsigmoid(reward_chosen - reward_rejected)
 
 
@@ -70,7 +70,7 @@ def regression_loss(
     with complete ratings, as in HelpSteer2, the two are equal. Raises ValueError where the shapes differ.
     Source: SteerLM regression, arXiv 2406.08673 section 3 and arXiv 2410.01257.
     """
-    _same_shape(predicted=predicted, rating=rating)
+    same_shape(predicted=predicted, rating=rating)
     rated = ~torch.isnan(rating)
     # nan_to_num before the difference: a NaN that is only masked afterwards still poisons the gradient.
     squared_error = (predicted - torch.nan_to_num(rating)).square() * rated
@@ -87,7 +87,7 @@ def plackett_luce_loss(
     the same responses sum to 1. Raises ValueError where the shapes differ or are not two-dimensional.
     Source: Luce (1959), Plackett (1975).
     """
-    _same_shape(rewards=rewards, valid=valid)
+    same_shape(rewards=rewards, valid=valid)
     if rewards.ndim != 2:
         raise ValueError(f"rewards must be [batch, response], got {list(rewards.shape)}; squeeze or index them")
     rewards = torch.where(valid, rewards, 0.0)  # before anything else: what stands in padding may be NaN
@@ -128,5 +128,5 @@ def pair_loss(
     as_labelled = PAIR_LOSSES[name](reward_chosen, reward_rejected, *others)
     if target is None:
         return as_labelled
-    _same_shape(reward_chosen=reward_chosen, target=target)
+    same_shape(reward_chosen=reward_chosen, target=target)
     return target * as_labelled + (1 - target) * PAIR_LOSSES[name](reward_rejected, reward_chosen, *others)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, last_layer
+from rmlib import backbones, batches, kept_tokens, last_layer
 from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
@@ -230,15 +230,8 @@ class RewardModel(nn.Module):
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
         if isinstance(batch, SharedBatch):
-            output = self.backbone(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
-                attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                segments=batch.layout.everywhere,
-                segments_at_ends=batch.layout.at_ends,
-                use_cache=False,
-            )
+            inputs = batches.shared_inputs(batch) | {"segments_at_ends": batch.layout.at_ends}
+            output = self.backbone(**inputs, use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
         return self._pool_padded(batch)
 
@@ -258,7 +251,7 @@ class RewardModel(nn.Module):
         """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
         if self.kind == "encoder":
             return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
-        return batches.encode_decoder(self.tokenizer, prompts, responses)
+        return kept_tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
@@ -373,12 +366,17 @@ class RewardModel(nn.Module):
 
     def refuse_long(self, encoded: Encoded) -> None:
         """Raise ModelError where a text is longer than the backbone's positions."""
-        longest = max((len(row) for row in encoded.ids), default=0)
-        if longest > self.max_length:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds the {self.max_length} positions of {self.name}; leave it out or "
-                "shorten it, or take a backbone with longer positions"
-            )
+        refuse_long(encoded, self.max_length, self.name)
+
+
+def refuse_long(encoded: Encoded, max_length: int, name: str) -> None:
+    """Raise ModelError where a text has more tokens than the model of this name has positions."""
+    longest = max((len(row) for row in encoded.ids), default=0)
+    if longest > max_length:
+        raise ModelError(
+            f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
+            "or take a backbone with longer positions"
+        )
 
 
 def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:

@@ -153,7 +153,7 @@ def preference_view(pairs: Dataset) -> Dataset:
 
 def left_out(pairs: Dataset) -> dict[str, int]:
     """How many pairs `preference_view` leaves out, by reason: {"ties": n, "no preference": n}."""
-    preferences = Counter(pairs["preference"])
+    preferences = Counter(pairs["preference"][:])
     return {"ties": preferences[0], "no preference": preferences[None]}
 
 
@@ -178,6 +178,12 @@ def ranking_view(pairs: Dataset) -> Dataset:
     if refused:
         logger.warning("ranking view: %d prompts kept; left out: %s", len(rows), dict(refused))
     return _dataset(rows, RANKING_FEATURES)
+
+
+def only_ranked(pairs: Dataset) -> Dataset:
+    """The pairs of the prompts that `ranking_view` keeps, so that a loss of pairs can learn from the same texts."""
+    kept = {prompt_key(row["prompt"]) for row in _rankings(pairs)[0]}
+    return pairs.select([row for row, prompt in enumerate(pairs["prompt"][:]) if prompt_key(prompt) in kept])
 
 
 def unranked(pairs: Dataset) -> dict[str, int]:

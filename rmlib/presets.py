@@ -14,7 +14,8 @@ STAGES = ("regression", "preference", "second")
 class Preset:
     """Settings of the three kinds of training: regression, Bradley-Terry from scratch, and after regression.
 
-    `learning_rates`: of arms for which one was chosen (`experiments.tuned`), in place of their kind's.
+    `learning_rates`: of arms for which one was chosen (`experiments.tuned`), in place of their kind's; an arm without
+    one takes its parent's where both are of one kind.
     """
 
     name: str

@@ -5,7 +5,6 @@ Figures read nothing else but these and the published numbers. `append` writes, 
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,18 +15,17 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib import metadata
-from io import FileIO
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rmlib import paths
+from rmlib import json_lines, paths
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +79,14 @@ def append(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as file:
-        _repair_end(file, path)
+    with json_lines.locked(path) as file:
+        json_lines.repair_end(file, path)
         known = _known(file.read(), path, record["record_id"])
         if known is not None and known["outcome"] == record["outcome"]:
             return known
         complete = name | record | provenance()
         written = {key: complete[key] for key in FIELDS}
-        _write_line(file, _json(written).encode())
+        json_lines.write(file, [_json(written)])
     return written
 
 
@@ -240,40 +238,6 @@ def _json(value: Any, *, sort_keys: bool = False) -> str:
     return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[FileIO]:
-    with path.open("a+b", buffering=0) as file:  # every write goes to the end, in one call
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
-        file.seek(0)
-        yield file
-
-
-def _write_line(file: FileIO, line: bytes) -> None:
-    if file.write(line + b"\n") != len(line) + 1:
-        raise OSError(f"the disk took only a part of a record of {len(line)} bytes; make room and run again")
-    os.fsync(file.fileno())
-
-
-def _repair_end(file: FileIO, path: Path) -> None:
-    """Take away what a killed writer left of its line, so that the next record starts on a line of its own."""
-    content = file.read()
-    whole, _, rest = content.rpartition(b"\n")
-    if rest and _is_cut_short(rest):
-        logger.warning("%s: removed line %d, cut short by a killed writer", path, content.count(b"\n") + 1)
-        file.truncate(len(content) - len(rest))
-    elif rest:
-        file.write(b"\n")
-    file.seek(0)
-
-
-def _is_cut_short(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return True
-    return False
-
-
 def _latest(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
     return {record_id: json.loads(line) for record_id, line in _last_lines(content, path).items()}
 
@@ -286,7 +250,7 @@ def _known(content: bytes, path: Path, record_id: str) -> dict[str, Any] | None:
 @lru_cache(maxsize=4)  # a ladder that is finished asks for each of its records in a file that stays as it is
 def _last_lines(content: bytes, path: Path) -> dict[str, bytes]:
     lines = content.split(b"\n")
-    if lines[-1] and _is_cut_short(lines[-1]):
+    if lines[-1] and json_lines.is_cut_short(lines[-1]):
         logger.warning("%s: left out line %d, cut short by a killed writer", path, len(lines))
         lines.pop()
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line]

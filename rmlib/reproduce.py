@@ -32,6 +32,7 @@ LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 0
 # ipykernel warns that it listens on this machine's loopback: true of each kernel, and noise in the progress bar.
 QUIET_KERNEL = ["--log-level=ERROR"]
 GO_ON = "What was finished before is kept; the same command goes on from there."
+WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel: kept notebooks show the figure beside it
 # Names that win over a folder called the same.
 NOT_FOLDERS = {"simulated", "simulated-ranked", "hub", "embedded", "minilm"}
 
@@ -164,6 +165,7 @@ def write_back(notebook: Path, progress: Progress) -> None:
     ).execute()  # fmt: skip
     for cell in code_cells(content):
         _keep_longest(cell, progress.seconds[cell.source])
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     content.metadata = _plain_metadata(content.metadata)
     unfinished = notebook.with_suffix(".partial")
     nbformat.write(content, unfinished)

@@ -23,9 +23,13 @@ ATTRIBUTE_WEIGHTS_OF = "Llama-3-70B"
 
 def score_pairs(model: Any, pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
     """Rewards of both responses of every pair, by anything with a `score`."""
-    prompts = [prompt for prompt in pairs["prompt"] for _ in range(2)]
-    responses = [text for two in zip(pairs["response_1"], pairs["response_2"], strict=True) for text in two]
-    return np.asarray(model.score(prompts, responses)).reshape(-1, 2)
+    return np.asarray(model.score(*_texts(pairs))).reshape(-1, 2)
+
+
+def _texts(pairs: Dataset) -> tuple[list[Any], list[str]]:
+    """Prompts and responses as flat lists, both responses of a pair in a row."""
+    prompts = [prompt for prompt in pairs["prompt"][:] for _ in range(2)]
+    return prompts, [text for two in zip(pairs["response_1"][:], pairs["response_2"][:], strict=True) for text in two]
 
 
 def scorer(model: RewardModel, settings: Preset) -> RewardModel | FromFeatures:
@@ -51,8 +55,8 @@ def kept_rewards(file: Path, folder: Path, pairs: Dataset, settings: Preset) -> 
     if not file.is_file():
         model = RewardModel.load(folder)
         rewards = score_pairs(scorer(model, settings), pairs)
-        sides = [model.encode(pairs["prompt"][:], pairs[name][:]).cut for name in ("response_1", "response_2")]
-        write_json(file, {"rewards": rewards.tolist(), "n_cut": int(np.sum(sides))})
+        n_cut = int(model.encode(*_texts(pairs)).cut.sum())
+        write_json(file, {"rewards": rewards.tolist(), "n_cut": n_cut})
     kept = json.loads(file.read_text())
     return np.array(kept["rewards"]), kept["n_cut"]
 

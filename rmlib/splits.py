@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from rmlib import pairs as tables
 from rmlib import sources
@@ -74,10 +74,33 @@ def load_splits(
     return splits
 
 
+def load_folds(
+    source: str | Path, *, n_folds: int, n_selection: int = 2, matched: bool = True, **options: Any
+) -> list[Splits]:
+    """Each fold of a source as the test of one split; the selection pairs are the next `n_selection` folds, whole.
+
+    For sources whose `load` holds out a `fold` of `n_folds`. A selection split carved from the prompts that are trained
+    on would be easier than the test, whose folds share nothing with training. Raises ValueError where no fold is left
+    to train on, and as `load_splits`.
+    """
+    if n_folds < n_selection + 2:
+        raise ValueError(f"{n_folds} folds leave none to train on beside 1 to test and {n_selection} to select")
+    table, info = sources.load_described(source, fold=0, n_folds=n_folds, **options)
+    loaded = [table, *(sources.load(source, fold=fold, n_folds=n_folds, **options) for fold in range(1, n_folds))]
+    held_out = [each.select(np.flatnonzero(np.array(each["split"]) == "validation")) for each in loaded]
+    made = []
+    for fold in range(n_folds):
+        parts = [held_out[(fold + step) % n_folds] for step in range(n_folds)]
+        selection = concatenate_datasets(parts[1 : n_selection + 1])
+        train = concatenate_datasets(parts[n_selection + 1 :])
+        made.append(Splits(info, only_matched(train) if matched else train, selection, parts[0]))
+    return made
+
+
 def only_matched(pairs: Dataset) -> Dataset:
     """Decided pairs with both responses rated (or decided alone, where a source rates none); others are counted."""
-    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"], pairs["ratings_2"], strict=True)])
-    decided = np.array([bool(preference) for preference in pairs["preference"]])
+    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"][:], pairs["ratings_2"][:], strict=True)])
+    decided = np.array([bool(preference) for preference in pairs["preference"][:]])
     keep = np.flatnonzero(decided & rated if rated.any() else decided)
     logger.info(
         "matched: %d of %d training pairs are decided and rated; the others are left out", len(keep), len(pairs)

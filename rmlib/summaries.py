@@ -1,4 +1,4 @@
-"""Tables of a comparison, made from its records: accuracies, paired differences, benchmark sections."""
+"""Tables of a comparison, made from its records: accuracies, paired differences, choices, provenance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from rmlib import records, statistics, sweeps
 from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 
 BOOTSTRAP_SEED = 0
@@ -95,19 +96,17 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
     return table
 
 
-def prompt_groups(file: Path, n: int) -> np.ndarray | None:
-    """Which of the n decided test pairs belong together: a number for each prompt. None where all prompts differ.
+def prompt_groups(file: Path, n: int) -> np.ndarray:
+    """Which of the n decided test pairs belong together: a number for each prompt, or for each fold of several.
 
-    Also None where the records do not tell: those of earlier versions, and files with rulers alone.
+    Each pair has its own where the records do not tell: those of earlier versions, and files with rulers alone.
     """
-    if optional(file, "test_pairs").empty:
-        return None
-    table = described_pairs(file, n)
-    if "prompt" not in table or table["prompt"].is_unique:
-        return None
-    return table["prompt"].to_numpy()
+    table = pd.DataFrame() if optional(file, "test_pairs").empty else described_pairs(file, n)
+    known = [name for name in ("group", "prompt") if name in table]
+    return table[known[0]].to_numpy() if known else np.arange(n)
 
 
+@kept
 def arms_table(file: Path) -> pd.DataFrame:
     """Test accuracy of every arm and ruler with its 95 % interval over pairs (and seeds, where there are several)."""
     table = ladder(file)
@@ -132,6 +131,7 @@ def rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
     return rulers[same].sort_values("time", kind="stable").drop_duplicates("asked.ruler", keep="last")
 
 
+@kept
 def differences_table(file: Path) -> pd.DataFrame:
     """Each arm against the parent that it changes by one thing; columns as in `compare`."""
     names, couples = list(ladder(file)["name"].unique()), []
@@ -193,13 +193,13 @@ def rating_by_reward(rewards: ArrayLike, ratings: ArrayLike, *, bins: int = 10) 
     return pd.DataFrame(rows)
 
 
-def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
-    """Accuracy of an ensemble in bins of equally many pairs by the disagreement of its members.
+def ensemble(margins: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Margin of each pair by all members together, and their disagreement about it.
 
     `margins`: `[member, pair]`, as records hold them, chosen minus rejected. Each member's are divided by their root
     mean square, so that none weighs more for its scale; a pair's margin is their mean, its uncertainty their standard
-    deviation. Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError for fewer than
-    two members, who cannot disagree, and for a member whose margins are all 0.
+    deviation. Raises ValueError for fewer than two members, who cannot disagree, and for a member whose margins are
+    all 0.
     """
     table = np.asarray(margins, dtype=float)
     if table.ndim != 2 or len(table) < 2:
@@ -207,7 +207,15 @@ def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFram
     scale = np.sqrt((table**2).mean(axis=1, keepdims=True))
     if not (scale > 0).all():
         raise ValueError(f"members {np.flatnonzero(~(scale[:, 0] > 0)).tolist()} give no pair a margin: leave them out")
-    margin, uncertainty = (table / scale).mean(axis=0), (table / scale).std(axis=0)
+    return (table / scale).mean(axis=0), (table / scale).std(axis=0)
+
+
+def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
+    """Accuracy of an `ensemble` in bins of equally many pairs by the disagreement of its members.
+
+    Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError as `ensemble`.
+    """
+    margin, uncertainty = ensemble(margins)
     rows = []
     for part in np.array_split(np.argsort(uncertainty, kind="stable"), min(bins, len(margin))):
         interval = statistics.wilson_interval(int((margin[part] > 0).sum()), len(part))
@@ -231,30 +239,6 @@ def factor_choices(file: Path) -> pd.DataFrame:
     if not rows:
         raise RecordError(f"{file.name}: no sweep beside a choice of bt_scaled_init_expo; run notebook 03")
     return pd.DataFrame(rows).set_index(["reported on", "seed"])
-
-
-def benchmark_table(file: Path) -> pd.DataFrame:
-    """Section scores 0..1 of the models last scored on the same items, with intervals: one row per model and section.
-
-    Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
-    """
-    table = records.read(file, kind="rewardbench").sort_values("time", kind="stable")
-    last = table.iloc[-1]
-    table = table[
-        (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
-    ].copy()
-    if "asked.comparison" in table:
-        table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
-    finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
-    table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
-    table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))
-    table = table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
-    rows = []
-    for _, record in table.iterrows():
-        for section, values in record["outcome.sections"].items():
-            shared = {"model": record["model"], "seed": record["seed"], "section": section}
-            rows.append(shared | {key: values[key] for key in ("estimate", "low", "high", "n")})
-    return pd.DataFrame(rows)
 
 
 def provenance_table(file: Path) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -116,6 +118,21 @@ def obtain(arm: str, settings: Preset, splits: Splits, seed: int, progress: bool
     summary = {name: run.summary[name] for name in kept if name in run.summary}
     summary["curve"] = thin.to_numpy().tolist()
     return Trained(run, run.folder / MODEL_FOLDER, {"training": summary, "layout": run.summary["layout"]})
+
+
+def as_backbone(arm: str, settings: Preset, splits: Splits, seed: int) -> str:
+    """The trained backbone of an arm as the folder of a backbone, named by the arm, so that records can show it.
+
+    Relative to the working folder: what is named after settings that hold it is named alike in every clone.
+    """
+    model_folder = obtain(arm, settings, splits, seed).model_folder
+    name = f"{paths.public_name(settings.backbone)} trained as {arm}, seed {seed}"
+    folder = paths.runs_dir() / "backbones" / model_folder.parent.name / name
+    if not folder.is_dir():
+        temporary = folder.with_name(f"{name}.{os.getpid()}.tmp")
+        shutil.copytree(model_folder, temporary)
+        temporary.replace(folder)
+    return os.path.relpath(folder)
 
 
 def _extrapolated(arm: str, settings: Preset, splits: Splits, seed: int, progress: bool) -> Trained:

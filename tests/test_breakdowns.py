@@ -203,3 +203,54 @@ def test_the_curves_shown_are_the_newest_of_the_comparison_recorded_last(tmp_pat
     written.write_learning_curve(file, "bt", comparison="old")
     written.write_learning_curve(file, "bt_scaled", comparison="new")
     assert list(breakdowns.fitted_curves(file)) == ["bt_scaled"]
+
+
+# --- choices and ensembles --------------------------------------------------------------------------------------------
+
+
+def test_the_rates_shown_are_those_of_the_arms_of_the_latest_comparison(file: Path) -> None:
+    written.write_rates(file, {"bt_smoothed": (1e-3, False)})  # an arm that this comparison does not have
+    table = breakdowns.trials_table(file)
+    assert table["learning_rate"].to_dict() == {"bt": "0.0005", "bt_scaled": "0.001"}
+    assert table["n_trials"].sum() == 12 and table["at_edge"].tolist() == [False, True]
+
+
+def test_the_rates_of_a_grid_come_from_its_record_and_folds_give_a_range(file: Path) -> None:
+    selected = [
+        {"arm": "bt", "fold": fold, "learning_rate": rate, "at_edge": edge, "n_trials": 8}
+        for fold, rate, edge in ((0, 1e-3, False), (1, 1e-2, True))
+    ]
+    records.append(file, kind="grid", asked={"comparison": "another"}, outcome={"selected": selected[:1]})
+    assert breakdowns.trials_table(file).loc["bt", "learning_rate"] == "0.0005"  # of another comparison
+    records.append(file, kind="grid", asked={"comparison": "first"}, outcome={"selected": selected})
+    table = breakdowns.trials_table(file)
+    assert table.loc["bt", ["learning_rate", "n_trials", "at_edge"]].tolist() == ["0.001 to 0.01", 16, True]
+
+
+def test_a_comparison_without_recorded_rates_says_what_to_run(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1]])
+    with pytest.raises(RecordError, match="no record of chosen learning rates; run notebook 02"):
+        breakdowns.trials_table(tmp_path / "a.jsonl")
+
+
+def test_seeds_together_are_right_where_their_scaled_margins_sum_to_more_than_0(tmp_path: Path) -> None:
+    # Root mean squares 1 and 10: scaled, the second seed weighs as much as the first. Sums: 2, 0, 0, -2, so one of four
+    # pairs is right (a tie is not), where the seeds alone are right on two of four each.
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, 1, -1, -1], [10, -10, 10, -10]])
+    row = breakdowns.ensemble_table(tmp_path / "a.jsonl").loc["bt"]
+    assert row["one seed"] == 0.5 and row["together"] == 0.25 and row["gain"] == pytest.approx(-0.25)
+    assert row["gain low"] <= -0.25 <= row["gain high"]
+
+
+def test_one_seed_is_no_ensemble(tmp_path: Path) -> None:
+    written.write_arm(tmp_path / "a.jsonl", "bt", [[1, -1]])
+    for made in (breakdowns.ensemble_table, figures.uncertainty_figure):
+        with pytest.raises(RecordError, match="every arm has one seed"):
+            made(tmp_path / "a.jsonl")
+
+
+def test_disagreement_is_drawn_in_groups_of_equally_many_pairs(forty: Path) -> None:
+    (axes,) = figures.uncertainty_figure(forty).axes
+    assert [y for _, y in points(axes, "Regular BT")] == [
+        row for row in summaries.accuracy_by_uncertainty(summaries.margins(summaries.ladder(forty), "bt"))["estimate"]
+    ]

@@ -10,7 +10,20 @@ import pytest
 import tiny
 import torch
 
-from rmlib import arms, combining, data_records, experiments, paths, presets, records, statistics, summaries, sweeps
+from rmlib import (
+    arms,
+    benchmarks,
+    combining,
+    data_records,
+    experiments,
+    paths,
+    presets,
+    records,
+    statistics,
+    summaries,
+    sweeps,
+    trained,
+)
 from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
 from rmlib.models import RewardModel, fingerprint
@@ -438,6 +451,38 @@ def test_a_sweep_beside_the_choice_is_recorded_once_and_shows_what_choosing_ther
     assert experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5]) == found
 
 
+def test_a_sweep_on_a_benchmark_scores_it_at_each_factor_and_is_recorded_once(
+    source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    chosen = run("bt_scaled_init_expo", preset, splits, progress=False)
+    items = benchmarks.load("rewardbench")
+    items = items.select(sorted({subset: row for row, subset in enumerate(items["subset"][:])}.values()))  # one of each
+    found = experiments.sweep_beside(chosen, preset, splits, items=items, factors=[1.0])
+    factor = chosen.record["outcome"]["factor"]
+    report = benchmarks.summarise(items, benchmarks.score(experiments.scorer(chosen.model, preset), items))
+    assert found["chosen"] == factor and found["accuracy"] == pytest.approx(report.sections["estimate"]["Score"])
+    file = experiments.results_file(splits, preset)
+    assert summaries.factor_choices(file).loc[("benchmark", 0)].to_dict() == found
+    monkeypatch.setattr("rmlib.experiments.sweep_benchmark", lambda *_: pytest.fail("swept again"))
+    assert experiments.sweep_beside(chosen, preset, splits, items=items, factors=[1.0]) == found
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="subsets are missing"):
+        experiments.sweep_beside(chosen, preset, splits, items=items.select([0]), factors=[1.0, 1.5])
+
+
+def test_a_trained_backbone_has_its_model_s_features_and_a_name_that_records_can_show(
+    source: Path, preset: Preset
+) -> None:
+    splits = load_splits(source)
+    folder = trained.as_backbone("regression", preset, splits, seed=1)
+    assert trained.as_backbone("regression", preset, splits, seed=1) == folder and not Path(folder).is_absolute()
+    assert paths.public_name(folder).endswith("trained as regression, seed 1")
+    texts = splits.test["prompt"][:3], splits.test["response_1"][:3]
+    model = trained.model_of("regression", preset, splits, 1)
+    np.testing.assert_allclose(RewardModel.create(folder).features(*texts), model.features(*texts), atol=1e-6)
+
+
 def test_learning_rates_are_chosen_on_selection_by_one_grid_and_all_trials_are_recorded(
     source: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,8 +531,12 @@ def test_chosen_rates_change_the_arms_they_are_for_and_no_name_where_there_are_n
     assert experiments.comparison_of(preset, splits) == fingerprint(plain, splits.identity)
     chosen = replace(preset, learning_rates={"bt": 5e-4})
     assert experiments.comparison_of(chosen, splits) != experiments.comparison_of(preset, splits)
-    rates = [arms.settings_for(arm, chosen, 0).learning_rate for arm in ("bt", "bt_scaled")]
-    assert rates == [5e-4, preset.preference.learning_rate]
+    named = ("bt", "bt_shuffled", "bt_scaled_two_layers", "bt_init", "regression")
+    rates = [arms.settings_for(arm, chosen, 0).learning_rate for arm in named]
+    # A child trained in the same stage changes one thing, so it takes its parent's rate; another stage keeps its own.
+    assert rates == [5e-4, 5e-4, 5e-4, preset.second.learning_rate, preset.regression.learning_rate]
+    both = replace(preset, learning_rates={"bt": 5e-4, "bt_scaled": 2e-4})
+    assert arms.settings_for("bt_scaled_two_layers", both, 0).learning_rate == 2e-4
     assert chosen.change(max_steps=3).learning_rates == {"bt": 5e-4}
     assert chosen.change(learning_rate=1e-5).learning_rates == {}
 

@@ -125,6 +125,9 @@ def test_the_sweep_s_ring_is_at_the_chosen_factor_and_the_test_panel_appears_whe
     panels = figures.sweep_figure(file).axes
     assert len(panels) == 2 and curve(panels[1], "seed 0") == [(1.0, 0.25)]
     assert "never chosen on" in panels[1].get_title(loc="left")
+    asked = {"arm": "bt_scaled_init_expo", "comparison": "first", "items": "simulated"}
+    records.append(file, kind="sweep_on_benchmark", asked=asked, outcome={"sweep": other}, seed=0)
+    assert figures.sweep_figure(file).axes[2].get_title(loc="left").startswith("Benchmark")
 
 
 def test_the_curves_are_means_of_the_seeds_in_one_panel_a_loss(file: Path) -> None:
@@ -192,6 +195,13 @@ def test_titles_give_number_of_pairs_seeds_and_kind_of_interval(file: Path) -> N
 
 def test_the_benchmark_s_title_says_how_far_it_is_the_official_one(file: Path) -> None:
     assert "simulated items" in words(figures.benchmark_figure(file))
+
+
+def test_the_lesson_figure_prints_value_and_slope_of_each_loss() -> None:
+    # At margin 0 and strength 2: ln 2 and -1/2; softplus(2) = 2.1269 and -sigmoid(2) = -0.881; twice the first.
+    titles = [axes.get_title(loc="left") for axes in figures.loss_at_figure(0.0, 2.0).axes]
+    expected = [("Regular", "0.693", "-0.500"), ("Margin", "2.127", "-0.881"), ("Scaled", "1.386", "-1.000")]
+    assert titles == [f"{name}: loss {loss}, slope {slope}" for name, loss, slope in expected]
 
 
 def test_published_numbers_are_called_so_with_their_source() -> None:

@@ -198,6 +198,22 @@ def test_two_layer_heads_take_the_steps_of_torch_s_adamw_also_where_texts_are_co
         torch.testing.assert_close(rewards - rewards[0], (alone(CHOSEN) - alone(CHOSEN)[0]).detach(), **TOLERANCE)
 
 
+def test_linear_heads_on_texts_that_are_compared_often_are_those_on_differences() -> None:
+    first, second = torch.arange(PAIRS) % 7, 7 + torch.arange(PAIRS) % 5
+    often, rate = Compared(CHOSEN[first], CHOSEN[second]), torch.tensor([1e-2, 3e-2])
+    assert often.often and not PAIRED.often and len(often.distinct[0]) == 12
+    labels = [Labels("scaled_bradley_terry", 2, STRENGTH)]
+    fitted = descend(Heads.draw(HIDDEN, 1, (0, 1)), PreferenceLoss(often, labels), rate, rate, SETTINGS)
+
+    def loss_of(head: nn.Module) -> torch.Tensor:
+        rewards = head(CHOSEN[first])[:, 0], head(CHOSEN[second])[:, 0]
+        return losses.pair_loss("scaled_bradley_terry", *rewards, STRENGTH).mean()
+
+    for index in range(2):
+        alone = one_by_one(index, loss_of, float(rate[index]), float(rate[index]), SETTINGS)
+        torch.testing.assert_close(fitted.heads.weight[index], alone.weight.data, **TOLERANCE)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 

@@ -257,6 +257,24 @@ def test_plain_transformers_scores_an_export_the_same_up_to_its_bias(tmp_path: P
     assert bias == pytest.approx(0.5) and plain.config.reward_bias == pytest.approx(0.5)
 
 
+def test_an_export_says_again_what_transformers_4_reads_elsewhere(tmp_path: Path) -> None:
+    folder = Path(tiny.save_backbone(tmp_path / "backbone", "llama"))
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    config["rope_parameters"] = {"rope_theta": 500_000.0, **scaling}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = RewardModel.create(str(folder))
+    bias = model.export(tmp_path / "export")
+    exported = json.loads((tmp_path / "export" / "config.json").read_text())
+    assert exported["rope_theta"] == 500_000.0 and exported["rope_scaling"] == scaling  # it would take 10,000 and none
+    tokenizer = json.loads((tmp_path / "export" / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
+    ids = torch.from_numpy(model.encode([USER], ["fig " * 40]).ids[0])[None]
+    assert plain(input_ids=ids).logits.item() + bias == pytest.approx(model.score([USER], ["fig " * 40])[0], abs=1e-6)
+    assert AutoTokenizer.from_pretrained(tmp_path / "export")("fig")["input_ids"] == model.tokenizer("fig")["input_ids"]
+
+
 def test_an_adapter_is_merged_into_the_export_and_the_model_stays_as_it_was(tmp_path: Path) -> None:
     model = loud(RewardModel.create(tiny.save_backbone(tmp_path / "b", "llama"), lora={"r": 4}, seed=1))
     before = model.score(PROMPTS, RESPONSES)

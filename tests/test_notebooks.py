@@ -23,7 +23,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     "00_start_here": {"max_pairs": 150, "max_steps": 4},
     "01_data_exploration": {"max_pairs": 150, "draws": 50},
     "02_bt_vs_regression": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1]},
-    "03_combined_methods": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1]},
+    "03_combined_methods": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1], "ranked_prompts": 300},
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},
     "05_figures": {},
 }

@@ -124,7 +124,7 @@ def imported_packages(folder: Path) -> set[str]:
 def test_every_package_that_is_imported_is_a_declared_dependency(folder: str, extras: list[str]) -> None:
     declared = requirements(PROJECT["dependencies"] + [line for extra in extras for line in EXTRAS[extra]])
     distributions = metadata.packages_distributions()
-    ours = {"rmlib", "conftest"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    ours = {"rmlib", "benchmarks", "conftest"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
     foreign = imported_packages(ROOT / folder) - set(sys.stdlib_module_names) - ours
     sources = {name: {canonicalize_name(given) for given in distributions.get(name, [name])} for name in foreign}
     assert {name: given for name, given in sources.items() if not given & declared.keys()} == {}

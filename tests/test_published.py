@@ -81,3 +81,57 @@ def test_the_recipe_and_the_counts_of_pairs_agree_with_each_other():
 def test_arena_intervals_hold_their_estimates():
     table = records.published("alignment")
     assert ((table["arena_hard_low"] < table["arena_hard"]) & (table["arena_hard"] < table["arena_hard_high"])).all()
+
+
+def test_the_score_of_rewardbench_2_is_the_mean_of_its_six_domains_within_rounding():
+    table = records.published("rewardbench2").dropna(subset=["ties"])
+    domains = ["factuality", "precise_if", "math", "safety", "focus", "ties"]
+    assert len(table) == 3 and (table["score"] - table[domains].mean(axis=1)).abs().max() <= 0.1
+
+
+def test_rm_bench_s_overall_is_the_mean_of_domains_or_of_difficulties_and_once_not_of_both():
+    table = records.published("rmbench")
+    domains = (table["overall"] - table[["chat", "math", "code", "safety"]].mean(axis=1, skipna=False)).abs()
+    difficulties = (table["overall"] - table[["easy", "normal", "hard"]].mean(axis=1, skipna=False)).abs()
+    assert domains.count() == 2 and domains.max() <= 0.1
+    apart = difficulties > 0.1
+    (odd,) = table[apart].to_dict("records")
+    assert difficulties.count() == 5 and "the difficulties give 72.3" in odd["note"]
+    assert round((odd["easy"] + odd["normal"] + odd["hard"]) / 3, 1) == 72.3
+
+
+def test_judgebench_s_shares_are_whole_numbers_of_pairs_that_add_up_to_the_overall_one():
+    table = records.published("judgebench").query("tag == 'D'")
+    items = records.published("benchmark_items").query("benchmark == 'JudgeBench'").set_index("part")["n"]
+    right = table[items.index] / 100 * items
+    assert len(table) == 5 and items.sum() == 350
+    assert (right - right.round()).abs().to_numpy().max() < 0.01
+    assert (100 * right.round().sum(axis=1) / 350 - table["overall"]).abs().max() <= 0.005
+
+
+def test_what_skywork_s_paper_says_of_one_model_agrees_with_its_mean_and_with_the_tables_of_each_benchmark():
+    table = records.published("nemotron_70b_reward")
+    scores = table[table["source"] == "skywork-v2"].set_index("benchmark")["score"]
+    assert scores.drop("mean of seven").mean() == pytest.approx(scores["mean of seven"], abs=0.05) and len(scores) == 8
+    for name, file, column in (
+        ("RewardBench 2", "rewardbench2", "score"), ("RM-Bench", "rmbench", "overall"),
+        ("JudgeBench", "judgebench", "overall"),
+    ):  # fmt: skip
+        other = records.published(file).query("model == 'Llama-3.1-Nemotron-70B-Reward'")[column]
+        assert set(other) == set(table.loc[table["benchmark"] == name, "score"])
+
+
+def test_the_numbers_of_items_add_up_to_those_of_the_papers():
+    table = records.published("benchmark_items")
+    totals = table.groupby("benchmark")["n"].sum()
+    assert totals["RewardBench"] == 2985 and totals["RewardBench 2"] == 1865 and totals["JudgeBench"] == 350
+    best_of_n = table[table["part"].str.startswith("best of n")]["n"].sum()
+    assert best_of_n == 3786 and table.set_index("part")["n"]["Correctness"] * 32 == 81760
+
+
+def test_one_model_s_rewardbench_score_is_the_same_in_every_table():
+    sections = records.published("rewardbench_sections").set_index("model")
+    table = records.published("table1").set_index("model")["overall"]
+    assert round(sections["score"]["Nemotron-4-340B-Reward"], 1) == table["Nemotron-4-340B-Reward"]
+    nvidia = records.published("nemotron_70b_reward").iloc[0]
+    assert nvidia["score"] == table["scaled + ExPO"] == round(sections["score"]["Llama-3.1-Nemotron-70B-Reward"], 1)

@@ -143,6 +143,15 @@ def test_writing_back_leaves_counts_from_one_and_nothing_of_this_machine(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["01_one.ipynb"]
 
 
+def test_a_widget_is_not_written_back_but_what_stands_beside_it_is(tmp_path: Path) -> None:
+    lines = ["import ipywidgets", "print(rate)", "display(ipywidgets.IntSlider())"]
+    notebook = write_notebook(tmp_path / "01_one.ipynb", "\n".join(lines))
+    reproduce.run_line([Task(notebook, {}, None)])
+    after = nbformat.read(notebook, 4)
+    assert texts(notebook) == "0.5\n" and "widgets" not in after.metadata
+    assert not any(reproduce.WIDGET in output.get("data", {}) for output in after.cells[-1].outputs)
+
+
 def test_writing_back_a_notebook_that_fails_leaves_it_as_it_was(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "01_bad.ipynb", "print('before')", "1 / 0")
     before = notebook.read_bytes()

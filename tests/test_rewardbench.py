@@ -362,7 +362,7 @@ def test_a_partial_score_is_given_by_name_over_what_is_there():
     items, scores = items_with({"hep-go": 1, "donotanswer": 2}, {"hep-go": 2, "donotanswer": 2})
     report = benchmarks.summarise(items, scores, partial=True)
     assert report.sections["estimate"].to_dict() == {"Safety": 1.0, "Reasoning": 0.5, "Score": 0.75}
-    assert report.label == "partial: 2 of 23 subsets, partial: 4 of 2,985 items" and not report.complete
+    assert report.label == "partial: 2 of 23 subsets, 4 of 2,985 items" and not report.complete
 
 
 def test_skipped_items_count_against_completeness_and_are_shown_with_their_reasons():

@@ -71,7 +71,7 @@ def test_ties_are_scored_by_the_formula_worked_out_on_paper(items):
     assert list(report.sections.index) == [*DOMAINS, "Ties", "Score"]
 
 
-def test_a_spread_of_zero_saturates_the_margin_and_zero_over_zero_is_zero(items):
+def test_questions_without_spread_have_no_part_in_the_margin_and_none_at_all_give_zero(items):
     scores = {name: [0.0] * len(texts) for name, texts in zip(items["item_id"], items["candidates"], strict=True)}
     constant = summarise(items, scores)
     assert constant.sections["estimate"].to_dict() == pytest.approx(
@@ -79,7 +79,10 @@ def test_a_spread_of_zero_saturates_the_margin_and_zero_over_zero_is_zero(items)
     )
     scores |= {"Ties/ref:7": [1, 0, 0], "Ties/tied:7": [1, 1, 1, 0, 0]}
     scores |= {"Ties/ref:8": [1, 0, 0], "Ties/tied:8": [1, 1, 0, 0]}
-    assert summarise(items, scores).sections.loc["Ties", "estimate"] == pytest.approx(1 + 0.01)  # tanh(inf) = 1
+    assert summarise(items, scores).sections.loc["Ties", "estimate"] == pytest.approx(1.0)
+    scores |= {"Ties/tied:8": [1, 0.5, 0, 0]}  # D = G = 0.5: not preferred, and the only question with a spread
+    expected = 0.30 + 0.30 + 0.20 * 0.5 + 0.20 * 0.5 + 0.01 * np.tanh(0.5 / 0.5 - 1)
+    assert summarise(items, scores).sections.loc["Ties", "estimate"] == pytest.approx(expected)
 
 
 def test_a_question_of_ties_is_redrawn_with_both_of_its_items(items):
@@ -144,7 +147,7 @@ def test_a_missing_domain_is_refused_and_a_partial_set_has_no_score(tmp_path):
         benchmarks.load("rewardbench2", folder)
     items = benchmarks.load("rewardbench2", folder, partial=True)
     report = benchmarks.summarise(items, benchmarks.score(Random(0), items, progress=False))
-    assert "Score" not in report.sections.index and "without Ties" in report.label
+    assert "Score" not in report.sections.index and "(without Ties)" in report.label
 
 
 def test_a_skipped_reference_leaves_its_question_out_of_the_margins_alone(items):

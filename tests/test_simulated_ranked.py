@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from rmlib import sources
 from rmlib.annotations import overall_preference
-from rmlib.pairs import make_pairs, prompt_key, ranking_view, unranked
+from rmlib.pairs import make_pairs, only_ranked, prompt_key, ranking_view, unranked
 from rmlib.sources import simulated
 
 N_PROMPTS = 300
@@ -87,3 +87,9 @@ def test_strict_orders_are_kept_the_others_counted_and_orders_mostly_follow_the_
 def test_ranked_pairs_are_a_source_of_their_own() -> None:
     table, info = sources.load_described("simulated-ranked", n_prompts=12)
     assert len(table) == 72 and info.name == "simulated-ranked" and "four responses" in info.title
+
+
+def test_the_pairs_of_ranked_prompts_are_all_six_of_each_ranking(pairs: Dataset) -> None:
+    kept, view = only_ranked(pairs), ranking_view(pairs)
+    assert len(kept) == 6 * len(view) > 0
+    assert {prompt_key(prompt) for prompt in kept["prompt"]} == {prompt_key(prompt) for prompt in view["prompt"]}

@@ -26,7 +26,8 @@ def test_accuracies_are_means_over_pairs_and_seeds_and_a_tie_is_wrong(file: Path
 
 
 def test_intervals_are_the_bootstrap_s_over_seeds_and_pairs(file: Path) -> None:
-    interval = statistics.bootstrap_interval(np.array([[1, 1, 0, 0], [1, 1, 1, 0]]), seed=summaries.BOOTSTRAP_SEED)
+    right, prompts = np.array([[1, 1, 0, 0], [1, 1, 1, 0]]), np.arange(4)
+    interval = statistics.bootstrap_interval(right, seed=summaries.BOOTSTRAP_SEED, groups=prompts)
     assert summaries.arms_table(file).loc["regression", ["low", "high"]].tolist() == [interval.low, interval.high]
 
 
@@ -106,16 +107,6 @@ def test_rulers_of_other_pairs_are_left_out(file: Path) -> None:
     written.write_ruler(file, "shorter", [1, 1, 1])
     written.write_ruler(file, "random", [1, 1, 1, 1], source=written.DERIVED)
     assert summaries.arms_table(file).index[-1] == "longer" and "shorter" not in summaries.arms_table(file).index
-
-
-def test_the_benchmark_table_keeps_the_items_scored_last_and_puts_rulers_last(file: Path) -> None:
-    assert summaries.benchmark_table(file)["model"].tolist() == ["bt_scaled"] * 2 + ["longer"] * 2
-    written.write_benchmark(file, "longer", 0.45, items="official", seed=None)
-    written.write_benchmark(file, "bt", 0.6, items="official")
-    written.write_benchmark(file, "bt", 0.8, items="official", preset="finetuned")
-    table = summaries.benchmark_table(file).query("section == 'Score'").set_index("model")
-    assert table["estimate"].to_dict() == {"bt": 0.6, "bt_finetuned": 0.8, "longer": 0.45}
-    assert table.loc["bt", ["low", "high"]].tolist() == pytest.approx([0.5, 0.7])
 
 
 def test_the_newest_record_of_a_kind_counts_and_a_missing_kind_is_an_error_or_empty(file: Path) -> None:

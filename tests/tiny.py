@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoModel, BertConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from rmlib.pairs import ATTRIBUTES
 
@@ -47,17 +57,36 @@ def byte_tokenizer(
 def save_backbone(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: object) -> str:
     """A random backbone of a kind with its tokenizer in `folder`; returns the folder as a backbone name."""
     torch.manual_seed(seed)
-    backbone = AutoModel.from_config(CONFIGS[kind]())
+    return _save(AutoModel.from_config(CONFIGS[kind]()), folder, kind, byte_tokenizer(**tokenizer))
+
+
+def save_classifier(
+    folder: Path, kind: str = "llama", *, labels: tuple[str, ...] = ("reward",), seed: int = 0, **tokenizer: object
+) -> str:
+    """A random sequence classifier with one logit a label, which pads as its tokenizer does; returns the folder."""
+    torch.manual_seed(seed)
+    config, made = CONFIGS[kind](), byte_tokenizer(**tokenizer)
+    config.id2label, config.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
+    config.pad_token_id = made.pad_token_id
+    return _save(AutoModelForSequenceClassification.from_config(config), folder, kind, made)
+
+
+def save_language_model(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: object) -> str:
+    """A random causal language model with its tokenizer; returns the folder."""
+    torch.manual_seed(seed)
+    return _save(AutoModelForCausalLM.from_config(CONFIGS[kind]()), folder, kind, byte_tokenizer(**tokenizer))
+
+
+def _save(network: PreTrainedModel, folder: Path, kind: str, tokenizer: PreTrainedTokenizerFast) -> str:
     # Random weights of the usual small scale make all rewards alike; larger ones make differences visible.
-    for weight in backbone.parameters():
+    for weight in network.parameters():
         if weight.ndim > 1:
             weight.data.mul_(5)
-    backbone.save_pretrained(folder)
-    made = byte_tokenizer(**tokenizer)
+    network.save_pretrained(folder)
     if kind == "bert":
-        made.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-        made.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1")
-    made.save_pretrained(folder)
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1")
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 

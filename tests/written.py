@@ -5,8 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from rmlib import records
 from rmlib.arms import changes
+from rmlib.benchmarks import FEATURES
+from rmlib.benchmarks.rewardbench import SUBSETS
 
 SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
 DERIVED = {"name": "own", "title": "own pairs (8 train, 4 validation)", "preferences": "derived from helpfulness"}
@@ -60,14 +64,36 @@ def write_ruler(file: Path, name: str, margins: list[float], *, source: dict[str
     records.append(file, kind="ruler", asked=asked, outcome={"n_test": len(margins), "margins": margins})
 
 
+ITEMS_PER_SUBSET = 20
+
+
 def write_benchmark(
     file: Path, model: str, score: float, *, items: str = "simulated", preset: str = "embedded", seed: int | None = 0
 ) -> None:
-    """The record of a model scored on a benchmark of two sections."""
+    """The record of a model that is right on this share of every subset of a benchmark; two sections are reported."""
     section = {"n": 10, "estimate": score, "low": score - 0.1, "high": score + 0.1}
-    outcome = {"label": f"{items} items", "n": 20, "ties": 0, "sections": {"Chat": section, "Score": section}}
+    n_right = round(score * ITEMS_PER_SUBSET)
+    signs = ("1" * n_right + "0" * (ITEMS_PER_SUBSET - n_right)) * len(SUBSETS)
+    subset = {"n": ITEMS_PER_SUBSET, "estimate": score, "ties": 0}
+    outcome: dict[str, Any] = {"label": f"{items} items", "n": len(signs), "ties": 0}
+    outcome["sections"] = {"Chat": section, "Score": section}
+    outcome["subsets"] = {name: subset | {"section": about.section} for name, about in SUBSETS.items()}
+    counts = dict.fromkeys(SUBSETS, ITEMS_PER_SUBSET)
+    outcome["credits"] = {"subsets": counts, "columns": {"credit": {"parts": 1, "values": signs}}}
+    outcome["bias"] = {"right": signs, "tied": 46, "ece": 0.1, "brier": 0.2, "calibration": []}
     asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)
+
+
+def write_benchmark_items(file: Path, *, items: str = "simulated") -> None:
+    """What the items of `write_benchmark` are like: the chosen response is longer in the first half of a subset."""
+    n = ITEMS_PER_SUBSET * len(SUBSETS)
+    half = ITEMS_PER_SUBSET // 2
+    longer = [10 * (1 + k % 5) if k < half else -10 * (1 + k % 5) for k in range(ITEMS_PER_SUBSET)]
+    compared = {"item": list(range(n)), "chars_difference": longer * len(SUBSETS), "markers_difference": [0] * n}
+    outcome = {"chance": {"Chat": 0.5, "Score": 0.5}, "comparisons": compared}
+    asked = {"benchmark": "rewardbench", "items": items, "n": n}
+    records.append(file, kind="benchmark_items", asked=asked, outcome=outcome)
 
 
 def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.jsonl.gz") -> Path:
@@ -77,6 +103,14 @@ def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "items.json
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
     return folder
+
+
+def benchmark_items(name: str, rows: list[dict[str, Any]], n_messages: int = 1) -> Dataset:
+    """Items of a benchmark: item_id, subset and candidates of each row, the first correct unless it says otherwise."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    shared = {"prompt": (turns * n_messages)[:n_messages], "pairs": None, "benchmark": name, "source": "simulated"}
+    filled = [shared | {"correct": [True] + [False] * (len(row["candidates"]) - 1)} | row for row in rows]
+    return Dataset.from_list(filled, features=FEATURES)
 
 
 def write_learning_curve(
@@ -98,6 +132,14 @@ def write_learning_curve(
         for seed, answers in enumerate((correct, correct[::-1])):
             points.append({"size": size, "seed": seed, "accuracy": 1 - error, "correct": answers})
     records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
+
+
+def write_rates(file: Path, rates: dict[str, tuple[float, bool]], *, source: dict[str, str] = SOURCE) -> None:
+    """The choice of a learning rate for each arm: the rate, and whether it is the grid's smallest or largest."""
+    for arm, (rate, at_edge) in rates.items():
+        asked = {"arm": arm, "preset": "embedded", "backbone": "embedded", "source": source}
+        outcome = {"learning_rate": rate, "accuracy": 0.7, "n_trials": 6, "at_edge": at_edge}
+        records.append(file, kind="learning_rate", asked=asked, outcome=outcome)
 
 
 def write_data(file: Path, *, source: dict[str, str] = SOURCE) -> None:
@@ -138,6 +180,8 @@ def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
         write_arm(file, arm, margins, source=source)
     write_ruler(file, "longer", [1, -1, 0, -1], source=source)
     write_learning_curve(file, "bt", (0.5, 0.5, 0.25, 0.25), n=4, source=source)
+    write_benchmark_items(file)
+    write_rates(file, {"bt": (5e-4, False), "bt_scaled": (1e-3, True)}, source=source)
     write_benchmark(file, "longer", 0.4, seed=None)
     write_benchmark(file, "bt_scaled", 0.7)
     asked = {"arm": "bt_scaled_init", "comparison": "first", "source": source}

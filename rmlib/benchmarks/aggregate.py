@@ -6,14 +6,15 @@ A benchmark is a `Benchmark`: its subsets, its rule for one item, and how subset
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.benchmarks.items import Rows, some, table_of
+from rmlib.benchmarks.completeness import Subset, label_of, members_of
+from rmlib.benchmarks.items import Rows, raise_for, some, table_of
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Drawn, Sums
 from rmlib.schema import Place
@@ -24,18 +25,9 @@ Scores = Mapping[str, Sequence[float]]
 Rewards = Float[np.ndarray, "candidate"]
 Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
 
+__all__ = ["BASE", "Benchmark", "Rewards", "Rule", "Scores", "Subset", "aligned", "bounds"]
+
 BASE = ("item_id", "subset", "credit", "tie", "reason")
-
-
-class Subset(NamedTuple):
-    """Where a subset belongs, how many items it officially has (None: not known), and its weight in the section.
-
-    Without a weight it counts by its items, so that a section is the mean over all of them.
-    """
-
-    section: str
-    n: int | None
-    weight: float | None = None
 
 
 def aligned(items: Dataset, scores: Scores, skipped: Mapping[str, str] | None = None) -> list[Rewards | None]:
@@ -57,13 +49,6 @@ def aligned(items: Dataset, scores: Scores, skipped: Mapping[str, str] | None = 
     return [rewards.get(name) for name in names]
 
 
-def raise_for(problems: Mapping[str, Iterable[str]], remedy: str) -> None:
-    """ValueError for the first problem that any ids have, with their number and five of them."""
-    for problem, found in problems.items():
-        if names := sorted(found):
-            raise ValueError(f"{problem} for {len(names)} ids, e.g. {names[:5]}: {remedy}")
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """The official arithmetic of one benchmark.
@@ -73,7 +58,9 @@ class Benchmark:
         rule: rewards `[candidate]` and the item to its row of the credits: at least `credit` (0..1) and `tie`.
         overall: sections whose plain mean is the Score; none where the benchmark has no overall number.
         micro: the Score is the mean over all items instead.
+        one_split: subsets are named split/name, and a report is of the items of one split.
         formulas: subsets whose score is not their mean credit, but a sum of column means times these factors.
+        zero_where_empty: columns of a formula whose mean over no items counts as 0.
         extra: further sections, name to column: plain mean of that column over the sections of `overall`.
         totals: official number of items of sections whose subsets have no known one.
         unscored: reasons for which the rule itself gives no credit; they do not make a report partial.
@@ -85,19 +72,26 @@ class Benchmark:
     rule: Rule
     overall: tuple[str, ...] = ()
     micro: bool = False
+    one_split: bool = False
     formulas: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    zero_where_empty: frozenset[str] = frozenset()
     extra: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     unscored: frozenset[str] = frozenset()
     finish: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
 
+    def of_split(self, names: Iterable[str]) -> "Benchmark":
+        """The same for the split alone that the named subsets are of. Raises ValueError where they are of several."""
+        splits = sorted({name.partition("/")[0] for name in names}) if self.one_split else []
+        if len(splits) > 1:
+            raise ValueError(f"items of {' and '.join(splits)}: {self.name} has a result for each; pass one split")
+        mine = {name: subset for name, subset in self.subsets.items() if name.partition("/")[0] in splits}
+        return replace(self, subsets=mine, one_split=False) if splits else self
+
     @property
     def sections(self) -> dict[str, list[str]]:
         """The subsets of each section, in their official order."""
-        members: dict[str, list[str]] = {}
-        for name, subset in self.subsets.items():
-            members.setdefault(subset.section, []).append(name)
-        return members
+        return members_of(self.subsets)
 
     def table(
         self,
@@ -158,12 +152,17 @@ class Benchmark:
         Sections that lack subsets, and the Score of a partial benchmark, are given only with `partial`, over what is
         there. Raises ValueError as `credits`, or for a table of credits that are not of these items.
         """
+        if self.one_split:
+            options: dict[str, Any] = {"seed": seed, "draws": draws, "level": level, "partial": partial}
+            return self.of_split(items.unique("subset")).summarise(items, scores, skipped=skipped, **options)
         if isinstance(scores, pd.DataFrame):
             table = self._checked(items, scores)
         else:
             table = self.credits(items, scores, skipped=skipped)
         sources = sorted(items.unique("source"))
-        label = self.label(table, simulated="simulated" in sources)
+        label = label_of(
+            table, self.subsets, self.totals, unscored=self.unscored, simulated="simulated" in sources
+        )
         sums = Sums.draw(table, self.columns, seed=seed, draws=draws)
         whole = "partial" not in label
         return Report(
@@ -206,6 +205,8 @@ class Benchmark:
 
     def scores(self, sums: Sums, *, whole: bool = True, partial: bool = False) -> dict[str, Drawn]:
         """Each section that has all its subsets (or, with `partial`, any), the extra ones, and the Score if there."""
+        if self.one_split:
+            return self.of_split(sums).scores(sums, whole=whole, partial=partial)
         found = {}
         for section, members in self.sections.items():
             present = [name for name in members if name in sums]
@@ -227,47 +228,14 @@ class Benchmark:
         scored, rows = table[table["credit"].notna()]["subset"].map(lambda name: self.subsets[name].section), []
         for name, drawn in self.scores(sums, whole=whole, partial=partial).items():
             n = int((scored == name).sum()) if name in self.sections else len(scored)
-            rows.append((name, n, *_bounds(drawn, n, level)))
+            rows.append((name, n, *bounds(drawn, n, level)))
         return pd.DataFrame(rows, columns=["section", "n", "estimate", "low", "high"]).set_index("section")
-
-    def label(self, table: pd.DataFrame, *, simulated: bool) -> str:
-        """How far these items are the official benchmark, all scored: "complete", or what is different."""
-        counts = table["subset"].value_counts()
-        words = ["simulated"] if simulated else []
-        missing = [name for name in self.subsets if name not in counts]
-        if missing:
-            which = f", without {', '.join(missing)}" if len(missing) <= 5 else ""
-            words.append(f"partial: {len(self.subsets) - len(missing)} of {len(self.subsets)} subsets{which}")
-        words += self._sizes(counts, simulated)
-        skipped = table["reason"].notna() & ~table["reason"].isin(self.unscored)
-        if skipped.any():
-            words.append(f"partial: {skipped.sum():,} of {len(table):,} items skipped")
-        return ", ".join(words) or "complete"
 
     def check_subsets(self, names: Iterable[str]) -> None:
         """ValueError for names that are no subsets of this benchmark."""
         unknown = sorted(set(names) - self.subsets.keys())
         if unknown:
             raise ValueError(f"unknown subsets {some(unknown)}; {self.name} has {', '.join(self.subsets)}")
-
-    def _sizes(self, counts: pd.Series, simulated: bool) -> list[str]:
-        official = {name: subset.n for name, subset in self.subsets.items() if name in counts and subset.n is not None}
-        found = {name: int(counts[name]) for name in official}
-        sections = {name: members for name, members in self.sections.items() if set(members) <= set(counts.index)}
-        for name in self.totals.keys() & sections.keys():
-            official[name], found[name] = self.totals[name], int(counts[sections[name]].sum())
-        unknown = [name for name in sections if name not in official and self.subsets[sections[name][0]].n is None]
-        words = [f"official number of items not known for {', '.join(unknown)}"] if unknown else []
-        if found != official:
-            short = all(found[name] <= official[name] for name in official) and not simulated
-            total = sum(self._official_total(name) for name in self.sections)
-            shares = f"{counts.sum():,} of {total:,} items"
-            words.insert(0, f"partial: {shares}" if short else f"not the official counts: {shares}")
-        return words
-
-    def _official_total(self, section: str) -> int:
-        known = sum(subset.n or 0 for subset in self.subsets.values() if subset.section == section)
-        return self.totals.get(section, known)
 
     def _checked(self, items: Dataset, table: pd.DataFrame) -> pd.DataFrame:
         self.check_subsets(items.unique("subset"))
@@ -294,7 +262,10 @@ class Benchmark:
         """The score of one subset: its mean credit, or what its formula says."""
         if subset not in self.formulas:
             return sums.mean([subset])
-        return np.asarray(sum(factor * sums.mean([subset], c) for c, factor in self.formulas[subset].items()))
+        means = {column: sums.mean([subset], column) for column in self.formulas[subset]}
+        for column in self.zero_where_empty & means.keys():
+            means[column] = np.nan_to_num(means[column])
+        return np.asarray(sum(factor * means[column] for column, factor in self.formulas[subset].items()))
 
     def _pooled(self, sums: Sums, section: str, column: str) -> Drawn:
         return sums.mean([name for name in self.sections[section] if name in sums], column)
@@ -309,11 +280,11 @@ class Benchmark:
             weighted = "weight" in table and (of_subset["weight"] != 1).any()
             if name not in self.formulas and not weighted and len(credit) and credit.isin((0, 1)).all():
                 interval = wilson_interval(int(credit.sum()), len(credit), level=level)
-                bounds = (interval.estimate, interval.low, interval.high)
+                found = (interval.estimate, interval.low, interval.high)
             else:
-                bounds = _bounds(self.value(sums, name), len(credit), level)
+                found = bounds(self.value(sums, name), len(credit), level)
             ties, skipped = int(of_subset["tie"].sum()), int(of_subset["credit"].isna().sum())
-            rows.append((name, subset.section, len(credit), subset.n, *bounds, ties, skipped))
+            rows.append((name, subset.section, len(credit), subset.n, *found, ties, skipped))
         columns = ["subset", "section", "n", "n_official", "estimate", "low", "high", "ties", "skipped"]
         return pd.DataFrame(rows, columns=columns).set_index("subset").astype({"n_official": "Int64"})
 
@@ -322,7 +293,8 @@ def _plain_mean(scores: Sequence[Drawn]) -> Drawn:
     return np.asarray(sum(scores) / len(scores))
 
 
-def _bounds(drawn: Drawn, n: int, level: float) -> tuple[float, float, float]:
+def bounds(drawn: Drawn, n: int, level: float) -> tuple[float, float, float]:
+    """Estimate, low and high of n items, from draws of which the first is the estimate; NaN where there are none."""
     usable = drawn[1:][np.isfinite(drawn[1:])]
     if len(usable) == 0:
         return float(drawn[0]), np.nan, np.nan

@@ -214,6 +214,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
+def raise_for(problems: Mapping[str, Iterable[str]], remedy: str) -> None:
+    """ValueError for the first problem that any ids have, with their number and five of them."""
+    for problem, found in problems.items():
+        if names := sorted(found):
+            raise ValueError(f"{problem} for {len(names)} ids, e.g. {names[:5]}: {remedy}")
+
+
 def compared(item: Mapping[str, Any]) -> list[tuple[int, int]]:
     """The pairs of candidates that the item compares, better one first: those listed, or each chosen with each other.
 

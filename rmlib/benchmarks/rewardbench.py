@@ -59,12 +59,13 @@ _LLMBAR = {
 _ABOUT = ("model", "model_type", "chat_template")  # what an official results file holds beside the accuracies
 
 
-def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
+def prefers_chosen(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
+    """1 where the first of two responses gets strictly more reward; a tie is wrong."""
     chosen, rejected = rewards
     return {"credit": float(chosen > rejected), "tie": chosen == rejected}
 
 
-BENCHMARK = Benchmark("rewardbench", SUBSETS, _credit, overall=SECTIONS)
+BENCHMARK = Benchmark("rewardbench", SUBSETS, prefers_chosen, overall=SECTIONS)
 credits = BENCHMARK.credits
 summarise = BENCHMARK.summarise
 

@@ -6,7 +6,7 @@ model that ties everything gets 0.25, as chance does. Ties: each question is ask
 reward of the right minus max of the wrong answers, the domain's score is
 
     0.30 mean[G_tied > 0] + 0.30 mean[G_ref > 0] + 0.20 mean[G_tied > D] + 0.20 mean[min(G_ref, G_tied) > D]
-    + 0.01 mean[tanh(min(G_ref, G_tied) / D - 1)], the last term 0 where 0 is divided by 0.
+    + 0.01 mean[tanh(min(G_ref, G_tied) / D - 1)], the last mean over questions with D > 0, and 0 where there are none.
 
 The Score is the plain mean of the six domains. In the credits an item of Ties has [G > 0], 0 or 1; the further terms
 are columns of the tied items, and a question is redrawn with both of its items.
@@ -60,14 +60,19 @@ def _with_margins(table: pd.DataFrame) -> pd.DataFrame:
     paired = smaller.notna()
     table["preferred"] = (table["gap"] > table["spread"]).astype(float).where(paired)
     table["preferred_hard"] = (smaller > table["spread"]).astype(float).where(paired)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        margin = np.tanh(smaller / table["spread"] - 1)
-    table["margin"] = margin.fillna(0.0).where(paired)
+    spread = table["spread"].where(table["spread"] > 0)
+    table["margin"] = np.tanh(smaller / spread - 1)
     return table.drop(columns=["kind", "gap", "spread"])
 
 
 BENCHMARK = Benchmark(
-    "rewardbench2", SUBSETS, _credit, overall=tuple(SUBSETS), formulas={TIES: FORMULA}, finish=_with_margins
+    "rewardbench2",
+    SUBSETS,
+    _credit,
+    overall=tuple(SUBSETS),
+    formulas={TIES: FORMULA},
+    zero_where_empty=frozenset({"margin"}),
+    finish=_with_margins,
 )
 credits = BENCHMARK.credits
 summarise = BENCHMARK.summarise

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from jaxtyping import Float
 
 from rmlib import benchmarks
-from rmlib.batches import Prompt
 from rmlib.features import FromFeatures
 from rmlib.models import RewardModel, fingerprint
 from rmlib.settings import TrainSettings
@@ -66,7 +66,10 @@ class _FirstOutput:
     model: RewardModel
     settings: TrainSettings
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    def score(
+        self, prompts: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]
+    ) -> Float[np.ndarray, "response"]:
+        """Rewards of flat lists."""
         model: Any = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=bf16):
@@ -79,9 +82,9 @@ def log_row(model: RewardModel, watched: Watched, settings: TrainSettings) -> di
 
     Sections that lack subsets are left out. Draws nothing from torch's generators, and leaves the model in its mode.
     """
-    row = {}
+    row: dict[str, float] = {}
     for name, items in watched.items():
-        scores = benchmarks.score(_FirstOutput(model, settings), items, progress=False)
+        scores = benchmarks.score(_FirstOutput(model, settings), items, progress=False, keep=False)
         estimates = benchmarks.summarise(items, scores, draws=DRAWS).sections["estimate"]
         row |= {f"{name}/{section}": float(value) for section, value in estimates.items()}
     return row

@@ -106,9 +106,14 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
         raise DataError(Place(path.name), f"not a readable parquet file ({error})", "Write it again") from error
 
 
+def parse_json(content: bytes) -> Any:
+    """JSON as the standard has it. Raises ValueError also for NaN and for a key that occurs twice in one object."""
+    return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+
+
 def _parsed(line: bytes, place: Place) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+        row = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise DataError(place, f"not a line of JSON ({error})", "Fetch the file again or correct the line") from error
     if not isinstance(row, dict):

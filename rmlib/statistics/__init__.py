@@ -1,4 +1,4 @@
-"""Intervals, paired tests, power, calibration, strata, learning curves, and the rulers a score is held against.
+"""Intervals, paired tests, ranks, power, calibration, strata, learning curves, and the rulers of a score.
 
 An array of results is `[item]`, or `[seed, item]` where several training seeds met the same items. With several seeds
 an interval covers both: another draw of seeds and another draw of items. Items that belong together (pairs of one
@@ -13,6 +13,7 @@ from rmlib.statistics.calibration import (
     fit_temperature,
     squared_errors,
 )
+from rmlib.statistics.comparison import Comparison, compare_models
 from rmlib.statistics.curves import PowerLaw, fit_power_law
 from rmlib.statistics.intervals import (
     Interval,
@@ -31,16 +32,21 @@ from rmlib.statistics.paired import (
     mcnemar,
     paired_difference,
 )
+from rmlib.statistics.positions import PositionConsistency, position_consistency
 from rmlib.statistics.power import detectable_difference, mcnemar_power, smallest_difference
-from rmlib.statistics.rulers import BagOfWords, Longer, Random, Shorter
+from rmlib.statistics.rulers import BagOfWords, Constant, Longer, Markdown, Random, Shorter
 from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accuracy
 
 __all__ = [
     "Agreement",
     "BagOfWords",
+    "Comparison",
+    "Constant",
     "Interval",
     "Longer",
+    "Markdown",
     "PairedDifference",
+    "PositionConsistency",
     "PowerLaw",
     "Random",
     "Shorter",
@@ -51,6 +57,7 @@ __all__ = [
     "bootstrap_interval",
     "brier",
     "calibration_table",
+    "compare_models",
     "correlation_interval",
     "detectable_difference",
     "discordance",
@@ -63,6 +70,7 @@ __all__ = [
     "mcnemar",
     "mcnemar_power",
     "paired_difference",
+    "position_consistency",
     "smallest_difference",
     "squared_errors",
     "wilson_interval",

@@ -48,3 +48,12 @@ def group_codes(groups: ArrayLike, n_items: int) -> tuple[np.ndarray, int]:
     if len(names) < 2:
         raise ValueError("all items are of one group: an interval over groups needs at least two")
     return codes, len(names)
+
+
+def matched_seeds(
+    a: Float[np.ndarray, "seed item"], b: Float[np.ndarray, "seed item"]
+) -> tuple[Float[np.ndarray, "seed item"], Float[np.ndarray, "seed item"]]:
+    """The seeds that both have; a single row (a ruler, one seed) stands against every seed of the other."""
+    shared = max(len(a), len(b)) if 1 in (len(a), len(b)) else min(len(a), len(b))
+    first, second = (np.repeat(table, shared, axis=0) if len(table) == 1 else table[:shared] for table in (a, b))
+    return first, second

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -96,21 +96,24 @@ class Resamples:
         """
         n_seeds, n_items = table.shape[-2:]
         codes, n_groups = (np.arange(n_items), n_items) if groups is None else group_codes(groups, n_items)
-        items = _counts(n_groups, draws, seed)[:, codes]
         seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
-        return cls(seeds / n_seeds, items / items.sum(axis=1, keepdims=True))
+        return cls(seeds / n_seeds, _weights(codes.tobytes(), n_groups, draws, seed))
 
     def means(self, table: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "draw"]:
         """The mean of a table in each draw."""
         return np.einsum("ds,sd->d", self.seeds, table @ self.items.T)
 
 
-@lru_cache(maxsize=1)  # a table of many comparisons on the same items redraws them alike, and this is its slow part
-def _counts(n: int, draws: int, seed: int) -> Integer[np.ndarray, "draw n"]:
-    """How often each of n is drawn, with replacement, n times over."""
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    counts.flags.writeable = False
-    return counts
+# A table of many comparisons on the same items redraws them alike, and this is its slow part. As many as there are
+# strata of a property, which are looked at in turn for every arm.
+@lru_cache(maxsize=8)
+def _weights(codes: bytes, n_groups: int, draws: int, seed: int) -> Float[np.ndarray, "draw item"]:
+    """Weight of each item where groups are drawn with replacement, as many as there are, and weights sum to 1."""
+    counts = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws)
+    items = counts[:, np.frombuffer(codes, dtype=np.int64)]
+    weights = items / items.sum(axis=1, keepdims=True)
+    weights.flags.writeable = False
+    return weights
 
 
 def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:

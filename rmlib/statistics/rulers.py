@@ -1,6 +1,7 @@
-"""The rulers that every score is held against: length, chance, words without their order."""
+"""The rulers that every score is held against: length, formatting, chance, words without their order."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 Prompts = Sequence[Sequence[Mapping[str, str]]]
+_MARKERS = re.compile(
+    r"^ {0,3}#{1,6} |^[ \t]*(?:[-*+]|\d+[.)]) |^[ \t]*```"  # heading, item of a list, fence of code
+    r"|^ {0,3}> |^[ \t]*\|.*\|[ \t]*$"  # quote, line of a table
+    r"|\*\*[^*\n]+\*\*|__[^_\n]+__|`[^`\n]+`|\[[^\]\n]+\]\([^)\n]+\)",  # bold, code within a line, link
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,29 @@ class Shorter:
     def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
         """Rewards of the responses; the prompts are not read."""
         return -Longer().score(prompts, responses)
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """The ruler that rewards formatting: reward = number of markdown markers in the response.
+
+    A marker is a heading, an item of a list, a fence of code, a line of a quote or of a table, a bold phrase, code
+    within a line, or a link. Plain texts tie. Source of the idea: the style control of the Chatbot Arena, which counts
+    headings, items of lists and bold phrases.
+    """
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """Rewards of the responses; the prompts are not read."""
+        return np.array([len(_MARKERS.findall(response)) for response in responses], dtype=float)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The ruler that cannot decide: every reward is 0. Its score is what a benchmark gives for ties."""
+
+    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+        """Zeros."""
+        return np.zeros(len(responses))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rmlib import paths
 from rmlib.bars import progress_bar
 from rmlib.pairs import make_pairs, pair_id
 from rmlib.schema import DataError, Place
+from rmlib.sources.cache import cached
 from rmlib.sources.files import read_rows
 from rmlib.sources.simulated.benchmark import benchmark_items
 from rmlib.sources.simulated.generation import generate
@@ -33,14 +34,17 @@ def default_folder() -> Path:
 
 
 def load(folder: str | Path | None = None) -> Dataset:
-    """The simulated pairs of the repository, with their truth. Raises DataError where the file is absent or altered."""
+    """The simulated pairs of the repository, with their truth; a second load takes the table from the cache.
+
+    Raises DataError where the file is absent or altered.
+    """
     path = Path(folder or default_folder()) / PAIRS_FILE
     if not path.is_file():
         raise DataError(Place(path.name), "there is no such file", REMEDY)
     expected = recorded(path.parent).get(PAIRS_FILE)
     if (found := content_sha256(path)) != expected:
         raise DataError(Place(path.name), f"its content has sha256 {found}, {SUMS_FILE} says {expected}", REMEDY)
-    return make_pairs(read_rows(path), origin=path.name)
+    return cached("simulated", [path], lambda: make_pairs(read_rows(path), origin=path.name))
 
 
 def write(folder: Path, *, n_pairs: int = N_PAIRS, seed: int = SEED) -> None:

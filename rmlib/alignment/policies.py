@@ -1,0 +1,183 @@
+"""A policy: a causal language model that answers prompts, and the log-probabilities of what it said.
+
+Sampling keeps token ids, so that log-probabilities are those of the tokens that were drawn; a reward model reads the
+text, in its own template and with its own tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from rmlib import backbones, batches
+from rmlib.batches import Group, Prompt
+from rmlib.likelihood import header, targets_of, token_log_probabilities
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Responses to prompts, the same number for each, those of a prompt one after another.
+
+    `ids` holds what was generated, the end token included where the response ended; `texts` leaves it out.
+    """
+
+    prompts: list[Prompt]
+    n_per_prompt: int
+    prompt_ids: list[np.ndarray]
+    ids: list[np.ndarray]
+    texts: list[str]
+    ended: Bool[np.ndarray, "sample"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def repeated_prompts(self) -> list[Prompt]:
+        """The prompt of each sample."""
+        return [prompt for prompt in self.prompts for _ in range(self.n_per_prompt)]
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of each response, the end token included."""
+        return np.array([len(row) for row in self.ids])
+
+    def counts(self) -> dict[str, int]:
+        """How many responses there are, how many did not end, and how many are empty."""
+        empty = sum(not text.strip() for text in self.texts)
+        return {"samples": len(self), "not ended": int((~self.ended).sum()), "empty": empty}
+
+    def groups(self) -> list[Group]:
+        """One group for each prompt, which is its shared part."""
+        n = self.n_per_prompt
+        rows = [
+            tuple(np.concatenate([prompt, row]) for row in self.ids[index * n : (index + 1) * n])
+            for index, prompt in enumerate(self.prompt_ids)
+        ]
+        return [Group(ids, len(prompt)) for ids, prompt in zip(rows, self.prompt_ids, strict=True)]
+
+
+class Policy:
+    """A causal language model with its tokenizer and the two texts that stand around a response in its template."""
+
+    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.network, self.tokenizer, self.name = network, tokenizer, name
+        self.max_length = backbones.position_limit(network.config) or 4096
+        self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]
+        self.end_id = _end_id(tokenizer)
+
+    @classmethod
+    def create(cls, backbone: str, *, seed: int = 0) -> Self:
+        """The language model of a backbone: pretrained weights, or for `embedded` random ones drawn from the seed.
+
+        Raises BackboneError for a name that cannot be loaded.
+        """
+        source = backbones.folder_of(backbone)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                if backbone == backbones.EMBEDDED:
+                    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+                else:
+                    network = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise backbones.BackboneError(f"policy {backbone!r} cannot be loaded: {error}") from error
+        backbones.prepare_tokenizer(tokenizer, backbone)
+        backbones.prepare_attention(network)
+        return cls(network.eval(), tokenizer, backbone)
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors), config and tokenizer as any transformers model."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        """Tokens of each prompt up to where a response begins."""
+        return batches.tokens_of(self.tokenizer, [header(self.tokenizer, prompt) for prompt in prompts])
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, *, max_new_tokens: int, seed: int, temperature: float = 1.0
+    ) -> Samples:
+        """`n` responses to each prompt, drawn token by token from the whole vocabulary; the caller's generators stay.
+
+        Raises ValueError for a prompt that leaves no room for `max_new_tokens`.
+        """
+        rows = self.prompt_ids(prompts)
+        longest = max(len(row) for row in rows)
+        if longest + max_new_tokens > self.max_length:
+            raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed {self.max_length}")
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(rows), longest), pad, device=self.device)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, longest - len(row) :] = torch.from_numpy(row)
+            mask[index, longest - len(row) :] = 1
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            drawn = self.network.generate(
+                input_ids=ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+                num_return_sequences=n, max_new_tokens=max_new_tokens, eos_token_id=self.end_id, pad_token_id=pad,
+            )  # fmt: skip
+        return self._samples(list(prompts), n, rows, drawn[:, longest:].cpu().numpy())
+
+    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: np.ndarray) -> Samples:
+        found, texts, ended = [], [], []
+        for row in drawn:
+            ends = np.flatnonzero(row == self.end_id)
+            found.append(row[: ends[0] + 1] if len(ends) else row)
+            ended.append(bool(len(ends)))
+            texts.append(self.tokenizer.decode(row[: ends[0]] if len(ends) else row, skip_special_tokens=True))
+        return Samples(prompts, n, rows, found, texts, np.array(ended))
+
+    def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
+        """Of every token of every response, each prompt encoded once; 0 after the end (`valid_tokens`).
+
+        Follows gradients where they are enabled; then all passes of the budget are held until `backward`.
+        """
+        groups = samples.groups()
+        n = samples.n_per_prompt
+        parts: list[Tensor] = []
+        order: list[int] = []
+        for indices in batches.pack(groups, token_budget, shared=self.shared):
+            order += [index * n + row for index in indices for row in range(n)]
+            parts += self._token_logp([groups[index] for index in indices])
+        return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
+
+    def _token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+        pad = self.tokenizer.pad_token_id or 0
+        batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
+        starts = np.array([item.n_shared for item in groups for _ in item.ids])
+        targets = targets_of(groups, batch, starts)
+        flat = token_log_probabilities(self.network, batch.to(self.device), targets)
+        return flat.split(np.bincount(targets.response).tolist())
+
+
+def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token with which the template ends a response."""
+    prompt = [{"role": "user", "content": "?"}]
+    text = batches.render(tokenizer, prompt, "a")
+    behind = text[len(header(tokenizer, prompt)) + 1 :]
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ValueError("the chat template writes nothing behind a response, so no response could end; give it an end")
+    return int(ids[0])
+
+
+def valid_tokens(samples: Samples) -> Bool[Tensor, "sample token"]:
+    """Which entries of `log_probabilities` are tokens of the response."""
+    lengths = torch.from_numpy(samples.n_tokens)
+    return torch.arange(int(lengths.max()))[None] < lengths[:, None]

@@ -1,0 +1,206 @@
+"""Tables of models on a benchmark, made from its records: sections, leaderboard, bias, subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from rmlib import benchmarks, records
+from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib.benchmarks import bias, packed
+from rmlib.benchmarks.chance import chance
+from rmlib.benchmarks.comparison import OVERALL, compare
+from rmlib.records import RecordError
+from rmlib.statistics import Comparison, wilson_interval
+from rmlib.summaries import BOOTSTRAP_SEED, ladder, optional
+
+DEFAULT = "rewardbench"
+AGAIN = "score the models again with notebook 04"
+
+
+def benchmark_runs(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Records of the models last scored on the same items of a benchmark: one row per model and seed, column `model`.
+
+    Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
+    """
+    table = records.read(file, kind=kind).sort_values("time", kind="stable")
+    last = table.iloc[-1]
+    same = (table["asked.items"] == last["asked.items"]) & (table["asked.source"] == last["asked.source"])
+    table = table[same & (table["outcome.n"] == last["outcome.n"])].copy()
+    if "asked.comparison" in table:
+        table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
+    finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
+    table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
+    table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))
+    return table.drop_duplicates(["model", "seed"], keep="last").sort_values(["order", "seed"], kind="stable")
+
+
+def benchmark_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Section scores 0..1 of the `benchmark_runs`, with intervals: one row per model, seed and section."""
+    rows = []
+    for _, record in benchmark_runs(file, kind).iterrows():
+        for section, values in record["outcome.sections"].items():
+            shared = {"model": record["model"], "seed": record["seed"], "section": section}
+            rows.append(shared | {key: values[key] for key in ("estimate", "low", "high", "n")})
+    return pd.DataFrame(rows)
+
+
+def headline_section(kind: str) -> str:
+    """What models are ranked by: the overall score, or the first section of a benchmark that has none (PPE)."""
+    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    return OVERALL if rule.overall or rule.micro else next(iter(rule.sections))
+
+
+def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison:
+    """The `benchmark_runs` compared by the score of a section, by default the `headline_section`.
+
+    Of a partial benchmark it is the score over what is there.
+    """
+    runs, section = benchmark_runs(file, kind), section or headline_section(kind)
+    partial = "partial" in runs["outcome.label"].iloc[-1]
+    kept = _by_model(runs, "outcome.credits")
+    credits = {model: [packed.unpack(row) for row in rows] for model, rows in kept.items()}
+    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
+
+
+def leaderboard_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Models best first, with ranks that noise shares (`statistics.compare_models`), by the headline score."""
+    table = comparison(file, kind).leaderboard
+    table.insert(0, "title", [title(str(name)) for name in table.index])
+    return table
+
+
+def pairwise_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Every two models on a benchmark: difference of the headline score, p, p by Holm, whether it is clear."""
+    return comparison(file, kind).differences.set_index("model")
+
+
+def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """`with_rulers` of the `benchmark_runs`: means of the seeds; rulers are those that were recorded."""
+    runs, items = benchmark_runs(file, kind), items_record(file, kind)
+    found = _by_model(runs, "outcome.bias")
+    arms = [model for model in found if model.removesuffix(FINETUNED) in ARMS]
+    board, chances = comparison(file, kind).leaderboard, items["outcome.chance"]
+    return _beside(board, found, _comparisons(items), chances.get(headline_section(kind), np.nan), arms)
+
+
+def with_rulers(
+    items: Dataset, scores: Mapping[str, Mapping[str, Sequence[float]]], *, partial: bool = False, seed: int = 0
+) -> pd.DataFrame:
+    """Scores of models on a benchmark beside those of the rulers, and what length and confidence have to do with them.
+
+    Args:
+        scores: for each model its {item_id: [rewards]}.
+        partial: also where subsets or items are missing; the score is then over what is there.
+    Returns:
+        Index model: the models, the rulers of `bias.RULERS`, chance. Columns rank, score, low, high (the headline
+        score, see `comparison`), comparisons (share of right against wrong candidates ordered rightly), at equal length
+        (the same by `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of
+        models (a ruler's reward is no logit).
+    Raises:
+        ValueError: scores that do not fit the items; a partial benchmark, unless asked for.
+    """
+    kind = benchmarks.name_of(items)
+    rule, section = benchmarks.BENCHMARKS[kind].BENCHMARK, headline_section(kind)
+    every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in bias.RULERS.items()}}
+    credits = {model: [benchmarks.credits(items, found)] for model, found in every.items()}
+    whole = all("partial" not in benchmarks.summarise(items, found, draws=1).label for (found,) in credits.values())
+    board = compare(rule, credits, section=section, whole=whole, partial=partial, seed=seed).leaderboard
+    found = {model: [bias.outcome(items, rewards)] for model, rewards in every.items()}
+    return _beside(board, found, bias.comparisons(items), chance(rule, items).get(section, np.nan), list(scores))
+
+
+def _beside(
+    board: pd.DataFrame,
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    compared: pd.DataFrame,
+    by_chance: float,
+    models: Sequence[str],
+) -> pd.DataFrame:
+    """The rows of `with_rulers`, from a leaderboard and the `bias.outcome` of every run."""
+    (answers, table), rows = _answers(found, compared), []
+    scored = board.rename(columns={"estimate": "score"})[["rank", "score", "low", "high"]]
+    for model, right in answers.items():
+        row = {"model": model, **scored.loc[model].to_dict(), "comparisons": float(right.mean())}
+        equal = bias.equal_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
+        if equal is not None:
+            row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
+        row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(compared)
+        if model in models:
+            row |= {name: float(np.mean([outcome[name] for outcome in found[model]])) for name in ("ece", "brier")}
+        rows.append(row)
+    rows.append({"model": "chance", "score": by_chance, "comparisons": 0.5})
+    return pd.DataFrame(rows).set_index("model").astype({"rank": "Int64"})
+
+
+def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
+    found = _by_model(benchmark_runs(file, kind), "outcome.bias")
+    answers, table = _answers(found, _comparisons(items_record(file, kind)))
+    parts = {
+        model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
+    }
+    return pd.concat(parts, names=["model"]).reset_index().set_index("model")
+
+
+def subsets_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
+    """Score of every model in every subset, mean of its seeds: columns section, subset, estimate, low, high, n.
+
+    The interval is Wilson's for one model on n items, at the mean of the seeds: other seeds meet the same items.
+    """
+    rows = []
+    for model, reports in _by_model(benchmark_runs(file, kind), "outcome.subsets").items():
+        for subset, first in reports[0].items():
+            estimate, n = float(np.mean([report[subset]["estimate"] for report in reports])), int(first["n"])
+            bounds = wilson_interval(round(estimate * n), n)
+            row = {"model": model, "section": first["section"], "subset": subset, "estimate": estimate}
+            rows.append(row | {"low": bounds.low, "high": bounds.high, "n": n})
+    return pd.DataFrame(rows).set_index("model")
+
+
+def items_record(file: Path, kind: str = DEFAULT) -> pd.Series:
+    """The record of the items that the `benchmark_runs` were scored on; RecordError where there is none."""
+    last, table = benchmark_runs(file, kind).iloc[-1], optional(file, "benchmark_items")
+    if len(table):
+        same = (table["asked.benchmark"] == kind) & (table["asked.items"] == last["asked.items"])
+        table = table[same & (table["asked.n"] == last["outcome.n"])]
+    if table.empty:
+        raise RecordError(f"{file.name}: no record of what the items of {kind} are like; {AGAIN}")
+    return table.iloc[-1]
+
+
+def _answers(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], table: pd.DataFrame
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1, and the comparisons.
+
+    Comparisons of items that some model has no scores for are left out for all. Raises RecordError for answers to other
+    comparisons than those of the table.
+    """
+    for model, outcomes in found.items():
+        if {len(outcome["right"]) for outcome in outcomes} != {len(table)}:
+            n = len(outcomes[0]["right"])
+            raise RecordError(f"{model} was scored on {n} comparisons of {len(table)}; {AGAIN}")
+    signs = {model: np.array([list(outcome["right"]) for outcome in outcomes]) for model, outcomes in found.items()}
+    known = ~np.any([(rows == packed.MISSING).any(axis=0) for rows in signs.values()], axis=0)
+    return {model: rows[:, known].astype(int) for model, rows in signs.items()}, table[known].reset_index(drop=True)
+
+
+def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, Any]]]:
+    if column not in runs or runs[column].isna().any():
+        raise RecordError(f"records of {runs['kind'].iloc[0]} without {column.removeprefix('outcome.')}; {AGAIN}")
+    return {str(model): rows[column].tolist() for model, rows in runs.groupby("model", sort=False)}
+
+
+def _comparisons(items: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(items["outcome.comparisons"])
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,204 @@
+"""Any `AutoModelForSequenceClassification` as a reward model, from a folder or the hub, with its own chat template.
+
+A decoder with a linear `score` layer becomes a `RewardModel`, so that a prompt is encoded once for all its responses.
+Everything else (encoders, whose heads read a pooled token) runs through its own forward. Rewards are those that
+transformers gives for one text without padding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from rmlib import backbones, batches, paths
+from rmlib.batches import Encoded, Prompt
+from rmlib.models import ModelError, RewardModel, fingerprint
+
+logger = logging.getLogger(__name__)
+
+Weights = Mapping[str, float] | Sequence[float]
+
+
+class DecoderClassifier(RewardModel):
+    """A decoder with a linear score layer, of several logits the weighted sum.
+
+    `skipped` is a token id that transformers does not read a reward at: its class takes the last token that is not
+    padding, so where padding is the end token of the template it reads one token earlier, and so was the model trained.
+    """
+
+    skipped: int | None = None
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+        """Whole texts, up to the token at which the reward is read."""
+        encoded = super().encode(prompts, responses)
+        if self.skipped is None:
+            return encoded
+        return Encoded([_without_end(row, self.skipped) for row in encoded.ids], None, encoded.cut)
+
+
+class PlainClassifier:
+    """A classifier that runs through its own forward: one row a response, padded only where it is an encoder.
+
+    An encoder without a chat template takes prompt and response as its two segments. Over-long texts are refused.
+    """
+
+    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, row: torch.Tensor, name: str) -> None:
+        self.network, self.tokenizer, self.row, self.name = network, tokenizer, row, name
+        self.masks_padding = backbones.kind_of(network.config) == "encoder"
+        self.max_length = backbones.position_limit(network.config) or 4096
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    def to(self, device: torch.device | str) -> PlainClassifier:
+        """The same classifier on another device."""
+        self.network.to(device)
+        return self
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+        """Tokens of each conversation; `cut` marks those that do not fit."""
+        if self.tokenizer.chat_template is not None:
+            return _templated(self.tokenizer, prompts, responses)
+        return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384
+    ) -> Float[np.ndarray, "response"]:
+        """Rewards of flat lists of equal length. Raises ModelError for a text that is longer than the positions."""
+        encoded = self.encode(prompts, responses)
+        self.refuse_long(encoded)
+        groups = batches.group(encoded, [1] * len(encoded.ids))
+        rewards = np.empty(len(groups), dtype=np.float32)
+        for indices in self._batches(groups, token_budget):
+            batch = batches.collate_padded([groups[index] for index in indices], self.tokenizer.pad_token_id or 0)
+            rewards[indices] = self._rewards(batch.to(self.device)).cpu().numpy()
+        return rewards
+
+    def refuse_long(self, encoded: Encoded) -> None:
+        """Raise ModelError where a text does not fit the positions: an end cut off in silence is another text."""
+        n_long = int(encoded.exceeds(self.max_length).sum())
+        if n_long:
+            raise ModelError(
+                f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "
+                "leave them out (skip_long), and they are counted as skipped"
+            )
+
+    def _batches(self, groups: Sequence[batches.Group], token_budget: int) -> list[list[int]]:
+        if self.masks_padding:
+            return list(batches.pack(groups, token_budget, shared=False))
+        lengths = np.array([item.longest for item in groups])
+        return [
+            [int(same[index]) for index in part]
+            for same in (np.flatnonzero(lengths == length) for length in np.unique(lengths))
+            for part in batches.pack([groups[int(index)] for index in same], token_budget, shared=False)
+        ]
+
+    def _rewards(self, batch: batches.PaddedBatch) -> torch.Tensor:
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None and getattr(self.network.config, "type_vocab_size", 1) > 1:
+            inputs["token_type_ids"] = batch.token_type_ids
+        return self.network(**inputs).logits.float() @ self.row[0].to(self.device)
+
+
+Classifier = DecoderClassifier | PlainClassifier
+
+
+def load_classifier(
+    source: str | Path,
+    *,
+    weights: Weights | None = None,
+    dtype: torch.dtype = torch.float32,
+    read_at: str = "transformers",
+) -> Classifier:
+    """A sequence classifier as a scorer with one reward a response.
+
+    Args:
+        source: a folder or a hub id; weights in safetensors, no code of its own.
+        weights: of several logits, by the labels of its config or in their order; one logit needs none.
+        read_at: where a decoder's reward is read: "transformers", as its class does (the last token that is not
+            padding), or "end", the last token. They differ where the model pads with the end token of its template.
+    Raises:
+        BackboneError: it cannot be loaded, or lacks weights (a head that would be drawn at random, for instance).
+        ModelError: weights that do not fit its logits, or several logits without weights.
+    """
+    if read_at not in ("transformers", "end"):
+        raise ModelError(f"read_at must be 'transformers' or 'end', got {read_at!r}")
+    network, tokenizer = backbones.read_whole(AutoModelForSequenceClassification, str(source), dtype=dtype)
+    name = paths.public_name(str(source))
+    labels = [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
+    row = torch.tensor([list(weight_of_each(name, labels, weights).values())])
+    score, body = getattr(network, "score", None), network.base_model
+    if backbones.kind_of(network.config) != "decoder" or not isinstance(score, torch.nn.Linear) or body is network:
+        return PlainClassifier(network, tokenizer, row, name)
+    backbones.prepare_tokenizer(tokenizer, name)
+    backbones.prepare_attention(body)
+    identity = fingerprint("classifier", name, row.tolist())
+    model = DecoderClassifier(
+        body,
+        _folded(score, row),
+        tokenizer,
+        name=name,
+        attributes=("reward",),
+        identity=identity,
+        fresh_head=False,
+        body_identity=fingerprint("classifier", name),
+    ).eval()
+    model.skipped = _skipped(model, network.config.pad_token_id, read_at)
+    return model
+
+
+def weight_of_each(name: str, outputs: Sequence[str], weights: Weights | None) -> dict[str, float]:
+    """The weight of each output of a model, by name; one output needs none. Raises ModelError where they do not fit."""
+    if weights is None:
+        if len(outputs) > 1:
+            raise ModelError(f"{name} has the outputs {', '.join(outputs)}: give each a weight, by name or as a list")
+        weights = [1.0]
+    if not isinstance(weights, Mapping):
+        if len(weights) != len(outputs):
+            raise ModelError(f"{name}: {len(weights)} weights for the {len(outputs)} outputs {', '.join(outputs)}")
+        weights = dict(zip(outputs, weights, strict=True))
+    if set(weights) != set(outputs):
+        raise ModelError(f"{name}: weights are for {sorted(weights)}, its outputs are {list(outputs)}")
+    return {output: float(weights[output]) for output in outputs}
+
+
+def _folded(score: torch.nn.Linear, row: Float[torch.Tensor, "1 label"]) -> torch.nn.Linear:
+    """The score layer with one output, the weighted sum of its logits."""
+    head = torch.nn.Linear(score.in_features, 1)
+    head.weight.data = row @ score.weight.data.float()
+    head.bias.data = torch.zeros(1) if score.bias is None else row @ score.bias.data.float()
+    return head
+
+
+def _skipped(model: RewardModel, pad_id: int | None, read_at: str) -> int | None:
+    if pad_id is None:
+        return None
+    last = int(model.encode([[{"role": "user", "content": "?"}]], ["!"]).ids[0][-1])
+    if last == pad_id:
+        where = "one token before it, as transformers does" if read_at == "transformers" else "at it"
+        logger.warning("%s pads with the token that ends a text; its reward is read %s", model.name, where)
+    return pad_id if read_at == "transformers" else None
+
+
+def _without_end(row: np.ndarray, token: int) -> np.ndarray:
+    """The row up to its last other token; a row of nothing else keeps its first, which transformers then reads."""
+    others = np.flatnonzero(row != token)
+    return row[: others[-1] + 1] if len(others) else row[:1]
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+    """Conversations in the tokenizer's own template, with its special tokens where the template writes none."""
+    texts = [batches.render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    first = tokenizer.cls_token or tokenizer.bos_token or ""
+    ids = [tokenizer(text, add_special_tokens=not (first and text.startswith(first)))["input_ids"] for text in texts]
+    rows = [np.array(row, dtype=np.int64) for row in ids]
+    return Encoded(rows, None, np.zeros(len(rows), dtype=bool))

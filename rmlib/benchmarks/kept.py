@@ -1,0 +1,68 @@
+"""What scoring has found out, kept on disk by content: scored again it costs nothing, interrupted it goes on.
+
+One file of JSON lines for everything that values depend on but the text (a model's weights, tokenizer and template; a
+judge's name and instructions), below `paths.runs_dir()/"scores"`; one line a text. A file may be deleted at any time.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rmlib import json_lines, paths
+from rmlib.pairs import canonical_json, prompt_key
+
+logger = logging.getLogger(__name__)
+
+
+def text_key(prompt: Sequence[Mapping[str, str]], *responses: str) -> str:
+    """What names a prompt with its responses, in this order: 32 hex digits of a SHA-256."""
+    return hashlib.sha256(canonical_json([prompt_key(prompt), *responses]).encode()).hexdigest()[:32]
+
+
+class Kept:
+    """Values by text key, as they lie on disk and as they are added; `made_by` says what else they depend on.
+
+    Writers may share a file. A line that cannot be read is left out with a warning, and its text is scored anew.
+    """
+
+    def __init__(self, kind: str, made_by: Mapping[str, Any]) -> None:
+        self._header = canonical_json({"kind": kind, "made_by": made_by})
+        digest = hashlib.sha256(self._header.encode()).hexdigest()[:16]
+        self.path = paths.runs_dir() / "scores" / f"{kind}-{digest}.jsonl"
+        self.known: dict[str, Any] = self._read() if self.path.is_file() else {}
+        self._repaired = False
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Keep values (anything JSON has, numbers finite), in one write. Where nothing can be written, a warning."""
+        self.known |= values
+        lines = [json.dumps([key, value], ensure_ascii=False, allow_nan=False) for key, value in values.items()]
+        if not lines:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with json_lines.locked(self.path) as file:
+                if not self._repaired:  # once: it reads the whole file
+                    json_lines.repair_end(file, self.path)
+                    self._repaired = True
+                json_lines.write(file, lines if file.read(1) else [self._header, *lines])
+        except OSError as error:
+            logger.warning("scores are not kept, so scoring again takes as long (%s)", error)
+
+    def _read(self) -> dict[str, Any]:
+        header, *lines = self.path.read_bytes().splitlines() or [b""]
+        if header != self._header.encode():
+            logger.warning("scores/%s begins with another header than its own; it is moved aside", self.path.name)
+            self.path.replace(self.path.with_suffix(".unreadable"))
+            return {}
+        known, n_broken = {}, 0
+        for line in lines:
+            try:
+                key, value = json.loads(line)
+                known[key] = value
+            except (ValueError, TypeError):
+                n_broken += 1
+        if n_broken:
+            logger.warning("scores/%s: %d lines cannot be read; they are scored anew", self.path.name, n_broken)
+        return known

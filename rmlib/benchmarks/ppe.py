@@ -1,0 +1,194 @@
+"""PPE, preference proxy evaluations (Frick et al., arXiv 2410.14872): human votes, and answers that can be checked.
+
+Human preference: an arena pair is right when the response that people preferred gets strictly more reward. Pairs that
+people called a tie have no right answer; they stay in the table and are counted, without a credit.
+Correctness: five sets with 32 samples a prompt. An item's credit is the share of its sampled conflict pairs (one right
+sample, one wrong) that the reward orders; a set's accuracy is over all of its pairs, Correctness the plain mean of the
+five. The two are separate results: there is no Score over both. `best_of_k` is the curve of picking by the reward.
+
+The repository lmarena/PPE was not at hand: that a tie of rewards is wrong, that human ties are left out of accuracy,
+and that best-of-K means the expectation over all draws of K samples are our readings. Its further metrics (rank
+correlations over models, separability, Brier) are not here.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from scipy.special import comb
+
+from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, aligned, bounds
+from rmlib.benchmarks.items import Rows, compared, field, file_rows, hub_rows, make_item
+from rmlib.benchmarks.sums import Sums
+from rmlib.schema import DataError, Place, shown
+
+HUMAN = "human-preference"
+HUB_NAMES = {
+    HUMAN: ("lmarena-ai/PPE-Human-Preference-V1", "test"),
+    "mmlu-pro": ("lmarena-ai/PPE-MMLU-Pro-Best-of-K", "train"),
+    "math": ("lmarena-ai/PPE-MATH-Best-of-K", "train"),
+    "gpqa": ("lmarena-ai/PPE-GPQA-Best-of-K", "train"),
+    "ifeval": ("lmarena-ai/PPE-IFEval-Best-of-K", "train"),
+    "mbpp-plus": ("lmarena-ai/PPE-MBPP-Plus-Best-of-K", "train"),
+}
+SUBSETS = {
+    name: Subset("Human Preference", 16038) if name == HUMAN else Subset("Correctness", None, 1) for name in HUB_NAMES
+}
+TOTALS = {"Correctness": 2555}
+HUMAN_TIE, NO_PAIR = "people tied", "no conflict pair"
+_WINNERS = {"model_a": [True, False], "model_b": [False, True]}
+
+
+def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
+    differences = np.array([rewards[better] - rewards[worse] for better, worse in compared(item)])
+    if len(differences) == 0:
+        return {"reason": HUMAN_TIE if item["subset"] == HUMAN else NO_PAIR}
+    right, tie = float((differences > 0).mean()), bool((differences == 0).any())
+    return {"credit": right, "tie": tie, "weight": len(differences)}
+
+
+def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """A prompt that several models answered is redrawn with all of its items."""
+    table["group"] = table["item_id"].str.partition("@")[0]
+    return table.assign(weight=table["weight"].fillna(1) if "weight" in table else 1)
+
+
+BENCHMARK = Benchmark(
+    "ppe", SUBSETS, _credit, totals=TOTALS, unscored=frozenset((HUMAN_TIE, NO_PAIR)), finish=_with_groups
+)
+credits = BENCHMARK.credits
+summarise = BENCHMARK.summarise
+
+
+def load(
+    source: str | Path = "hub",
+    *,
+    revision: str | Mapping[str, str] = "main",
+    sets: Sequence[str] = tuple(HUB_NAMES),
+    partial: bool = False,
+    keep_degenerate: bool = True,
+) -> Dataset:
+    """The items: two responses in published order, or all samples of a prompt with the pairs to be compared.
+
+    Args:
+        source: "hub" (the six sets of lmarena-ai; downloads), or a file or folder in their layout: question_id, prompt,
+            response_1, response_2, ..., and winner, or scores and sampled_conflict_pairs; then the path (with the
+            folder's own name) says which set it is.
+        revision: branch, tag or commit for "hub", one for all or {set: revision}.
+        sets: the sets wanted; others are left alone.
+        partial: accept fewer than all six sets.
+        keep_degenerate: keep empty responses and equal ones, which users and samplers produce; they are logged.
+    Raises:
+        FileNotFoundError: nothing to read. ValueError: an unknown set. DataError: a malformed row, a file of no known
+            set, a pair that is no conflict, a missing set, an id that occurs twice.
+    """
+    BENCHMARK.check_subsets(sets)
+    if source == "hub":
+        revisions = revision if isinstance(revision, Mapping) else dict.fromkeys(sets, revision)
+        found = [hub_rows(*HUB_NAMES[name], revisions.get(name, "main")) for name in sets]
+        label, folder = " + ".join(label for _, label in found), ""
+        rows: Rows = chain.from_iterable(rows for rows, _ in found)
+    else:
+        (rows, label), folder = file_rows(source), Path(source).resolve().name
+    named = ((place, row, _set_of(row, place, folder)) for place, row in rows)
+    chosen = ((place, {**row, "set": name}) for place, row, name in named if name in sets)
+    return BENCHMARK.table(chosen, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
+
+
+def best_of_k(
+    items: Dataset, scores: Scores, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> pd.DataFrame:
+    """Share of right answers when the highest reward of K samples is picked, for each correctness set and K.
+
+    The expectation over all ways to draw K of a prompt's samples without replacement, exactly; equal rewards are
+    picked from at random. Columns: subset, k, estimate, low, high, chance (K = 1), oracle (any of the K is right).
+    """
+    items = items.filter(lambda name: name != HUMAN, input_columns="subset")
+    table = pd.DataFrame({"item_id": items["item_id"][:], "subset": items["subset"][:]})
+    table["group"] = table["item_id"].str.partition("@")[0]
+    picked = [
+        _picked(rewards, np.asarray(correct, dtype=float))
+        for rewards, correct in zip(aligned(items, _of_these(items, scores)), items["correct"][:], strict=True)
+    ]
+    columns = [f"{kind}{k}" for kind in ("picked", "oracle") for k in range(1, max(map(len, items["correct"][:])) + 1)]
+    curves = pd.DataFrame(
+        [{f"picked{k}": p for k, p in enumerate(curve, 1)} | {f"oracle{k}": p for k, p in enumerate(best, 1)}
+         for curve, best in picked], columns=columns,
+    )  # fmt: skip
+    sums = Sums.draw(pd.concat([table, curves], axis=1), columns, seed=seed, draws=draws)
+    rows = []
+    for subset in sums:
+        for k in range(1, len(columns) // 2 + 1):
+            found = bounds(sums.mean([subset], f"picked{k}"), len(items), level)
+            chance, oracle = (float(sums.mean([subset], name)[0]) for name in ("picked1", f"oracle{k}"))
+            rows.append((subset, k, *found, chance, oracle))
+    return pd.DataFrame(rows, columns=["subset", "k", "estimate", "low", "high", "chance", "oracle"]).dropna()
+
+
+def _of_these(items: Dataset, scores: Scores) -> dict[str, Sequence[float]]:
+    return {name: scores[name] for name in items["item_id"][:] if name in scores}
+
+
+def _picked(rewards: Rewards | None, correct: Rewards) -> tuple[np.ndarray, np.ndarray]:
+    """For K = 1..n: the expected correctness of the pick, and the chance that any of the K is right."""
+    assert rewards is not None  # nothing is skipped here
+    n, values = len(rewards), pd.Series(correct).groupby(rewards).transform("mean").to_numpy()
+    k, rank = np.arange(1, n + 1), np.arange(n)
+    # The sample of a rank is picked where it is drawn and the other k - 1 come from the n - 1 - rank below it.
+    chances = comb(n - 1 - rank[None], k[:, None] - 1) / comb(n, k)[:, None]
+    return chances @ values[np.argsort(-rewards, kind="stable")], 1 - comb(n - correct.sum(), k) / comb(n, k)
+
+
+def _set_of(row: Mapping[str, Any], place: Place, folder: str) -> str:
+    if "winner" in row:
+        return HUMAN
+    path = f"{folder}/{place.origin}".lower().replace("_", "-")
+    for part in reversed(path.split("/")):  # a file's own name says more than the folders around it
+        found = [name for name in SUBSETS if name != HUMAN and name in part]
+        if len(found) == 1:
+            return found[0]
+    raise DataError(place, "the path says no known set", f"Have one of {', '.join(SUBSETS)} in it")
+
+
+def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[str, Any]:
+    subset, prompt = row["set"], field(row, "prompt", place)
+    number = str(field(row, "question_id", place)) + (f"@{row['model_name']}" if row.get("model_name") else "")
+    if subset == HUMAN:
+        fields = ["response_1", "response_2"]
+        winner = str(field(row, "winner", place))
+        if winner not in _WINNERS and not winner.startswith("tie"):
+            raise DataError(place.at("winner"), f"{shown(winner)} is no winner", "Use model_a, model_b or tie")
+        correct, pairs = _WINNERS.get(winner, [False, False]), None
+    else:
+        correct = [_is_right(score, place.at("scores")) for score in field(row, "scores", place)]
+        fields = [f"response_{k}" for k in range(1, len(correct) + 1)]
+        if f"response_{len(correct) + 1}" in row:
+            raise DataError(place.at("scores"), f"{len(correct)} scores for more responses", "Give one for each")
+        pairs = [_oriented(pair, correct, place) for pair in field(row, "sampled_conflict_pairs", place)]
+    responses = {name: [field(row, name, place)] for name in fields}
+    name = f"{subset}/{number}"
+    return make_item(
+        name, subset, prompt, responses, place, keep_degenerate=keep_degenerate, correct=correct, pairs=pairs
+    )
+
+
+def _is_right(score: Any, place: Place) -> bool:
+    if score not in (0, 1):
+        raise DataError(place, f"{shown(score)} is neither right nor wrong", "Give true or false for each response")
+    return bool(score)
+
+
+def _oriented(pair: Any, correct: Sequence[bool], place: Place) -> tuple[int, int]:
+    """The pair with its right sample first; DataError where it names no sample, or is no conflict."""
+    place = place.at("sampled_conflict_pairs")
+    known = range(len(correct))
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(k in known for k in pair):
+        raise DataError(place, f"{shown(pair)} is no pair of samples", f"Use indices 0..{len(correct) - 1}")
+    first, second = pair
+    if correct[first] == correct[second]:
+        raise DataError(place, f"{shown(pair)}: both samples are {correct[first]}", "Pair a right one with a wrong one")
+    return (first, second) if correct[first] else (second, first)

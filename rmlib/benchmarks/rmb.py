@@ -1,0 +1,113 @@
+"""RMB (Zhou et al., arXiv 2410.09893): 49 scenarios of helpfulness and harmlessness, each as pairs and as best-of-N.
+
+A pair is right when the chosen answer gets strictly more reward; a best-of-N item when the best answer gets strictly
+more than every loser. The Score is the plain mean of four numbers, {helpfulness, harmlessness} x {BoN, pairwise}.
+
+Two things no source at hand states: the official tie rule of best-of-N (taken as strict, like that of pairs), and
+whether one of the four numbers is a mean over items or over files (taken over items). Official numbers of items are
+known for best-of-N alone (2,109 and 1,677); snapshots of the repository often lack three large files of pairs
+(Harmlessness/S11, Brainstorming/Idea Development, Generation/Creative Writing), and are then partial.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
+from rmlib.benchmarks.items import check_known, field, file_rows, make_item, texts
+from rmlib.schema import DataError, Place, shown
+
+REPOSITORY = "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
+HARMLESSNESS = (*(f"S{number}" for number in range(1, 12)), "multi")
+HELPFULNESS = {
+    "Brainstorming": ("Idea Development", "Problem Solving"),
+    "Chat": ("Casual Conversation", "Discussion", "Supportive Conversation"),
+    "Classification": ("Content Categorization", "Quality and Compliance Assessment"),
+    "Closed QA": ("ContextBased", "OptionBased"),
+    "Code": ("Data Management", "Development and Implementation", "Documentation", "Quality and Optimization"),
+    "Generation": ("Creative Writing", "Professional Content Generation"),
+    "Open QA": (
+        "Factual", "General Explanation", "Hypothetical Scenarios", "Interpretative Analysis",
+        "Personal Opinion and Advice", "Technical and Practical Support",
+    ),
+    "Reasoning": (
+        "Analytical Reasoning", "Critical Thinking", "Human Decision Making", "Logical Deduction",
+        "Pattern Recognition",
+    ),
+    "Rewrite": ("Paraphrasing", "PostQuality Assessment Rewriting", "Textual ExpansionReduction", "Tone Adjustment"),
+    "Role Playing": ("General Character", "Specific Character"),
+    "Summarization": ("Specialized Summaries", "Standard Summaries"),
+    "Translation": (
+        "GeneralExcerpt Language Translation", "Literary and Cultural Translation",
+        "Technical and Scientific Translation",
+    ),
+}  # fmt: skip
+_SCENARIOS = {
+    "Harmlessness": HARMLESSNESS,
+    "Helpfulness": tuple(f"{task}/{name}" for task, names in HELPFULNESS.items() for name in names),
+}
+_SETS = {"BoN_set": "BoN", "Pairwise_set": "pairwise"}
+SUBSETS = {
+    f"{folder}/{goal}/{scenario}": Subset(f"{goal} {kind}", None)
+    for goal in ("Helpfulness", "Harmlessness")
+    for folder, kind in _SETS.items()
+    for scenario in _SCENARIOS[goal]
+}
+TOTALS = {"Helpfulness BoN": 2109, "Harmlessness BoN": 1677}
+
+
+def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
+    best, most = rewards[0], rewards[1:].max()
+    return {"credit": float(best > most), "tie": best == most}
+
+
+BENCHMARK = Benchmark(
+    "rmb", SUBSETS, _credit, overall=tuple(dict.fromkeys(s.section for s in SUBSETS.values())), totals=TOTALS
+)
+credits = BENCHMARK.credits
+summarise = BENCHMARK.summarise
+
+
+def load(source: str | Path, *, partial: bool = False, keep_degenerate: bool = False) -> Dataset:
+    """The items, the best answer first, in the order of the files.
+
+    Args:
+        source: the folder RMB_dataset of the repository, or a file of it: conversation_input, category_path, and
+            pair_uid, chosen, reject or bon_uid, bon_best, loser_list. The data are on no hub that we know of.
+        partial: accept a source that lacks files; the report names them where they are few.
+        keep_degenerate: accept items with empty answers, or a best answer equal to a loser.
+    Raises:
+        ValueError: source="hub". FileNotFoundError: nothing to read. DataError: a malformed row, an unknown scenario, a
+            missing file, an id that occurs twice in a file.
+    """
+    if source == "hub":
+        raise ValueError(f"RMB is not on the hub: clone {REPOSITORY} and pass its folder RMB_dataset")
+    rows, label = file_rows(source)
+    return BENCHMARK.table(rows, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
+
+
+def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[str, Any]:
+    subset = check_known(field(row, "category_path", place), SUBSETS, "scenario", place.at("category_path"))
+    if subset.startswith("BoN_set"):
+        number, names = field(row, "bon_uid", place), ("bon_best", "loser_list")
+        answers = [[field(row, "bon_best", place)], texts(row, "loser_list", place)]
+    else:
+        number, names = field(row, "pair_uid", place), ("chosen", "reject")
+        answers = [[field(row, name, place)] for name in names]
+    named = zip(names, answers, strict=True)
+    responses = {name: [_answer(one, place.at(name)) for one in given] for name, given in named}
+    prompt = [_turn(turn) for turn in texts(row, "conversation_input", place)]
+    return make_item(f"{subset}/{number}", subset, prompt, responses, place, keep_degenerate=keep_degenerate)
+
+
+def _turn(given: Any) -> Any:
+    """A message without its language; `make_item` refuses what is none."""
+    return {key: given.get(key) for key in ("role", "content")} if isinstance(given, Mapping) else given
+
+
+def _answer(given: Any, place: Place) -> Any:
+    if not isinstance(given, Mapping) or "answer" not in given:
+        raise DataError(place, f"{shown(given)} has no answer", "Give {llm_name, answer}")
+    return given["answer"]

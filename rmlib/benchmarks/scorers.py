@@ -1,0 +1,131 @@
+"""Scorers by name: a ruler, a reward model of ours, or any sequence classifier, from a folder or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmlib import combining, paths
+from rmlib.backbones import BackboneError
+from rmlib.benchmarks.classifiers import (
+    DecoderClassifier,
+    PlainClassifier,
+    Weights,
+    load_classifier,
+    weight_of_each,
+)
+from rmlib.benchmarks.implicit import BETA, ImplicitReward, implicit_name, load_implicit
+from rmlib.benchmarks.items import Scorer
+from rmlib.benchmarks.scoring import RULERS
+from rmlib.features import hash_of_tokenizer, hash_of_weights
+from rmlib.models import CARD_FILE, RewardModel, fingerprint
+
+# What an offline scorer needs of a repository; weights in another format are not even fetched.
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+# The code that makes rewards of texts: rewards kept by an earlier state of it are not read.
+_CODE = ("attention", "batches", "models", "backbones", "benchmarks/classifiers", "benchmarks/implicit")
+
+
+def open_scorer(
+    name: str | Path,
+    *,
+    weights: Weights | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+    read_at: str = "transformers",
+) -> Scorer:
+    """The scorer of a name: "longer", "shorter", "chance", else a folder or hub id of a model.
+
+    `weights` fold several outputs into one, by name or in order; `device` is a GPU where there is one; `read_at` is
+    explained at `classifiers.load_classifier`. A reward model of ours stays as precise as it was saved.
+    Raises BackboneError or ModelError, as loading and weighing do.
+    """
+    if str(name) in RULERS:
+        return RULERS[str(name)]
+    folder = local_folder(str(name))
+    if (folder / CARD_FILE).is_file():
+        model: Any = RewardModel.load(folder)
+        if weights is not None or len(model.attributes) > 1:
+            model = combining.weigh_attributes(model, weight_of_each(model.name, model.attributes, weights))
+    else:
+        model = load_classifier(folder, weights=weights, dtype=dtype, read_at=read_at)
+        model.name = paths.public_name(str(name))  # of a hub id, the folder is named by its commit
+    return model.to(device or default_device())
+
+
+def open_implicit(
+    policy: str | Path,
+    reference: str | Path | None = None,
+    *,
+    beta: float = BETA,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+) -> ImplicitReward:
+    """Implicit rewards of a policy over its reference (or reference-free), from folders or the hub.
+
+    Raises BackboneError or ModelError, as `implicit.load_implicit` does.
+    """
+    folders = [None if name is None else local_folder(str(name)) for name in (policy, reference)]
+    assert folders[0] is not None
+    model = load_implicit(folders[0], folders[1], beta=beta, dtype=dtype)
+    model.name = implicit_name(policy, reference)
+    return model.to(device or default_device())
+
+
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def local_folder(name: str) -> Path:
+    """The folder itself, or the local copy of a hub id. Raises BackboneError where there is neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BackboneError(
+            f"no model {name!r}: {error}\nName {', '.join(RULERS)}, a folder, or a hub id that this machine can reach."
+        ) from error
+
+
+def identity_of(model: Any) -> dict[str, str] | None:
+    """Hashes of everything that a reward depends on but the text; None for a scorer whose rewards are not kept.
+
+    Among these are rulers, and `features.FromFeatures`, whose features are on the disk already.
+    """
+    if isinstance(model, RewardModel):
+        skipped = model.skipped if isinstance(model, DecoderClassifier) else None
+        parts = {"body": model.backbone, "head": model.head}
+        return _identity(model, parts, fingerprint(model.kind, skipped))
+    if isinstance(model, PlainClassifier):
+        return _identity(model, {"network": model.network}, fingerprint("plain", model.row.tolist()))
+    if isinstance(model, ImplicitReward):
+        parts = dict(zip(("policy", "reference"), model.networks, strict=False))
+        return _identity(model, parts, fingerprint("implicit", model.beta))
+    return None
+
+
+def _identity(model: Any, parts: Mapping[str, torch.nn.Module], reading: str) -> dict[str, str]:
+    """Hashed each time, since a model in training changes without notice."""
+    return {
+        **{name: hash_of_weights(part) for name, part in parts.items()},
+        "reading": f"{reading}, {model.max_length} tokens",
+        "tokenizer": hash_of_tokenizer(model.tokenizer),
+        "template": fingerprint(model.tokenizer.chat_template),
+        "code": _hash_of_code(),
+    }
+
+
+@cache
+def _hash_of_code() -> str:
+    package = Path(paths.__file__).parent
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _CODE)).hexdigest()[:16]

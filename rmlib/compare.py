@@ -1,0 +1,135 @@
+"""The comparison from the shell: every arm on a frozen backbone by a grid of heads, or some arms fine-tuned beside it.
+
+    python -m rmlib.compare frozen --data FOLDER
+    python -m rmlib.compare finetuned --data FOLDER --arms regression,bt_scaled --seeds 3
+
+With `--folds` whole parts of the source are held out in turn (of UKPConvArg1: debates, both sides together). Records go
+where notebooks and figures look for them; `--line` gives a variant a file, and figures, of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rmlib import experiments, fold_runs, losses, paths
+from rmlib.arms import ARMS, changes
+from rmlib.grid import Grid, default_grid, run_folds
+from rmlib.presets import PRESETS, Preset
+from rmlib.reproduce import absolute
+from rmlib.splits import Splits, load_folds, load_splits
+
+INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
+ON_THE_GRID = [arm for arm in ARMS if changes(arm)["loss"] != losses.RANKING_LOSS]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for; raises what the library raises."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = parse_options(argv)
+    folds = load(options)
+    os.environ["RMLIB_COMMAND"] = typed_command(options, folds[0].source.name)
+    source = folds[0].source.name + (f"_{options.line}" if options.line else "")
+    file = paths.results_dir() / f"{paths.line_name(source, options.backbone)}.jsonl"
+    preset = PRESETS[options.how].change(backbone=absolute(options.backbone))
+    if options.how == "frozen":
+        _frozen(options, folds, preset, file)
+        return
+    preset = preset.change(max_steps=options.steps) if options.steps else preset
+    if options.folds:
+        fold_runs.finetune(options.arms, preset.change(**fold_runs.TOGETHER), folds, range(options.seeds), file)
+    else:
+        experiments.run_all(options.arms, preset, folds[0], range(options.seeds), results=file)
+
+
+def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset, file: Path) -> None:
+    """The grid of every arm, and the rulers on the same test pairs."""
+    if not options.folds:
+        experiments.record_overlap(folds[0], file)
+    fold_runs.record_rulers(folds, preset, file)
+    for inputs in options.inputs:
+        grid = replace(_grid(options, preset), **parse_inputs(inputs))
+        result = run_folds(options.arms, folds, preset, grid, results=file)
+        edge = result.selected.groupby("arm", sort=False)["at_edge"].sum()
+        for arm in result.rewards:
+            at_edge = f"choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}"
+            print(f"{inputs}, {arm}: {result.accuracy(arm)}; {at_edge}", flush=True)
+    fold_runs.record_words(folds, preset, file)
+
+
+def _grid(options: argparse.Namespace, preset: Preset) -> Grid:
+    grid = default_grid(preset, range(options.seeds))
+    rates, decays = options.rates or grid.learning_rates, options.decays or grid.weight_decays
+    return replace(grid, learning_rates=rates, weight_decays=decays, n_steps=options.steps or grid.n_steps)
+
+
+def parse_inputs(text: str) -> dict[str, Any]:
+    """What `last+length` or `layer4+surface` says of a grid; ValueError for anything else."""
+    known = {"length": {"log_length": True}, "surface": {"surface": True}}
+    layer, *beside = text.split("+")
+    if (layer != "last" and not re.fullmatch(r"layer\d+", layer)) or not set(beside) <= known.keys():
+        raise ValueError(f"inputs {text!r} are unknown; write last or layer4, with +length or +surface beside it")
+    named: dict[str, Any] = {} if layer == "last" else {"layer": int(layer.removeprefix("layer"))}
+    for name in beside:
+        named |= known[name]
+    return named
+
+
+def load(options: argparse.Namespace) -> list[Splits]:
+    """The splits, one for each fold that is asked for."""
+    data, wanted = absolute(options.data), {"subset": options.subset} if options.subset else {}
+    if not options.folds:
+        return [load_splits(data, **wanted)]
+    folds = load_folds(data, n_folds=options.folds, **wanted)
+    return [folds[index] for index in options.only] if options.only else folds
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
+def typed_command(options: argparse.Namespace, source: str) -> str:
+    """The command that runs the same, for the records: the folder of the data becomes a variable's name."""
+    words = ["python -m rmlib.compare", options.how, f"--data ${source.upper()}"]
+    if options.arms != ON_THE_GRID:
+        words.append(f"--arms {','.join(options.arms)}")
+    for name in ("seeds", "folds", "steps", "subset", "line"):
+        if getattr(options, name):
+            words.append(f"--{name} {getattr(options, name)}")
+    for name in ("only", "inputs", "rates", "decays"):
+        if getattr(options, name) not in (None, ["last"]):
+            words.append(f"--{name} {','.join(map(str, getattr(options, name)))}")
+    if options.backbone != "minilm":
+        words.append("--backbone $BACKBONE" if Path(absolute(options.backbone)).is_dir() else options.backbone)
+    return " ".join(words)
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rmlib.compare", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("how", choices=("frozen", "finetuned"), help="heads by the grid, or all weights")
+    parser.add_argument("--data", required=True, help="hub, or a folder of pairs")
+    parser.add_argument("--backbone", default="minilm", help="minilm (default), a hub id or a folder")
+    parser.add_argument(
+        "--arms", type=lambda text: text.split(","), default=ON_THE_GRID, help="separated by commas; default: all"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default: 5)")
+    parser.add_argument("--folds", type=int, default=0, help="hold out that many parts of the source in turn")
+    parser.add_argument("--only", type=lambda text: [int(word) for word in text.split(",")], help="of the folds these")
+    parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each run (default: the preset's)")
+    parser.add_argument("--inputs", type=lambda text: text.split(","), default=["last"], help=INPUTS)
+    parser.add_argument("--rates", type=_floats, help="learning rates of the grid (default: seven)")
+    parser.add_argument("--decays", type=_floats, help="weight decays of the grid (default: three)")
+    parser.add_argument("--subset", help="of the source, where it has subsets (UKPConvArg1: all, gold, strict)")
+    parser.add_argument("--line", help="name of a variant: its records and figures stand apart")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Any number of models on the same items: paired differences, intervals of ranks, and a rank that noise shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from rmlib.statistics.arrays import matched_seeds, seed_by_item
+from rmlib.statistics.paired import holm, mcnemar
+
+DIGITS = 12  # scores that differ by rounding alone are equal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same items.
+
+    Attributes:
+        leaderboard: index model, best first; columns rank, estimate, low, high (score with its bootstrap interval),
+            rank_low, rank_high (interval of the place among these models), seeds, n (items).
+        differences: one row for each two models, columns model, against, estimate, low, high (difference in score,
+            paired bootstrap), p, p (Holm), clear (bool).
+    """
+
+    leaderboard: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def compare_models(
+    credits: Mapping[str, ArrayLike],
+    scores: Mapping[str, Float[np.ndarray, "draw seed"]],
+    *,
+    groups: ArrayLike | None = None,
+    seed: int,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare models by a score, and by their credits for the items that it is made of.
+
+    Args:
+        credits: for each model its credit 0..1 for every item, `[item]`, or `[seed, item]` where several runs of it met
+            the items.
+        scores: for the same models the score of each run: in row 0 as it is, in the other rows with the items redrawn,
+            the same items for all models.
+        groups: `[item]`, a label each: items of one label (all about one prompt) are tested together.
+        seed: of the redrawing of runs, where a model has several.
+    Raises:
+        ValueError: no model, credits of other items or outside 0..1, scores of other models, draws or runs.
+
+    p tests that two models get equal credit: exact McNemar over the items where credits are 0 and 1, otherwise the
+    difference in score over its bootstrap standard error, as a normal deviate (shares of 2,000 draws are too coarse for
+    Holm's correction), and never below the 2^(1-k) that the signs of k differing items allow. A difference is clear
+    where p, adjusted by Holm for all pairs of models, is below 1 - level and the interval leaves out 0.
+
+    The rank of a model is 1 + the number of models that are clearly better, or the rank of the model above it, if that
+    is greater: no model ranks before one with a higher score. So two models that nothing tells apart share a rank,
+    unless a third one is clearly better than the lower of them alone.
+    """
+    tables = _tables(credits, scores)
+    estimates = np.array([scores[model][0].mean() for model in tables]).round(DIGITS)
+    drawn = np.stack([_over_seeds(scores[model][1:], seed) for model in tables], axis=1).round(DIGITS)
+    differences = _differences(tables, estimates, drawn, None if groups is None else np.asarray(groups), level)
+    return Comparison(_leaderboard(tables, estimates, drawn, differences, level), differences)
+
+
+def _tables(
+    credits: Mapping[str, ArrayLike], scores: Mapping[str, Float[np.ndarray, "draw seed"]]
+) -> dict[str, Float[np.ndarray, "seed item"]]:
+    if not credits or credits.keys() != scores.keys():
+        raise ValueError(f"credits are of {list(credits) or 'no model'}, scores of {list(scores) or 'no model'}")
+    tables = {model: seed_by_item(values, f"credits of {model!r}") for model, values in credits.items()}
+    n_items, draws = next(iter(tables.values())).shape[1], len(next(iter(scores.values())))
+    for model, table in tables.items():
+        if table.shape[1] != n_items:
+            raise ValueError(f"{model!r} has credits for {table.shape[1]} items, the first model for {n_items}")
+        if table.min() < 0 or table.max() > 1:
+            raise ValueError(f"credits of {model!r} must lie in 0..1, got {table.min()}..{table.max()}")
+        if scores[model].shape != (draws, len(table)):
+            raise ValueError(f"scores of {model!r} have shape {list(scores[model].shape)}, not {[draws, len(table)]}")
+    return tables
+
+
+def _over_seeds(runs: Float[np.ndarray, "draw seed"], seed: int) -> Float[np.ndarray, "draw"]:
+    """The mean over redrawn seeds; models with equally many seeds meet the same ones."""
+    draws, n_seeds = runs.shape
+    times = np.random.default_rng([seed, n_seeds]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+    return (times * runs).sum(axis=1) / n_seeds
+
+
+def _differences(
+    tables: Mapping[str, Float[np.ndarray, "seed item"]],
+    estimates: Float[np.ndarray, "model"],
+    drawn: Float[np.ndarray, "draw model"],
+    groups: np.ndarray | None,
+    level: float,
+) -> pd.DataFrame:
+    models = list(tables)
+    binary = {model: bool(np.isin(table, (0, 1)).all()) for model, table in tables.items()}
+    rows = []
+    for i, j in combinations(range(len(models)), 2):
+        a, b = matched_seeds(tables[models[i]], tables[models[j]])
+        estimate, apart = round(estimates[i] - estimates[j], DIGITS), drawn[:, i] - drawn[:, j]
+        if binary[models[i]] and binary[models[j]]:
+            p = mcnemar(*((a, b) if len(a) > 1 else (a[0], b[0])), groups=groups)
+        else:
+            p = _bootstrap_p(a - b, estimate, apart, groups)
+        low, high = np.quantile(apart, [(1 - level) / 2, (1 + level) / 2])
+        rows.append((models[i], models[j], estimate, low, high, p))
+    table = pd.DataFrame(rows, columns=["model", "against", "estimate", "low", "high", "p"])
+    table["p (Holm)"] = holm(table["p"]) if rows else table["p"]
+    return table.assign(clear=(table["p (Holm)"] < 1 - level) & ((table["low"] > 0) | (table["high"] < 0)))
+
+
+def _bootstrap_p(
+    difference: Float[np.ndarray, "seed item"],
+    estimate: float,
+    drawn: Float[np.ndarray, "draw"],
+    groups: np.ndarray | None,
+) -> float:
+    apart = difference.mean(axis=0) != 0
+    k = int(apart.sum()) if groups is None else len(np.unique(groups[apart]))
+    if k == 0 or estimate == 0:
+        return 1.0
+    spread = drawn.std()
+    return float(max(2 * stats.norm.sf(abs(estimate) / spread) if spread > 0 else 0.0, 2.0 ** (1 - k)))
+
+
+def _leaderboard(
+    tables: Mapping[str, Float[np.ndarray, "seed item"]],
+    estimates: Float[np.ndarray, "model"],
+    drawn: Float[np.ndarray, "draw model"],
+    differences: pd.DataFrame,
+    level: float,
+) -> pd.DataFrame:
+    bounds = (1 - level) / 2, (1 + level) / 2
+    low, high = np.quantile(drawn, bounds, axis=0)
+    places = 1 + (drawn[:, None, :] > drawn[:, :, None]).sum(axis=2)  # in each draw, 1 + the models above
+    clear = differences[differences["clear"]]
+    beaten = pd.concat([clear.loc[clear["estimate"] > 0, "against"], clear.loc[clear["estimate"] < 0, "model"]])
+    table = pd.DataFrame(
+        {
+            "rank": 1 + beaten.value_counts().reindex(list(tables), fill_value=0),
+            "estimate": estimates,
+            "low": low,
+            "high": high,
+            "rank_low": np.quantile(places, bounds[0], axis=0, method="lower"),
+            "rank_high": np.quantile(places, bounds[1], axis=0, method="higher"),
+            "seeds": [len(rows) for rows in tables.values()],
+            "n": [rows.shape[1] for rows in tables.values()],
+        },
+        index=pd.Index(list(tables), name="model"),
+    )
+    table = table.sort_values(["estimate", "rank"], ascending=[False, True], kind="stable")
+    return table.assign(rank=table["rank"].cummax())

@@ -1,0 +1,95 @@
+"""Scores from a file: every layout gives the same, and what does not fit the items is refused by name and row."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from rmlib import benchmarks
+from rmlib.benchmarks.ready import read_scores, write_scores
+from rmlib.benchmarks.scoring import Scores
+from rmlib.schema import DataError
+from rmlib.statistics import Longer
+
+CANDIDATES = {"s/0": ["a", "bb"], "s/1": ["ccc", "d"], "s/2": ["e", "f", "gg"]}
+EXPECTED = {"s/0": [0.5, -1.25], "s/1": [3.0, 2e-7], "s/2": [1.0, 2.0, 3.0]}
+ITEMS = Dataset.from_list(
+    [
+        {"item_id": name, "subset": "s", "prompt": [{"role": "user", "content": "?"}], "candidates": texts}
+        for name, texts in CANDIDATES.items()
+    ]
+)
+ROWS = [{"item_id": name, "scores": rewards} for name, rewards in EXPECTED.items()]
+WIDE = [
+    {"id": name} | {f"score_{number}": value for number, value in enumerate(rewards, start=1)}
+    for name, rewards in EXPECTED.items()
+]
+
+
+def lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+WRITERS = {
+    "rows.jsonl": lambda file: file.write_text(lines(ROWS)),
+    "wide.jsonl": lambda file: file.write_text(lines(WIDE[::-1])),
+    "object.json": lambda file: file.write_text(json.dumps(EXPECTED)),
+    "wide.csv": lambda file: pd.DataFrame(WIDE).to_csv(file, index=False),
+    "lists.csv": lambda file: pd.DataFrame(ROWS).to_csv(file, index=False),
+    "lists.parquet": lambda file: pd.DataFrame(ROWS).to_parquet(file),
+    "wide.parquet": lambda file: pd.DataFrame(WIDE[:2]).to_parquet(file),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_layout_gives_the_same_scores(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    n = 2 if name == "wide.parquet" else 3  # pandas writes NaN, not null, for a third score that is missing
+    assert read_scores(tmp_path / name, ITEMS.select(range(n))) == dict(list(EXPECTED.items())[:n])
+
+
+def test_what_we_write_is_read_back_to_the_bit_with_what_was_skipped_and_why(tmp_path: Path) -> None:
+    scores = Scores({"s/0": [0.1, 1 / 3], "s/2": [1e-30, -5.0, 7.0]}, {"s/1": "too long"})
+    again = read_scores(write_scores(scores, tmp_path / "below" / "scores.jsonl"), ITEMS)
+    assert again == scores and again.skipped == scores.skipped
+    assert [file.name for file in (tmp_path / "below").iterdir()] == ["scores.jsonl"]
+
+
+def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(tmp_path: Path) -> None:
+    scores = benchmarks.score(Longer(), ITEMS)
+    assert read_scores(write_scores(scores, tmp_path / "longer.jsonl"), ITEMS) == scores
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", lines([*ROWS, {"item_id": "s/9", "scores": [1, 2]}]), r"a\.jsonl, row 4: 's/9' is no item"),
+        ("a.jsonl", lines([*ROWS, ROWS[0]]), r"row 4: the id 's/0' occurs twice"),
+        ("a.jsonl", lines(ROWS[:1]), r"no row for 2 of 3 items, e\.g\. \['s/1', 's/2'\]"),
+        ("a.jsonl", lines([{"item_id": "s/0", "scores": [1.0]}]), "row 1: 1 rewards for 2 candidates"),
+        ("a.jsonl", lines([{"item_id": "s/0", "scores": [1.0, None]}]), "None is not a finite number"),
+        ("a.jsonl", lines([{"item_id": "s/0", "scores": [1.0, True]}]), "True is not a finite number"),
+        ("a.jsonl", lines([{"item_id": "s/0", "scores": None}]), "no rewards"),
+        ("a.jsonl", '{"item_id": "s/0", "scores": [NaN, 1]}\n', "row 1: not a line of JSON .*NaN is not JSON"),
+        ("a.jsonl", lines([{"name": "s/0", "scores": [1, 2]}]), "no item_id; the row has name, scores"),
+        ("a.csv", "item_id,score_1,score_2\ns/0,1,nan\n", "nan is not a finite number"),
+        ("a.csv", "item_id,score_1,score_2\ns/0,1,high\n", "'high' is not a finite number"),
+        ("a.csv", "item_id,scores\ns/0,1;2\n", "'1;2' is not a list"),
+        ("a.json", '{"s/0": [1, 2], "s/0": [2, 1]}', "the key 's/0' occurs twice"),
+        ("a.json", "[1, 2]", "is not an object"),
+        ("a.txt", "s/0 1 2", "not a kind of file that is read"),
+    ],
+)
+def test_what_does_not_fit_the_items_is_refused_by_name(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_scores(tmp_path / name, ITEMS)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl: there is no such file"):
+        read_scores(tmp_path / "none.jsonl", ITEMS)
