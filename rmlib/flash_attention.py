@@ -24,7 +24,7 @@ _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 class Spans:
     """Attention of a row, or of some tokens of it: queries, and the keys that they see, each whole or causally."""
 
-    parts: tuple[tuple[Span, tuple[tuple[Span, bool], ...]], ...]  # query, then (key, causal) once or twice
+    parts: tuple[tuple[Span, tuple[tuple[Span, bool], ...]], ...]  # of queries, then of keys, and whether causal
 
     def attend(
         self,
@@ -37,9 +37,6 @@ class Spans:
         """Attention of the parts' queries; zeros for tokens that are in none."""
         if dropout:
             raise NotImplementedError("flash attention on a CPU has no dropout; take attention by segments")
-        repeats = query.shape[1] // key.shape[1]
-        if repeats > 1:
-            key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
         return _Flash.apply(query, key, value, self.parts, scaling)[0].transpose(0, 1)
 
 
@@ -70,20 +67,21 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Any, scale: float | None) -> Tensor:
-        n_tokens = query.shape[2]
         # Laid out token by token, as the projection after it reads it.
         output = query.new_zeros(query.transpose(1, 2).shape).transpose(1, 2)
-        logsums = query.new_zeros(*query.shape[:2], n_tokens, dtype=torch.promote_types(query.dtype, torch.float32))
+        logsums = query.new_zeros(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
+        repeats = query.shape[1] // key.shape[1]
         for (start, end), keys in parts:
+            own = query[:, :, start:end]
             found = [
-                _forward(query[:, :, start:end], key[:, :, low:high], value[:, :, low:high], 0.0, causal, scale=scale)
-                for (low, high), causal in keys
+                _forward(own, _seen(key, span, repeats), _seen(value, span, repeats), 0.0, causal, scale=scale)
+                for span, causal in keys
             ]
             made, logsum = found[0]
-            if len(found) == 2:
-                other, other_logsum = found[1]
-                logsum, share = torch.logaddexp(logsum, other_logsum), torch.sigmoid(logsum - other_logsum)
-                made = torch.lerp(other, made, share[..., None].to(made.dtype))
+            for other, other_logsum in found[1:]:
+                share = torch.sigmoid(other_logsum - logsum)  # of the other's keys in the sum of all
+                logsum = torch.logaddexp(logsum, other_logsum)
+                made = torch.lerp(made, other, share[..., None].to(made.dtype))
             output[:, :, start:end], logsums[:, :, start:end] = made, logsum
         ctx.save_for_backward(query, key, value, output, logsums)
         ctx.parts, ctx.scale = parts, scale
@@ -92,13 +90,20 @@ class _Flash(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, logsums = ctx.saved_tensors
-        gradients = [torch.zeros_like(states) for states in (query, key, value)]
+        repeats = query.shape[1] // key.shape[1]
+        of_query, of_key, of_value = (torch.zeros_like(states) for states in (query, key, value))
         for (start, end), keys in ctx.parts:
-            of_query = [states[:, :, start:end] for states in (gradient, query, output, logsums)]
-            for (low, high), causal in keys:
-                seen, states = slice(low, high), of_query[:2]
-                states += [key[:, :, seen], value[:, :, seen], *of_query[2:]]
-                found = _backward(*states, 0.0, causal, scale=ctx.scale)
-                for total, span, part in zip(gradients, (slice(start, end), seen, seen), found, strict=True):
-                    total[:, :, span] += part
-        return (*gradients, None, None)
+            upstream, own, made, logsum = (part[:, :, start:end] for part in (gradient, query, output, logsums))
+            for span, causal in keys:
+                seen = _seen(key, span, repeats), _seen(value, span, repeats)
+                found = _backward(upstream, own, *seen, made, logsum, 0.0, causal, scale=ctx.scale)
+                of_query[:, :, start:end] += found[0]
+                for total, part in zip((of_key, of_value), found[1:], strict=True):
+                    total[:, :, slice(*span)] += part if repeats == 1 else part.unflatten(1, (-1, repeats)).sum(dim=2)
+        return of_query, of_key, of_value, None, None
+
+
+def _seen(states: Tensor, span: Span, repeats: int) -> Tensor:
+    """Keys or values of a span, once for each head of the queries that share them."""
+    part = states[:, :, slice(*span)]
+    return part if repeats == 1 else part.repeat_interleave(repeats, dim=1)
