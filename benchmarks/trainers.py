@@ -183,11 +183,9 @@ def _counting(pad_id: int) -> Any:
     return Counting(pad_id)
 
 
-def load(folder: Path, *, shared: bool = True) -> RewardModel:
-    """Our model of the folder, in its own layout or in padded rows."""
-    model = RewardModel.load(folder / "ours")
-    model.shared = shared
-    return model
+def load(folder: Path) -> RewardModel:
+    """Our model of the folder."""
+    return RewardModel.load(folder / "ours")
 
 
 def _classifier(folder: Path) -> tuple[Any, Any]:
