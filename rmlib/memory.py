@@ -77,16 +77,14 @@ def activation_bytes(
 
 
 def _kept_by_fake(config: PreTrainedConfig, n_layers: int, groups: Sequence[batches.Group], precision: str) -> int:
-    """What the batch adds to a pass over itself: weights, and their casts to bf16, are in both and fall out."""
-    attention = backend_for(torch.device("cpu"), config)
+    batch = batches.collate_shared(groups, backend_for(torch.device("cpu"), config))
     with FakeTensorMode(allow_non_fake_inputs=True):
         backbone = AutoModel.from_config(_with_layers(config, n_layers), attn_implementation=SHARED_PREFIX).train()
         last_layer.cut(backbone, config)
-        once, twice = (
-            kept_bytes(partial(forward, backbone, batches.collate_shared(some, attention), precision))
-            for some in ([*groups], [*groups, *groups])
-        )
-    return twice - once
+        kept = kept_bytes(partial(forward, backbone, batch, precision), backbone)
+    # Autocast keeps a copy of every matrix too, but no activation is one.
+    matrices = [part.weight.numel() for part in backbone.modules() if isinstance(part, nn.Linear)]
+    return kept - (sum(matrices) * torch.bfloat16.itemsize if precision == "bf16" else 0)
 
 
 def forward(backbone: nn.Module, batch: batches.SharedBatch, precision: str) -> Tensor:
@@ -103,8 +101,8 @@ def forward(backbone: nn.Module, batch: batches.SharedBatch, precision: str) -> 
     return output.last_hidden_state[0].index_select(0, batch.ends)
 
 
-def kept_bytes(function: Callable[[], Tensor]) -> int:
-    """Bytes of the distinct storages that autograd keeps for the backward pass of a function, weights included."""
+def kept_bytes(function: Callable[[], Tensor], model: nn.Module) -> int:
+    """Bytes of the distinct storages that autograd keeps for a function's backward pass, the model's weights apart."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -113,7 +111,8 @@ def kept_bytes(function: Callable[[], Tensor]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         function()
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in weights)
 
 
 def _with_layers(config: PreTrainedConfig, n_layers: int) -> PreTrainedConfig:

@@ -187,7 +187,7 @@ def _activations(
     pair = Lengths(int(lengths.prompt * scale), tuple(int(length * scale) for length in lengths.responses))  # type: ignore[arg-type]
     pairs_a_gpu = math.ceil(settings.pairs_per_step / hardware.n_gpus)
     tokens = max(pair.shared, min(settings.token_budget, pairs_a_gpu * pair.shared))
-    kept = _bytes_of_pair(json.dumps(config.to_dict(), default=str), config, pair, settings.precision, recompute)
+    kept = _bytes_of_pair(json.dumps(config.to_dict(), default=str), pair, settings.precision, recompute)
     return kept * tokens / pair.shared
 
 
