@@ -91,14 +91,14 @@ class Blocks:
     def _mask(self) -> Any:
         """Made once for a row, since every layer asks for it."""
         if "mask" not in self.__dict__:
-            n_tokens, device = len(self.segment), self.segment.device
-            mask = create_block_mask(self._sees, None, None, n_tokens, n_tokens, device=device)
+            segment, prompt = self.segment, self.prompt
+
+            def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return (key <= query) & ((segment[key] == segment[query]) | (segment[key] == prompt[query]))
+
+            mask = create_block_mask(sees, None, None, len(segment), len(segment), device=segment.device)
             object.__setattr__(self, "mask", mask)
         return self.__dict__["mask"]
-
-    def _sees(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same, asked = self.segment[key] == self.segment[query], self.segment[key] == self.prompt[query]
-        return (key <= query) & (same | asked)
 
 
 @cache
