@@ -22,10 +22,12 @@ from transformers.masking_utils import sdpa_mask
 
 from rmlib.flash_attention import Spans, spans_at_ends, spans_of
 from rmlib.gpu_attention import Blocks, Texts, blocks_of, texts_of
-from rmlib.last_layer import is_wide, scatter
+from rmlib.last_layer import scatter
 
 BACKENDS = ("segments", "flash", "varlen", "flex")
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function
+# Of a narrower decoder calls take the time, not arithmetic: segments of similar size in one call are faster there.
+FEWEST_HIDDEN = 128
 # Merging segments pads scores, splitting costs one more call, taken to be worth this many score entries. A rough
 # guess: it changes speed alone, never a reward.
 CALL_OVERHEAD = 20_000
@@ -104,7 +106,7 @@ def backend_for(device: torch.device, config: Any, *, half: bool = False) -> str
     if device.type == "cuda":
         return "varlen" if half else "flex"
     dropout = getattr(config, "attention_dropout", 0)
-    return "flash" if device.type == "cpu" and is_wide(config) and not dropout else "segments"
+    return "flash" if device.type == "cpu" and config.hidden_size >= FEWEST_HIDDEN and not dropout else "segments"
 
 
 def _at_ends(answers: np.ndarray, ends: Tensor) -> Segments:

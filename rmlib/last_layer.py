@@ -14,16 +14,6 @@ from torch import Tensor, nn
 # What transformers' decoders (Llama, Mistral, Qwen, Gemma, Phi, OLMo and others) call the parts that may skip tokens.
 TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")
 
-# Narrower decoders are computed as they were before there was a faster way, to the same bits: what takes time there is
-# calls, not arithmetic, and committed results stay what they are.
-FEWEST_HIDDEN = 128
-
-
-def is_wide(config: Any) -> bool:
-    """Whether a decoder is wide enough to gain from less arithmetic: by the last layer's cut, and flash attention."""
-    return config.hidden_size >= FEWEST_HIDDEN
-
-
 class EndsOnly:
     """Hooks on one decoder layer; they act on shared rows and leave every other input alone."""
 
@@ -68,10 +58,8 @@ def scatter(values: Tensor, rows: Int[Tensor, "row"], n_rows: int, dim: int) -> 
 
 
 def cut(backbone: nn.Module, config: Any) -> EndsOnly | None:
-    """Cut a decoder's last layer, once; None where it is narrow, has other parts, or experts choose among tokens."""
+    """Cut a decoder's last layer, once; None where it has other parts, or experts choose among tokens."""
     layers = getattr(backbone, "layers", None)
-    if not is_wide(config):
-        return None
     experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     if not layers or experts:
         return None

@@ -15,7 +15,7 @@ from rmlib.models import RewardModel
 
 @pytest.fixture(autouse=True)
 def narrow_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_layer, "FEWEST_HIDDEN", 0)
+    monkeypatch.setattr(attention, "FEWEST_HIDDEN", 0)
 
 
 @pytest.fixture(params=["llama", "qwen2", "qwen3"])
@@ -90,12 +90,12 @@ def test_experts_and_layers_with_other_names_are_left_whole() -> None:
     assert last_layer.cut(torch.nn.Linear(2, 2), PreTrainedConfig(hidden_size=128)) is None
 
 
-def test_narrow_decoders_compute_every_layer_whole_by_segments_as_they_always_did(
+def test_narrow_decoders_are_cut_too_and_attend_by_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "llama"))
-    assert model.ends_only is None
+    assert model.ends_only is not None
     assert isinstance(model.collate(random_groups(2)).layout.everywhere, attention.Segments)
 
 

@@ -10,7 +10,7 @@ import tiny
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from rmlib import batches, last_layer, memory, paper, planning
+from rmlib import attention, batches, last_layer, memory, paper, planning
 from rmlib.arms import settings_for
 from rmlib.attention import SHARED_PREFIX, backend_for
 from rmlib.planning import Hardware, PlanningError, plan
@@ -46,12 +46,12 @@ def measured(config: LlamaConfig, groups: list[batches.Group]) -> int:
     return sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
 
 
-@pytest.mark.parametrize("fewest_hidden", [0, 1000])  # both ways to compute: as wide decoders are, and as narrow ones
+@pytest.mark.parametrize("fewest_hidden", [0, 1000])  # both ways to attend: as wide decoders do, and as narrow ones
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_activations_are_counted_to_a_tenth_of_what_real_tensors_take(
     kind: str, fewest_hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_layer, "FEWEST_HIDDEN", fewest_hidden)
+    monkeypatch.setattr(attention, "FEWEST_HIDDEN", fewest_hidden)
     groups = [pair(30, 40, 50), pair(60, 20, 30), pair(5, 80, 70)]
     counted = memory.activation_bytes(CONFIGS[kind], groups, "fp32")
     assert counted == pytest.approx(measured(CONFIGS[kind], groups), rel=0.1)
