@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from peft import PeftModel
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from rmlib.adapted import is_adapted
 from rmlib.batches import Prompt
 from rmlib.extrapolation import Combine, Origin, combined, write_combined
 from rmlib.models import ModelError, RewardModel, fingerprint
@@ -120,7 +120,7 @@ def _merged(model: RewardModel) -> RewardModel:
         raise ModelError(
             f"the backbone {model.name} is quantised: load the models without quantization to combine them"
         )
-    if not isinstance(model.backbone, PeftModel):
+    if not is_adapted(model.backbone):
         return model
     merged = copy.deepcopy(model)
     merged.backbone = merged.backbone.merge_and_unload()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from rmlib.adapted import is_adapted
 from rmlib.models import ModelError, RewardModel
 
 
@@ -27,7 +27,7 @@ def export(model: RewardModel, folder: Path) -> float:
         raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
     folder = Path(folder)
     body: Any = model.backbone
-    if isinstance(body, PeftModel):  # merging is done in place: on a copy, so that this model stays as it was
+    if is_adapted(body):  # merging is done in place: on a copy, so that this model stays as it was
         body = copy.deepcopy(body).merge_and_unload()
     tokenizer = _tokenizer_with_pad(model.tokenizer, folder)
     config = copy.deepcopy(body.config)

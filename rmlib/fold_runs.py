@@ -57,8 +57,6 @@ def _pooled_outcome(
     read = [trained.rewards_on_test(folder, splits, settings) for folder, splits in each]
     outcome = scoring.outcome_of(whole.test, np.concatenate([rewards for rewards, _ in read]))
     outcome["n_texts_cut"] = sum(n_cut for _, n_cut in read)
-    margins = [trained.selection_margins(folder, splits, settings) for folder, splits in each]
-    outcome["selection_margins"] = scoring.rounded(np.concatenate(margins))
     curves = [one.details["training"]["curve"] for one in found]
     shortest = min(len(curve) for curve in curves)
     mean = np.mean([curve[:shortest] for curve in curves], axis=0).round(6).tolist()

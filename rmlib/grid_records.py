@@ -60,7 +60,9 @@ def write(
         for index, seed in enumerate(result.grid.seeds):
             outcome = scoring.outcome_of(result.test, result.rewards[arm][index])
             outcome |= {"n_texts_cut": sum(one.n_cut for one in found)} | _made(arm, index, found)
-            outcome["selection_margins"] = _selection_margins(arm, index, folds, found)
+            if len(folds) == 1:  # of many folds they would be most of the file, and no temperature is theirs together
+                margins = scoring.oriented_margins(folds[0].selection, found[0].on_selection[arm][index])
+                outcome["selection_margins"] = scoring.rounded(margins)
             records.append(
                 file, kind="arm", asked=named, outcome=outcome, seconds=seconds / len(result.rewards), seed=seed
             )
@@ -84,15 +86,6 @@ def _made(arm: str, index: int, found: Sequence[Found]) -> dict[str, Any]:
         details = [fit.details[index] for fit in fits]
         outcome |= details[0] if len(details) == 1 else {"folds": details}
     return outcome
-
-
-def _selection_margins(arm: str, index: int, folds: Sequence[Splits], found: Sequence[Found]) -> list[float]:
-    """Margins of the decided selection pairs of every fold, one fold after another."""
-    margins = [
-        scoring.oriented_margins(splits.selection, one.on_selection[arm][index])
-        for splits, one in zip(folds, found, strict=True)
-    ]
-    return scoring.rounded(np.concatenate(margins))
 
 
 def record_comparison(name: str, settings: Preset, folds: Sequence[Splits], whole: Splits, file: Path) -> None:

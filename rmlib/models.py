@@ -13,12 +13,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, kept_tokens, last_layer
+from rmlib.adapted import is_adapted
 from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
@@ -60,7 +60,7 @@ class RewardModel(nn.Module):
         self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity = identity, body_identity
-        base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+        base = backbone.get_base_model() if is_adapted(backbone) else backbone
         self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
@@ -97,6 +97,8 @@ class RewardModel(nn.Module):
             torch.manual_seed(seed)
             body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
             if lora is not None:
+                from peft import LoraConfig, get_peft_model  # slow to import, see `adapted`
+
                 body = get_peft_model(body, LoraConfig(**{"target_modules": "all-linear", **lora}))
             head = new_head(body.config.hidden_size, len(attributes), head_layers)
         return cls(
@@ -118,7 +120,7 @@ class RewardModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, folder / HEAD_FILE)
-        adapted = isinstance(self.backbone, PeftModel)
+        adapted = is_adapted(self.backbone)
         if adapted or self.body_identity != self.name:
             self.backbone.save_pretrained(folder / ADAPTER_FOLDER if adapted else folder)
         self.tokenizer.save_pretrained(folder)
@@ -171,6 +173,8 @@ class RewardModel(nn.Module):
         source = card["backbone"] if card["adapted"] or as_published else str(folder)
         body, tokenizer = backbones.build(source, quantization=quantization)
         if card["adapted"]:
+            from peft import PeftModel  # slow to import, see `adapted`
+
             body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
         if head == "keep":
             new = _saved_head(folder, body.config.hidden_size, len(wanted), n_layers)

@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from peft import PeftModel
 from torch import Tensor
-from transformers import get_scheduler
 
 from rmlib import checkpoints, paths
 from rmlib import pairs as tables
+from rmlib.adapted import is_adapted
 from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
@@ -128,7 +127,7 @@ class _Loop:
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
-        if settings.trainable == "head" or not isinstance(model.backbone, PeftModel):  # peft sets its own flags
+        if settings.trainable == "head" or not is_adapted(model.backbone):  # peft sets its own flags
             model.backbone.requires_grad_(settings.trainable == "all")
         self.optimizer = torch.optim.AdamW(
             _decay_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
@@ -258,6 +257,8 @@ class _Loop:
 
 def scheduler_for(settings: TrainSettings, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
     """Warm-up and schedule of the learning rate over `n_steps` steps."""
+    from transformers import get_scheduler  # imports peft, which takes seconds that drawing a figure can do without
+
     return get_scheduler(
         settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         optimizer,
