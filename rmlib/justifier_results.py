@@ -22,12 +22,16 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import records, statistics
+from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.asking import Question, ask
-from rmlib.benchmarks.judges import Judge
+from rmlib.benchmarks.items import Scorer
+from rmlib.benchmarks.judges import TIE, Judge
 from rmlib.benchmarks.judging import both_orders
-from rmlib.justifier import Justifier
+from rmlib.benchmarks.scoring import score
+from rmlib.justifier import Justifier, verdict_of
 from rmlib.models import fingerprint
 from rmlib.sources import SourceInfo
+from rmlib.sources.simulated import reasons
 
 KIND = "pairwise_judge"
 RIGHT, WRONG, BY_ORDER, NONE = "right in both orders", "wrong in both", "depends on the order", "no verdict in one"
@@ -50,10 +54,31 @@ def written(judge: Justifier, items: Dataset) -> list[str]:
     return judge.write([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
 
 
-def by_margin(items: Dataset, margins: Float[np.ndarray, "pair"]) -> dict[str, Any]:
-    """The outcome of a scorer, whose larger reward wins in either order: a margin of 0 is a tie."""
+def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
+    """Of simulated pairs: what texts say is better about a response, held against the truth and against their verdict.
+
+    `truths` are those of response 1 and 2 as each text was shown them. Counts: claims; true, those of which the named
+    response is truly better in that attribute; equal, where the truth is the same for both; with verdict, those in
+    favour of the response that the text prefers in the end (of `decided` claims, whose text has a verdict).
+    """
+    counted = dict.fromkeys(("claims", "true", "equal", "decided", "with verdict"), 0)
+    for text, truth in zip(texts, truths, strict=True):
+        verdict = verdict_of(text).value
+        for attribute, good in reasons.claims(text):
+            difference = truth[good - 1][attribute] - truth[2 - good][attribute]
+            counted["claims"] += 1
+            counted["true"] += difference > 0
+            counted["equal"] += difference == 0
+            counted["decided"] += verdict is not None
+            counted["with verdict"] += verdict == good - 1
+    return counted
+
+
+def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
+    """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
+    margins = rewardbench.margins(items, score(scorer, items, progress=False))
     winner = np.where(margins > 0, 0.0, np.where(margins < 0, 1.0, np.nan))
-    problem = np.where(margins == 0, "tie", None)
+    problem = pd.Series(np.where(margins == 0, TIE, None), dtype=object)
     return outcome_of(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
 
 
@@ -71,18 +96,17 @@ def outcome_of(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
 def record(
     file: Path,
     judge: str,
-    items: Dataset,
     outcome: Mapping[str, Any],
     *,
+    items: Dataset,
     source: SourceInfo,
     about: Mapping[str, Any],
     seed: int | None = None,
-    seconds: float | None = None,
 ) -> dict[str, Any]:
     """Append the record of one judge on these pairs."""
     asked = {"judge": judge, "about": about, "source": source, "items": fingerprint(items["item_id"][:])}
     asked |= {"n": len(items)}
-    return records.append(file, kind=KIND, asked=asked, outcome=outcome, seed=seed, seconds=seconds)
+    return records.append(file, kind=KIND, asked=asked, outcome=outcome, seed=seed)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from rmlib.benchmarks.judges import Judge
 from rmlib.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.models import RewardModel
 from rmlib.pairs import make_pairs
+from rmlib.schema import ATTRIBUTES
 from rmlib.sources import SourceInfo
+from rmlib.statistics import Longer
 
 PROMPT = [{"role": "user", "content": "Name a fruit."}]
 
@@ -173,9 +175,9 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
     assert outcome["words"] == pytest.approx((4 * 7 + 2 * 3) / 6)  # "@Response 1 is better than @Response 2.": 7 words
 
     file, about = tmp_path / "records.jsonl", SourceInfo("test", "test pairs", "annotated", "0")
-    results.record(file, "parrot", items, outcome, source=about, about={"kind": "double"})
+    results.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
     leans = {"first": [0, 0, 0], "second": [1, 1, 0], "problems": {}, "strength": [1, 2, 3]}
-    results.record(file, "leans", items, leans, source=about, about={"kind": "double"})
+    results.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
     table = results.summary(file)
     assert table["agreement"].to_list() == [pytest.approx((1 + 0 + 0.5) / 3), pytest.approx((0.5 + 0.5 + 1) / 3)]
     assert table["consistent"].to_list() == [1.0, pytest.approx(1 / 3)]  # the parrot's third pair is not decided
@@ -189,10 +191,20 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
 
 
 def test_a_scorer_wins_or_ties_alike_in_both_orders() -> None:
-    shared = {"split": "test", "prompt": PROMPT, "response_1": "a", "preference": -1, "annotations": []}
-    items = own.of_pairs(make_pairs([shared | {"response_2": word} for word in "bcd"], origin="test"), "by hand")
-    outcome = results.by_margin(items, np.array([2.0, 0.0, -1.0]))
-    assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 1}
+    shared = {"split": "test", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
+    rows = [shared | {"response_2": word} for word in ("a", "six", "three")]
+    outcome = results.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
+    assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 2}
+
+
+def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None:
+    praise = "@Response 1 is more accurate. @Response 2 gives more detail. @Response 2 is clearer and easier to follow."
+    texts = [f"{praise} @Response 1 is better than @Response 2.", "@Response 1 shows more expertise.", "Both are fine."]
+    equal = dict.fromkeys(ATTRIBUTES, 2.0)
+    better = equal | {"correctness": 3.0, "coherence": 3.0}
+    found = results.claims(texts, [(better, equal)] * 3)
+    # accurate: true, as the verdict; detail: equal; clearer: false; expertise: equal, without a verdict
+    assert found == {"claims": 4, "true": 1, "equal": 2, "decided": 3, "with verdict": 1}
 
 
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
