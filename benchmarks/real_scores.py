@@ -25,11 +25,12 @@ from rmlib import benchmarks
 from rmlib.benchmarks.comparison import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
+from rmlib.features import load_or_compute
 from rmlib.grid import GridResult, default_grid, run_grid
 from rmlib.models import RewardModel, fingerprint
 from rmlib.presets import PRESETS
 from rmlib.records import rows
-from rmlib.splits import load_splits
+from rmlib.splits import Splits, load_splits
 
 SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, options, and the score to compare
     "LLMBar": ("rewardbench", "llmbar", {"partial": True}, "Chat Hard"),
@@ -37,13 +38,14 @@ SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, 
     "RM-Bench": ("rmbench", "rm_bench", {"partial": True}, OVERALL),
     "HHH": ("hhh", "hhh_alignment", {}, OVERALL),
 }
-BACKBONE, ARM, SEEDS = "minilm", "bt_scaled", range(5)
+BACKBONE, ARM, SEEDS, PAIRS_AT_ONCE = "minilm", "bt_scaled", range(5), 50
 MODEL = f"{BACKBONE}, scaled BT"
 
 
 def fitted(folder: Path) -> tuple[RewardModel, dict[str, Any]]:
     """The model with the chosen head, and how it was chosen and does on the held-out pairs of the same source."""
     splits, settings = load_splits(folder), PRESETS["frozen"].change(backbone=BACKBONE)
+    keep_features(splits)
     with tempfile.TemporaryDirectory() as name:  # the record of the comparison itself is the command's to write
         grid = default_grid(settings, SEEDS)
         result = run_grid([ARM], splits, settings, grid, results=Path(name) / "grid.jsonl")
@@ -51,6 +53,15 @@ def fitted(folder: Path) -> tuple[RewardModel, dict[str, Any]]:
     chosen = result.selected.drop(columns=["arm", "fold"]).iloc[0].to_dict()
     about = {"source": splits.source, "decided pairs": counts, "chosen": chosen, "held out": result.accuracy(ARM)}
     return with_head(result), about
+
+
+def keep_features(splits: Splits) -> None:
+    """What the grid will read, some texts at a time, each time kept: a fit that was stopped goes on from there."""
+    model = RewardModel.create(BACKBONE)
+    for part in (splits.train, splits.selection, splits.test):
+        for start in range(0, len(part), PAIRS_AT_ONCE):
+            rows = part[start : start + PAIRS_AT_ONCE]
+            load_or_compute(model, rows["prompt"] * 2, rows["response_1"] + rows["response_2"])
 
 
 def with_head(result: GridResult) -> RewardModel:
@@ -67,7 +78,7 @@ def with_head(result: GridResult) -> RewardModel:
 
 def scored(model: Scorer, items: Dataset) -> dict[str, Any]:
     """Credits, and the report as a record has it."""
-    scores = benchmarks.score(model, items)
+    scores = benchmarks.score(model, items, items_per_call=16)  # rewards are kept after each call
     report = benchmarks.summarise(items, scores, partial=True)
     print(report, flush=True)
     return {"credits": benchmarks.credits(items, scores), "report": report.to_records()}

@@ -213,7 +213,7 @@ def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None
 def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
     said = annotation(-2, "@Response 1 is better than @Response 2.", "It is a fruit.")
     rows = examples(one_pair(-2, said)).rows
-    settings = justifier_training.FineTuning(n_steps=60, examples_per_step=2, learning_rate=3e-3)
+    settings = justifier_training.FineTuning(n_steps=60, examples_per_step=2, learning_rate=3e-3, trainer="own")
     tuned = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
     assert tuned.curve[0]["loss"] > 10 * tuned.curve[-1]["loss"]
     question = Question(PROMPT, ("Apple.", "Stone."))
@@ -222,6 +222,38 @@ def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
     assert again.folder == tuned.folder and again.curve == tuned.curve
     for name, weight in tuned.policy.network.state_dict().items():
         assert torch.equal(weight, again.policy.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_trl_and_our_loop_minimise_the_same_loss(tmp_path: Path, lora_rank: int) -> None:
+    said = [annotation(-2, "@Response 1 is better than @Response 2.", "Good. " * number) for number in range(1, 4)]
+    rows = examples(one_pair(-2, *said), both_orders=True).rows
+    shared = {"n_steps": 2, "examples_per_step": 3, "warmup_steps": 0, "learning_rate": 1e-3}
+    tuned = {}
+    for trainer, options in {"own": {}, "trl": {"lora_rank": lora_rank}}.items():
+        settings = justifier_training.FineTuning(trainer=trainer, **shared, **options)
+        policy = Policy.create(tiny.save_language_model(tmp_path / trainer))
+        tuned[trainer] = justifier_training.fine_tune(policy, rows, settings)
+    first, second = ([tuned[trainer].curve[step]["loss"] for trainer in tuned] for step in (0, 1))
+    assert first[0] == pytest.approx(first[1], rel=1e-4)  # before any weight has moved
+    assert second[0] == pytest.approx(second[1], rel=1e-2 if lora_rank == 0 else 0.1) and second[0] < first[0]
+
+
+def test_our_loop_refuses_what_it_does_not_do() -> None:
+    with pytest.raises(ValueError, match="take trainer='trl'"):
+        justifier_training.FineTuning(n_steps=1, trainer="own", lora_rank=2)
+    with pytest.raises(ValueError, match="'trl' or 'own'"):
+        justifier_training.FineTuning(n_steps=1, trainer="other")
+
+
+def test_new_layers_pass_on_what_a_reward_model_reads_until_they_are_trained(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
+    same, grown = (justifier_training.on_reward_model(model, new_layers=n) for n in (0, 2))
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        states = [policy.network.base_model(ids).last_hidden_state for policy in (same, grown)]
+    torch.testing.assert_close(*states)
+    assert len(grown.network.base_model.layers) == len(same.network.base_model.layers) + 2
 
 
 def test_a_language_model_on_a_reward_model_reads_what_that_reads(tmp_path: Path) -> None:
