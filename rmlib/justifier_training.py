@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class FineTuning:
     """
 
     n_steps: int
-    examples_per_step: int = 32
+    examples_per_step: int = 16
     learning_rate: float = 2e-3
     warmup_steps: int = 20
     weight_decay: float = 0.0
@@ -59,7 +59,7 @@ class FineTuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.trainer not in ("trl", "own"):
+        if self.trainer not in TRAINERS:
             raise ValueError(f"trainer must be 'trl' or 'own', got {self.trainer!r}")
         if self.trainer == "own" and (self.lora_rank or self.precision != "fp32"):
             raise ValueError("the own loop trains every weight in fp32: take trainer='trl' for adapters and bf16")
@@ -132,8 +132,7 @@ def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: 
     name = fingerprint("justifier", start, fingerprint(taken.to_list()), asdict(settings))
     folder = paths.runs_dir() / "justifier" / name
     if not (folder / LOG_FILE).is_file():
-        train = _train if settings.trainer == "trl" else _fit
-        outcome = train(policy, taken, settings, progress)
+        outcome = TRAINERS[settings.trainer](policy, taken, settings, progress)
         policy.save(folder / MODEL_FOLDER)
         temporary = folder / f"{LOG_FILE}.{os.getpid()}.tmp"
         temporary.write_text(json.dumps(outcome))
@@ -148,7 +147,8 @@ def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: 
 
 def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) -> dict[str, Any]:
     """Unpadded rows, logits of written tokens alone: on a CPU a step takes a fraction of the trainer's."""
-    started, groups, network = time.perf_counter(), encode(policy, rows), policy.network
+    groups, network = encode(policy, rows), policy.network
+    started = time.perf_counter()
     decayed = [weight for weight in network.parameters() if weight.dim() > 1]
     rest = [weight for weight in network.parameters() if weight.dim() <= 1]
     parts = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -170,9 +170,8 @@ def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) ->
         optimizer.zero_grad()
         losses.append(total)
     network.eval()
-    means = [np.mean(part) for part in np.array_split(losses, min(40, len(losses)))]
-    ends = np.cumsum([len(part) for part in np.array_split(losses, min(40, len(losses)))])
-    curve = [{"step": int(end), "loss": float(mean)} for end, mean in zip(ends, means, strict=True)]
+    parts_of_run = np.array_split(np.arange(len(losses)), min(40, len(losses)))
+    curve = [{"step": int(part[-1]) + 1, "loss": float(np.mean(np.array(losses)[part]))} for part in parts_of_run]
     n_tokens = sum(len(item.ids[0]) for item in groups)
     return {"curve": curve, "n_tokens": n_tokens, "seconds": time.perf_counter() - started}
 
@@ -264,3 +263,6 @@ def _quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(before)
         datasets.enable_progress_bars()
+
+
+TRAINERS: dict[str, Callable[[Policy, Dataset, FineTuning, bool], dict[str, Any]]] = {"trl": _train, "own": _fit}
