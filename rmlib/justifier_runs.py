@@ -25,8 +25,8 @@ Job = tuple[str, int]  # of VARIANTS, and a seed
 class Plan:
     """What all justifiers of a comparison share.
 
-    `reward_arm`: whose model of the same seed the embedded decoder starts from, under `new_layers` new ones, since it
-    has never read a sentence; any other backbone starts from its own weights.
+    `reward_arm`: whose model of the same seed the embedded decoder starts from, grown by some layers and heads, since
+    it has never read a sentence; any other backbone starts from its own weights.
     """
 
     splits: Splits
@@ -35,7 +35,8 @@ class Plan:
     items: Dataset  # the pairs that are judged
     tuning: FineTuning
     reward_arm: str
-    new_layers: int = 2
+    new_layers: int = 1
+    new_heads: int = 2
     max_new_tokens: int = 256  # of an answer; a longer one is cut
 
     def reward_model(self, seed: int) -> RewardModel:
@@ -46,7 +47,8 @@ class Plan:
         """The policy before fine-tuning."""
         if self.settings.backbone != backbones.EMBEDDED:
             return Policy.create(self.settings.backbone)
-        return on_reward_model(self.reward_model(seed), new_layers=self.new_layers, seed=seed)
+        model = self.reward_model(seed)
+        return on_reward_model(model, new_layers=self.new_layers, new_heads=self.new_heads, seed=seed)
 
 
 def teach(pairs: Dataset) -> dict[str, Justifications]:

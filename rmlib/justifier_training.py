@@ -81,28 +81,35 @@ class Tuned:
     seconds: float
 
 
-def on_reward_model(model: RewardModel, *, new_layers: int = 0, seed: int = 0) -> Policy:
+def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int = 0, seed: int = 0) -> Policy:
     """A language model on the backbone of a reward model, which has learnt to tell responses apart.
 
-    `new_layers` lie on top of its own and pass on what they read until they are trained: their output projections are
-    0. What is new is drawn from the seed: these layers, and the output layer where it is not tied to the embeddings.
-    Raises BackboneError for an encoder, which cannot write, and for a decoder whose layers have other names than
-    Llama's.
+    It may be given room for what it has not learnt: layers on top of its own, and attention heads beside its own in
+    every layer. Until they are trained these change nothing, since they write 0 (function-preserving growth,
+    arXiv 1511.05641). What is new is drawn from the seed: these weights, and the output layer where it is not tied to
+    the embeddings. Raises BackboneError for an encoder, which cannot write, and for growth of a decoder that is no
+    Llama, or of heads that share their keys.
     """
     if model.kind != "decoder":
         raise backbones.BackboneError(f"{model.name!r} is an encoder and cannot write: name a decoder")
+    if (new_layers or new_heads) and model.config.model_type != "llama":
+        raise backbones.BackboneError(f"{model.name!r} is no Llama: its layers and heads cannot be added to")
     config = copy.deepcopy(model.config)
+    if new_heads and config.num_key_value_heads != config.num_attention_heads:
+        raise backbones.BackboneError(f"heads of {model.name!r} share their keys: none can be added")
+    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config.num_hidden_layers += new_layers
+    config.num_attention_heads += new_heads
+    config.num_key_value_heads += new_heads
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config)
-    network.base_model.load_state_dict(model.backbone.state_dict(), strict=new_layers == 0)
-    try:
-        for layer in network.base_model.layers[config.num_hidden_layers - new_layers :]:
-            nn.init.zeros_(layer.self_attn.o_proj.weight)
-            nn.init.zeros_(layer.mlp.down_proj.weight)
-    except AttributeError as error:
-        raise backbones.BackboneError(f"{model.name!r} cannot grow: {error}") from error
+    grown = network.base_model.state_dict()
+    for name, weight in grown.items():
+        if name.endswith((".o_proj.weight", ".down_proj.weight")):
+            weight.zero_()
+        if (known := model.backbone.state_dict().get(name)) is not None:
+            weight[tuple(slice(size) for size in known.shape)].copy_(known)
     network.tie_weights()
     backbones.prepare_attention(network)
     return Policy(network.eval(), model.tokenizer, paths.public_name(model.name))

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from transformers import AutoModel
 
 from rmlib import backbones, justifier, justifier_training
 from rmlib import justifier_results as results
@@ -246,14 +247,24 @@ def test_our_loop_refuses_what_it_does_not_do() -> None:
         justifier_training.FineTuning(n_steps=1, trainer="other")
 
 
-def test_new_layers_pass_on_what_a_reward_model_reads_until_they_are_trained(tmp_path: Path) -> None:
+def test_new_layers_and_heads_change_nothing_until_they_are_trained(tmp_path: Path) -> None:
     model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
-    same, grown = (justifier_training.on_reward_model(model, new_layers=n) for n in (0, 2))
-    ids = torch.arange(40).reshape(2, 20)
+    with pytest.raises(backbones.BackboneError, match="share their keys"):
+        justifier_training.on_reward_model(model, new_heads=1)
+    model.config.num_key_value_heads = model.config.num_attention_heads = 4  # the tiny one shares its keys
+    model.backbone = AutoModel.from_config(model.config)
+    ids, shapes = torch.arange(40).reshape(2, 20), {"same": (0, 0), "deeper": (2, 0), "wider": (0, 1), "both": (1, 2)}
+    grown = {
+        name: justifier_training.on_reward_model(model, new_layers=layers, new_heads=heads).network.base_model
+        for name, (layers, heads) in shapes.items()
+    }
     with torch.no_grad():
-        states = [policy.network.base_model(ids).last_hidden_state for policy in (same, grown)]
-    torch.testing.assert_close(*states)
-    assert len(grown.network.base_model.layers) == len(same.network.base_model.layers) + 2
+        states = {name: network(ids).last_hidden_state for name, network in grown.items()}
+    for name in shapes:
+        torch.testing.assert_close(states[name], states["same"], msg=name)
+    widths = {name: network.layers[0].self_attn.q_proj.out_features for name, network in grown.items()}
+    sizes = {name: (len(network.layers), widths[name]) for name, network in grown.items()}
+    assert sizes == {"same": (2, 32), "deeper": (4, 32), "wider": (2, 40), "both": (3, 48)}
 
 
 def test_a_language_model_on_a_reward_model_reads_what_that_reads(tmp_path: Path) -> None:
