@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 
@@ -25,6 +24,7 @@ from rmlib import benchmarks
 from rmlib.benchmarks.comparison import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
+from rmlib.benchmarks.watching import sample
 from rmlib.features import load_or_compute
 from rmlib.grid import GridResult, default_grid, run_grid
 from rmlib.models import RewardModel, fingerprint
@@ -96,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of real files (default: $RMLIB_SHARED_DATA)")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
+    parser.add_argument("--items", type=int, help="of each set, a sample that keeps every subset (default: all)")
     options = parser.parse_args()
     folder = data_folder(options.folder)
     model, about = fitted(folder / "helpsteer2")
@@ -104,11 +105,13 @@ def main() -> None:
         started = time.perf_counter()
         name, place, how, section = SETS[title]
         items = benchmarks.load(name, folder / place, **how)
+        asked = {"set": title, "source": str(items[0]["source"]), "n": len(items), "model": MODEL, "fitted": about}
+        if options.items:
+            items = sample(items, options.items)
         found = {scorer: scored(one, items) for scorer, one in scorers.items()}
         outcome: dict[str, Any] = {"reports": {scorer: one["report"] for scorer, one in found.items()}}
         outcome |= {"compared": compared(name, section, found), "section compared": section}
-        asked = {"set": title, "source": str(np.unique(items["source"])[0]), "model": MODEL, "fitted": about}
-        record("real_scores", asked, outcome, time.perf_counter() - started)
+        record("real_scores", asked | {"n scored": len(items)}, outcome, time.perf_counter() - started)
 
 
 if __name__ == "__main__":
