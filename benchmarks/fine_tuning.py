@@ -2,8 +2,8 @@
 
     python -m benchmarks.fine_tuning
 
-Same decoder, same examples in the same order, fp32, one thread. Time is that of the steps, not of imports and
-tokenisation; the losses of both stand beside it.
+Same decoder, same examples (which the trainer shuffles once more), fp32, one thread. Time is that of the steps, not of
+imports and tokenisation; the losses of both stand beside it.
 """
 
 import argparse

@@ -36,6 +36,7 @@ from rmlib.models import RewardModel, fingerprint
 
 MODEL_FOLDER, LOG_FILE = "model", "log.json"
 TOKEN_BUDGET = 8_192  # of one pass
+BETAS = (0.9, 0.98)  # of AdamW
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) ->
     decayed = [weight for weight in network.parameters() if weight.dim() > 1]
     rest = [weight for weight in network.parameters() if weight.dim() <= 1]
     parts = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(parts, lr=settings.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parts, lr=settings.learning_rate, betas=BETAS)
     schedule = get_scheduler("linear", optimizer, settings.warmup_steps, settings.n_steps)
     losses: list[float] = []
     network.train()
@@ -222,7 +223,7 @@ def _train(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) 
         config = SFTConfig(
             output_dir=folder, max_steps=settings.n_steps, per_device_train_batch_size=settings.examples_per_step,
             learning_rate=settings.learning_rate, lr_scheduler_type="linear", warmup_steps=settings.warmup_steps,
-            weight_decay=settings.weight_decay, max_grad_norm=1.0, seed=settings.seed, shuffle_dataset=False,
+            weight_decay=settings.weight_decay, adam_beta2=BETAS[1], max_grad_norm=1.0, seed=settings.seed,
             max_length=policy.max_length, bf16=settings.precision == "bf16", gradient_checkpointing=False,
             logging_steps=max(1, settings.n_steps // 40), save_strategy="no", report_to="none", disable_tqdm=True,
             use_cpu=policy.device.type == "cpu", dataloader_pin_memory=False,

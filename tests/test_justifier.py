@@ -165,8 +165,8 @@ def test_a_justifier_writes_in_batches_and_each_text_once() -> None:
 def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) -> None:
     texts = [("Apple.", "Rock."), ("Rock.", "Apple."), ("Stone.", "Date.")]
     rows = [
-        {"split": "test", "prompt": [{"role": "user", "content": f"{number}?"}], "response_1": one, "response_2": two}
-        | {"preference": -number, "annotations": []}
+        {"prompt": [{"role": "user", "content": f"{number}?"}], "response_1": one, "response_2": two}
+        | {"split": "validation", "preference": -number, "annotations": []}
         for number, (one, two) in enumerate(texts, start=1)
     ]
     items = own.of_pairs(make_pairs(rows, origin="test"), "by hand")  # response 1 is always the preferred one
@@ -192,7 +192,7 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
 
 
 def test_a_scorer_wins_or_ties_alike_in_both_orders() -> None:
-    shared = {"split": "test", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
+    shared = {"split": "validation", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
     rows = [shared | {"response_2": word} for word in ("a", "six", "three")]
     outcome = results.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
     assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 2}
@@ -229,7 +229,7 @@ def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
 def test_trl_and_our_loop_minimise_the_same_loss(tmp_path: Path, lora_rank: int) -> None:
     said = [annotation(-2, "@Response 1 is better than @Response 2.", "Good. " * number) for number in range(1, 4)]
     rows = examples(one_pair(-2, *said), both_orders=True).rows
-    shared = {"n_steps": 2, "examples_per_step": 3, "warmup_steps": 0, "learning_rate": 1e-3}
+    shared = {"n_steps": 2, "examples_per_step": len(rows), "warmup_steps": 0, "learning_rate": 1e-3}  # any order
     tuned = {}
     for trainer, options in {"own": {}, "trl": {"lora_rank": lora_rank}}.items():
         settings = justifier_training.FineTuning(trainer=trainer, **shared, **options)
