@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -155,7 +155,7 @@ def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: 
 
 def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) -> dict[str, Any]:
     """Unpadded rows, logits of written tokens alone: on a CPU a step takes a fraction of the trainer's."""
-    groups, network = encode(policy, rows), policy.network
+    examples, network = encode(policy, rows), policy.network
     started = time.perf_counter()
     decayed = [weight for weight in network.parameters() if weight.dim() > 1]
     rest = [weight for weight in network.parameters() if weight.dim() <= 1]
@@ -165,10 +165,10 @@ def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) ->
     losses: list[float] = []
     network.train()
     for step in progress_bar(range(settings.n_steps), desc="fine-tuning", unit="step", show=progress, leave=False):
-        taken = groups[step * settings.examples_per_step : (step + 1) * settings.examples_per_step]
-        n_written = sum(len(item.ids[0]) - item.n_shared for item in taken)
+        taken = examples[step * settings.examples_per_step : (step + 1) * settings.examples_per_step]
+        groups, n_written = [Group((one.ids,), 0) for one in taken], sum(len(one.ids) - one.start for one in taken)
         total = 0.0
-        for indices in batches.pack(taken, TOKEN_BUDGET, shared=policy.shared):
+        for indices in batches.pack(groups, TOKEN_BUDGET, shared=policy.shared):
             loss = -token_logp(policy, [taken[index] for index in indices]).sum() / n_written
             loss.backward()
             total += float(loss.detach())
@@ -180,31 +180,35 @@ def _fit(policy: Policy, rows: Dataset, settings: FineTuning, progress: bool) ->
     network.eval()
     parts_of_run = np.array_split(np.arange(len(losses)), min(40, len(losses)))
     curve = [{"step": int(part[-1]) + 1, "loss": float(np.mean(np.array(losses)[part]))} for part in parts_of_run]
-    n_tokens = sum(len(item.ids[0]) for item in groups)
+    n_tokens = sum(len(one.ids) for one in examples)
     return {"curve": curve, "n_tokens": n_tokens, "seconds": time.perf_counter() - started}
 
 
-def encode(policy: Policy, rows: Dataset) -> list[Group]:
-    """Prompt and completion of each example as tokens, the completion up to the token that ends it."""
+class Example(NamedTuple):
+    """Prompt and completion as one row of tokens, and where the completion starts."""
+
+    ids: np.ndarray
+    start: int
+
+
+def encode(policy: Policy, rows: Dataset) -> list[Example]:
+    """The tokens of each example, its completion up to the token that ends it."""
     prompts, texts = rows["prompt"][:], [completion[0]["content"] for completion in rows["completion"][:]]
     heads = [header(policy.tokenizer, prompt) for prompt in prompts]
     rendered = [batches.render(policy.tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     written = [whole[len(head) :] for whole, head in zip(rendered, heads, strict=True)]
     asked = batches.tokens_of(policy.tokenizer, heads)
     said = policy.tokenizer(written, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    ends = [row.index(policy.end_id) + 1 for row in said]
-    return [
-        Group((np.concatenate([before, row[:end]]),), len(before))
-        for before, row, end in zip(asked, said, ends, strict=True)
-    ]
+    ended = [row[: row.index(policy.end_id) + 1] for row in said]
+    return [Example(np.concatenate([head, row]), len(head)) for head, row in zip(asked, ended, strict=True)]
 
 
-def token_logp(policy: Policy, groups: Sequence[Group]) -> Float[Tensor, "token"]:
+def token_logp(policy: Policy, examples: Sequence[Example]) -> Float[Tensor, "token"]:
     """Log-probability of every written token, one example after another."""
+    groups = [Group((one.ids,), 0) for one in examples]  # nothing is shared: each prompt has one completion
     pad = policy.tokenizer.pad_token_id or 0
     batch = batches.collate_shared(groups) if policy.shared else batches.collate_padded(groups, pad)
-    starts = np.array([item.n_shared for item in groups])
-    targets = targets_of(groups, batch, starts)
+    targets = targets_of(groups, batch, np.array([one.start for one in examples]))
     return token_log_probabilities(policy.network, batch.to(policy.device), targets)
 
 
