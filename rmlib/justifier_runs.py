@@ -36,7 +36,7 @@ class Plan:
     tuning: FineTuning
     reward_arm: str
     new_layers: int = 1
-    new_heads: int = 2
+    new_heads: int = 1
     max_new_tokens: int = 256  # of an answer; a longer one is cut
 
     def reward_model(self, seed: int) -> RewardModel:

@@ -88,8 +88,8 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
     It may be given room for what it has not learnt: layers on top of its own, and attention heads beside its own in
     every layer. Until they are trained these change nothing, since they write 0 (function-preserving growth,
     arXiv 1511.05641). What is new is drawn from the seed: these weights, and the output layer where it is not tied to
-    the embeddings. Raises BackboneError for an encoder, which cannot write, and for growth of a decoder that is no
-    Llama, or of heads that share their keys.
+    the embeddings. Raises BackboneError for an encoder, which cannot write, for growth of a decoder that is no Llama or
+    whose heads share their keys, and for a number of heads that does not divide its width (transformers wants it to).
     """
     if model.kind != "decoder":
         raise backbones.BackboneError(f"{model.name!r} is an encoder and cannot write: name a decoder")
@@ -98,6 +98,9 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
     config = copy.deepcopy(model.config)
     if new_heads and config.num_key_value_heads != config.num_attention_heads:
         raise backbones.BackboneError(f"heads of {model.name!r} share their keys: none can be added")
+    if config.hidden_size % (config.num_attention_heads + new_heads):
+        n_heads = config.num_attention_heads + new_heads
+        raise backbones.BackboneError(f"{n_heads} heads do not divide the width {config.hidden_size} of {model.name!r}")
     config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config.num_hidden_layers += new_layers
     config.num_attention_heads += new_heads

@@ -253,7 +253,9 @@ def test_new_layers_and_heads_change_nothing_until_they_are_trained(tmp_path: Pa
         justifier_training.on_reward_model(model, new_heads=1)
     model.config.num_key_value_heads = model.config.num_attention_heads = 4  # the tiny one shares its keys
     model.backbone = AutoModel.from_config(model.config)
-    ids, shapes = torch.arange(40).reshape(2, 20), {"same": (0, 0), "deeper": (2, 0), "wider": (0, 1), "both": (1, 2)}
+    with pytest.raises(backbones.BackboneError, match="5 heads do not divide the width 32"):
+        justifier_training.on_reward_model(model, new_heads=1)
+    ids, shapes = torch.arange(40).reshape(2, 20), {"same": (0, 0), "deeper": (2, 0), "wider": (0, 4), "both": (1, 4)}
     grown = {
         name: justifier_training.on_reward_model(model, new_layers=layers, new_heads=heads).network.base_model
         for name, (layers, heads) in shapes.items()
@@ -264,7 +266,7 @@ def test_new_layers_and_heads_change_nothing_until_they_are_trained(tmp_path: Pa
         torch.testing.assert_close(states[name], states["same"], msg=name)
     widths = {name: network.layers[0].self_attn.q_proj.out_features for name, network in grown.items()}
     sizes = {name: (len(network.layers), widths[name]) for name, network in grown.items()}
-    assert sizes == {"same": (2, 32), "deeper": (4, 32), "wider": (2, 40), "both": (3, 48)}
+    assert sizes == {"same": (2, 32), "deeper": (4, 32), "wider": (2, 64), "both": (3, 64)}
 
 
 def test_a_language_model_on_a_reward_model_reads_what_that_reads(tmp_path: Path) -> None:
