@@ -25,7 +25,7 @@ from rmlib import records, statistics
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.items import Scorer
-from rmlib.benchmarks.judges import TIE, Judge
+from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge
 from rmlib.benchmarks.judging import both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.justifier import Justifier, verdict_of
@@ -142,7 +142,7 @@ def summary(file: Path) -> pd.DataFrame:
     (share of all verdicts that favour the response shown first); and the shares of verdicts that are missing by kind.
     """
     rows = {str(judge): _summary(part) for judge, part in runs(file).groupby("asked.judge", sort=False)}
-    return pd.DataFrame(rows).T.infer_objects().fillna({"unparsable": 0.0, "tie": 0.0})
+    return pd.DataFrame(rows).T.infer_objects()
 
 
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _summary(rows: pd.DataFrame) -> dict[str, Any]:
         found |= {"consistent": stable.estimate, "consistent low": stable.low, "consistent high": stable.high}
     favoured = (won[:, 0] == 0).sum() + (won[:, 1] == 1).sum()
     found["shown_first"] = float(favoured / max(1, (~np.isnan(won)).sum()))
-    missing: Counter[str] = Counter()
+    missing: Counter[str] = Counter(dict.fromkeys((UNPARSABLE, TIE), 0))
     for problems in rows["outcome.problems"]:
         missing.update(problems)
     return found | {kind: count / won.size for kind, count in missing.items()}
