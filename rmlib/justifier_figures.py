@@ -18,15 +18,15 @@ TRAINING = "outcome.training"
 def judges_figure(file: Path) -> Figure:
     """Agreement with held-out preferences, position consistency, and what happens to a pair shown in both orders."""
     table, shares = summary(file), outcome_shares(file)
-    figure, panels = plots.new_figure(11, 0.42 * len(table) + 1.7, 3, sharey=True)
+    figure, panels = plots.new_figure(11.5, 0.42 * len(table) + 1.7, 3, sharey=True)
     heights = np.arange(len(table))[::-1]
     for panel, columns in zip(panels, (("agreement", "low", "high"), _prefixed("consistent")), strict=False):
         estimate, low, high = (table[column].to_numpy(dtype=float) for column in columns)
         panel.hlines(heights, low, high, color=plots.COLOURS[0], lw=2)
         panel.plot(estimate, heights, "o", color=plots.COLOURS[0], ms=6)
         panel.axvline(0.5, color="0.5", lw=1, ls=":")
-    panels[0].set(title="agreement with preferences", xlabel="mean of both orders (dotted: chance)")
-    panels[1].set(title="position consistency", xlabel="same winner in both orders (dotted: coins)")
+    panels[0].set(title="agreement with preferences", xlabel="mean of both orders")
+    panels[1].set(title="position consistency", xlabel="same winner in both orders", xlim=(-0.03, 1.03))
     left = np.zeros(len(table))
     for kind in OUTCOMES:
         widths = shares[kind].to_numpy()
@@ -87,5 +87,5 @@ def _detail(file: Path, table: pd.DataFrame) -> str:
     source, seeds = runs(file).iloc[-1]["asked.source"], int(table["seeds"].max())
     over = "pairs and seeds" if seeds > 1 else "pairs"
     n = int(table["n"].iloc[0])
-    text = f"{source['title']}; {n:,} decided test pairs, each in both orders. Lines: 95 % intervals "
+    text = f"{source['title']}; {n:,} decided test pairs, each in both orders. Dotted: coins. Lines: 95 % intervals "
     return text + f"(agreement: bootstrap over {over}; consistency: Wilson, of the pairs decided in both orders)"
