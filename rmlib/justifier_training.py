@@ -108,11 +108,13 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config)
-    grown = network.base_model.state_dict()
+    learnt, grown = model.backbone.state_dict(), network.base_model.state_dict()
+    if strange := learnt.keys() - grown.keys():
+        raise backbones.BackboneError(f"{model.name!r} has weights of other names than its kind, e.g. {min(strange)}")
     for name, weight in grown.items():
         if name.endswith((".o_proj.weight", ".down_proj.weight")):
             weight.zero_()
-        if (known := model.backbone.state_dict().get(name)) is not None:
+        if (known := learnt.get(name)) is not None:
             weight[tuple(slice(size) for size in known.shape)].copy_(known)
     network.tie_weights()
     backbones.prepare_attention(network)
