@@ -102,11 +102,11 @@ def record(
     source: SourceInfo,
     about: Mapping[str, Any],
     seed: int | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Append the record of one judge on these pairs."""
     asked = {"judge": judge, "about": about, "source": source, "items": fingerprint(items["item_id"][:])}
     asked |= {"n": len(items)}
-    return records.append(file, kind=KIND, asked=asked, outcome=outcome, seed=seed)
+    records.append(file, kind=KIND, asked=asked, outcome=outcome, seed=seed)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
