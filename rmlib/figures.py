@@ -59,6 +59,7 @@ from rmlib.comparison_figures import (
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.input_breakdowns import inputs_figure, inputs_table
+from rmlib.justifier_figures import fine_tuning_figure, judge_strength_figure, judges_figure
 from rmlib.lesson_figures import loss_at_figure
 from rmlib.plots import (
     COLOURS,
@@ -96,6 +97,9 @@ __all__ = [
     "differences_figure",
     "draw",
     "figure_1",
+    "fine_tuning_figure",
+    "judge_strength_figure",
+    "judges_figure",
     "kappa_table",
     "ladder_figure",
     "leaderboard_figure",
@@ -207,6 +211,9 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "rewardbench_length": length_bias_figure,
     "rewardbench_subsets": subsets_figure,
     "rewardbench_beside_published": beside_published_figure,
+    "fine_tuning": fine_tuning_figure,
+    "judges": judges_figure,
+    "judges_by_strength": judge_strength_figure,
 }
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "kappa": kappa_table,

@@ -252,6 +252,28 @@ def test_position_consistency_tells_a_judge_that_knows_from_one_that_takes_the_f
         position_consistency(By(finds("good")), benchmark_items("rewardbench2", best_of_four(2)), progress=False)
 
 
+def test_a_lean_to_the_first_place_changes_the_verdict_of_one_order_where_the_margin_is_smaller() -> None:
+    shared = {"subset": "math-prm"}  # right responses are longer by 1 to 8 characters
+    rows = [{"item_id": f"math-prm/{k}", "candidates": ["right" + "!" * k, "wrong"]} | shared for k in range(1, 9)]
+    items = benchmark_items("rewardbench", rows)
+    found = position_consistency(ScorerJudge(Longer(), "leaning", lean=3.5), items, progress=False)
+    # Margins 1, 2 and 3 give way: there the response shown first wins twice, elsewhere once of two orders.
+    assert found.consistent.estimate == 5 / 8 and found.first.estimate == (3 * 2 + 5) / 16
+
+
+def test_a_judge_that_takes_questions_in_batches_gets_all_open_ones_at_once() -> None:
+    prepared = []
+
+    class Batches(By):
+        def prepare(self, questions: list) -> None:
+            prepared.append(len(questions))
+
+    items = rewardbench_items(5)
+    judge_items(Batches(finds("good")), items, progress=False)
+    position_consistency(Batches(finds("good")), items, progress=False)
+    assert prepared == [5, 10]
+
+
 def test_an_endpoint_with_every_kind_of_fault_is_scored_by_the_rule_and_the_faults_are_shown() -> None:
     faults: dict[str, str | int] = {"good 1": "#nonsense", "good 2": 500, "good 3": "#empty", "good 4": "no idea"}
 

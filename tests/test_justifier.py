@@ -1,15 +1,27 @@
 """The justifier's prompt, target and parser, and a judge whose words can be read off."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
+import torch
 from datasets import Dataset
+from transformers import AutoModel
 
-from rmlib import justifier
-from rmlib.alignment.policies import Samples
+from rmlib import backbones, justifier, justifier_training
+from rmlib import justifier_results as results
+from rmlib.alignment.policies import Policy, Samples
+from rmlib.benchmarks import own
+from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
 from rmlib.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
+from rmlib.models import RewardModel
 from rmlib.pairs import make_pairs
+from rmlib.schema import ATTRIBUTES
+from rmlib.sources import SourceInfo
+from rmlib.statistics import Longer
 
 PROMPT = [{"role": "user", "content": "Name a fruit."}]
 
@@ -82,22 +94,199 @@ def test_annotations_of_a_tie_are_no_examples() -> None:
     assert len(found.rows) == 0 and found.left_out == {justifier.UNDECIDED: 1}
 
 
+def test_an_example_in_the_other_order_exchanges_responses_and_names() -> None:
+    said = annotation(-2, "@Response 1 is better than @Response 2.", "Response 1 is a fruit, @Response 2 is none.")
+    found = examples(one_pair(-2, said), both_orders=True)
+    orders = [("Apple.", "Stone."), ("Stone.", "Apple.")]
+    assert found.rows["prompt"][:] == [instruction(PROMPT, *order) for order in orders]
+    texts = [completion[0]["content"] for completion in found.rows["completion"][:]]
+    assert texts[1] == "Response 2 is a fruit, @Response 1 is none. @Response 2 is better than @Response 1."
+    assert [stated_verdict(text) for text in texts] == [-2, 2]
+
+
+@pytest.mark.parametrize("words", ["The first one is a fruit.", "A2 is hard.", "the second answer is hard"])
+def test_what_names_responses_in_other_words_is_not_exchanged_but_counted(words: str) -> None:
+    said = annotation(-2, "@Response 1 is better than @Response 2.", words)
+    found = examples(one_pair(-2, said), both_orders=True)
+    assert len(found.rows) == 1 and found.left_out == {justifier.ONE_ORDER: 1}
+    alone = examples(one_pair(-2, said), both_orders=True, reasons=False)  # the statement can be exchanged
+    assert len(alone.rows) == 2 and alone.left_out == {}
+
+
 class Says:
-    """A policy that always says the same."""
+    """A policy that prefers the response with an "e" in it, or says nothing where it cannot find it."""
 
-    name = "parrot"
+    name, network = "parrot", torch.nn.Linear(1, 1)
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self) -> None:
+        self.tokenizer, self.batches = tiny.byte_tokenizer(), []
 
-    def sample(self, prompts: Sequence[object], n: int, **_: object) -> Samples:
-        return Samples(list(prompts), n, [], [], [self.text] * len(prompts), None)  # type: ignore[arg-type]
+    def sample(self, prompts: Sequence[list[dict[str, str]]], n: int, **_: object) -> Samples:
+        self.batches.append(len(prompts))
+        texts = [self.reply(prompt[0]["content"]) for prompt in prompts]
+        return Samples(list(prompts), n, [], [], texts, np.ones(len(texts), dtype=bool))
+
+    def reply(self, question: str) -> str:
+        first, second = (question.split(f"@Response {number}:\n")[1].splitlines()[0] for number in (1, 2))
+        if ("e" in first) == ("e" in second):
+            return "I cannot say."
+        return f"@Response {1 if 'e' in first else 2} is better than @Response {2 if 'e' in first else 1}."
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
+
+
+def judge_of(policy: Says, **options: int) -> Justifier:
+    return Justifier(policy, **options)  # type: ignore[arg-type]
 
 
 def test_a_justifier_is_a_judge_of_pairs_alone() -> None:
-    judge: Judge = Justifier(Says("@Response 2 is better than @Response 1."))  # type: ignore[arg-type]
-    assert judge.compare(PROMPT, ["Apple.", "Stone."]).value == 1.0
+    judge: Judge = judge_of(Says())
+    assert judge.compare(PROMPT, ["Rock.", "Apple."]).value == 1.0
     with pytest.raises(ValueError, match="two responses, not 3"):
         judge.compare(PROMPT, ["a", "b", "c"])
     with pytest.raises(ValueError, match="rates none"):
         judge.rate(PROMPT, "a")
+
+
+def test_a_justifier_writes_in_batches_and_each_text_once() -> None:
+    policy = Says()
+    questions = [Question(PROMPT, ("Apple.", f"Rock {number}.")) for number in range(5)]
+    written = judge_of(policy, batch_size=2).write([*questions, questions[0]])
+    assert policy.batches == [2, 2, 1] and len(set(written)) == 1
+    again = judge_of(Says(), batch_size=2)
+    again.policy.network.load_state_dict(policy.network.state_dict())
+    assert again.write(questions) == written[:5]
+    assert policy.batches == [2, 2, 1], "the same weights: read from disk"
+
+
+def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) -> None:
+    texts = [("Apple.", "Rock."), ("Rock.", "Apple."), ("Stone.", "Date.")]
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{number}?"}], "response_1": one, "response_2": two}
+        | {"split": "validation", "preference": -number, "annotations": []}
+        for number, (one, two) in enumerate(texts, start=1)
+    ]
+    items = own.of_pairs(make_pairs(rows, origin="test"), "by hand")  # response 1 is always the preferred one
+    outcome = results.judged(judge_of(Says()), items, progress=False)
+    assert (outcome["first"], outcome["second"]) == ([0, 1, None], [0, 1, None])  # Apple right, Apple wrong, both an e
+    assert outcome["problems"] == {"unparsable": 2} and outcome["strength"] == [1, 2, 3]
+    assert outcome["words"] == pytest.approx((4 * 7 + 2 * 3) / 6)  # "@Response 1 is better than @Response 2.": 7 words
+
+    file, about = tmp_path / "records.jsonl", SourceInfo("test", "test pairs", "annotated", "0")
+    results.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
+    leans = {"first": [0, 0, 0], "second": [1, 1, 0], "problems": {}, "strength": [1, 2, 3]}
+    results.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
+    table = results.summary(file)
+    assert table["agreement"].to_list() == [pytest.approx((1 + 0 + 0.5) / 3), pytest.approx((0.5 + 0.5 + 1) / 3)]
+    assert table["consistent"].to_list() == [1.0, pytest.approx(1 / 3)]  # the parrot's third pair is not decided
+    assert table["shown_first"].to_list() == [0.5, pytest.approx(5 / 6)]
+    assert table["unparsable"].to_list() == [pytest.approx(2 / 6), 0.0]
+    shares = results.outcome_shares(file)
+    assert shares.loc["parrot"].to_list() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+    assert shares.loc["leans"].to_list() == pytest.approx([1 / 3, 2 / 3, 0, 0])
+    (difference,) = results.differences(file, [("leans", "parrot")]).to_dict("records")
+    assert difference["estimate"] == pytest.approx(2 / 3 - 1 / 2) and difference["n"] == 3
+
+
+def test_a_scorer_wins_or_ties_alike_in_both_orders() -> None:
+    shared = {"split": "validation", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
+    rows = [shared | {"response_2": word} for word in ("a", "six", "three")]
+    outcome = results.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
+    assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 2}
+
+
+def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None:
+    praise = "@Response 1 is more accurate. @Response 2 gives more detail. @Response 2 is clearer and easier to follow."
+    texts = [f"{praise} @Response 1 is better than @Response 2.", "@Response 1 shows more expertise.", "Both are fine."]
+    equal = dict.fromkeys(ATTRIBUTES, 2.0)
+    better = equal | {"correctness": 3.0, "coherence": 3.0}
+    found = results.claims(texts, [(better, equal)] * 3)
+    # accurate: true, as the verdict; detail: equal; clearer: false; expertise: equal, without a verdict
+    assert found == {"claims": 4, "true": 1, "equal": 2, "decided": 3, "with verdict": 1}
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
+    said = annotation(-2, "@Response 1 is better than @Response 2.", "It is a fruit.")
+    rows = examples(one_pair(-2, said)).rows
+    settings = justifier_training.FineTuning(n_steps=60, examples_per_step=2, learning_rate=3e-3, trainer="own")
+    tuned = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
+    assert tuned.curve[0]["loss"] > 10 * tuned.curve[-1]["loss"]
+    question = Question(PROMPT, ("Apple.", "Stone."))
+    assert Justifier(tuned.policy, max_new_tokens=60).write([question]) == [rows[0]["completion"][0]["content"]]
+    again = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
+    assert again.folder == tuned.folder and again.curve == tuned.curve
+    for name, weight in tuned.policy.network.state_dict().items():
+        assert torch.equal(weight, again.policy.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_trl_and_our_loop_minimise_the_same_loss(lora_rank: int) -> None:
+    said = [annotation(-2, "@Response 1 is better than @Response 2.", "Good. " * number) for number in range(1, 4)]
+    rows = examples(one_pair(-2, *said), both_orders=True).rows
+    shared = {"n_steps": 2, "examples_per_step": len(rows), "warmup_steps": 0, "learning_rate": 1e-3}  # any order
+    tuned = {}
+    for trainer, options in {"own": {}, "trl": {"lora_rank": lora_rank}}.items():
+        settings = justifier_training.FineTuning(trainer=trainer, **shared, **options)
+        tuned[trainer] = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
+    first, second = ([tuned[trainer].curve[step]["loss"] for trainer in tuned] for step in (0, 1))
+    assert first[0] == pytest.approx(first[1], rel=1e-4)  # before any weight has moved
+    assert second[0] == pytest.approx(second[1], rel=1e-2 if lora_rank == 0 else 0.1) and second[0] < first[0]
+
+
+def test_our_loop_refuses_what_it_does_not_do() -> None:
+    with pytest.raises(ValueError, match="take trainer='trl'"):
+        justifier_training.FineTuning(n_steps=1, trainer="own", lora_rank=2)
+    with pytest.raises(ValueError, match="'trl' or 'own'"):
+        justifier_training.FineTuning(n_steps=1, trainer="other")
+
+
+def test_new_layers_and_heads_change_nothing_until_they_are_trained(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
+    with pytest.raises(backbones.BackboneError, match="share their keys"):
+        justifier_training.on_reward_model(model, new_heads=1)
+    model.config.num_key_value_heads = model.config.num_attention_heads = 4  # the tiny one shares its keys
+    model.backbone = AutoModel.from_config(model.config)
+    with pytest.raises(backbones.BackboneError, match="5 heads do not divide the width 32"):
+        justifier_training.on_reward_model(model, new_heads=1)
+    ids, shapes = torch.arange(40).reshape(2, 20), {"same": (0, 0), "deeper": (2, 0), "wider": (0, 4), "both": (1, 4)}
+    grown = {
+        name: justifier_training.on_reward_model(model, new_layers=layers, new_heads=heads).network.base_model
+        for name, (layers, heads) in shapes.items()
+    }
+    with torch.no_grad():
+        states = {name: network(ids).last_hidden_state for name, network in grown.items()}
+    for name in shapes:
+        torch.testing.assert_close(states[name], states["same"], msg=name)
+    widths = {name: network.layers[0].self_attn.q_proj.out_features for name, network in grown.items()}
+    sizes = {name: (len(network.layers), widths[name]) for name, network in grown.items()}
+    assert sizes == {"same": (2, 32), "deeper": (4, 32), "wider": (2, 64), "both": (3, 64)}
+
+
+def test_a_language_model_on_a_reward_model_reads_what_that_reads(tmp_path: Path) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
+    policy = justifier_training.on_reward_model(model)
+    rows = [[{"role": "user", "content": "Name a fruit."}]]
+    groups = model.groups(rows, ["Apple."])
+    with torch.no_grad():
+        batch = model.collate(groups, shared=False)
+        states = policy.network.base_model(batch.input_ids, batch.attention_mask).last_hidden_state
+        np.testing.assert_allclose(model.pool(batch)[0], states[0, batch.ends[0]], atol=1e-5)
+    encoder = RewardModel.create(tiny.save_backbone(tmp_path / "bert", "bert"))
+    with pytest.raises(backbones.BackboneError, match="cannot write"):
+        justifier_training.on_reward_model(encoder)
+
+
+def test_examples_are_drawn_without_repetition_until_all_were_seen() -> None:
+    said = [annotation(-2, "@Response 1 is better than @Response 2.", f"Reason {number}.") for number in range(3)]
+    rows = examples(one_pair(-2, *said)).rows
+    drawn = justifier_training.drawn(rows, justifier_training.FineTuning(n_steps=2, examples_per_step=3))
+    texts = [completion[0]["content"] for completion in drawn["completion"][:]]
+    assert len(set(texts[:3])) == len(set(texts[3:])) == 3
+    with pytest.raises(ValueError, match="no annotation is an example"):
+        justifier_training.drawn(examples(one_pair(0)).rows, justifier_training.FineTuning(n_steps=1))

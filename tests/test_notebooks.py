@@ -26,6 +26,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     "03_combined_methods": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1], "ranked_prompts": 300},
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},
     "05_figures": {},
+    "07_pairwise_justifier": {"max_pairs": 150, "max_steps": 4, "n_steps": 3, "seeds": [0], "judged_pairs": 12},
 }
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

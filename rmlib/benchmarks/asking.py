@@ -25,12 +25,15 @@ def ask(
 
     `workers` questions are under way at a time, which changes no verdict. A verdict is on the disk as soon as it is
     there, so that an interrupted judging goes on; faults (timeouts, refusals, nonsense) are asked again the next time.
+    A judge that has a method `prepare` gets all open questions at once before, so that it can take them in batches.
     """
     identity = judge.identity() if keep else None
     kept = None if identity is None else Kept("verdicts", identity)
     keys = [text_key(question.prompt, *question.responses) for question in questions]
     verdicts = {} if kept is None else {key: Verdict(*kept.known[key]) for key in keys if key in kept.known}
     rest = {key: question for key, question in zip(keys, questions, strict=True) if key not in verdicts}
+    if rest and hasattr(judge, "prepare"):
+        judge.prepare(list(rest.values()))
     pool = ThreadPoolExecutor(max_workers=workers)
     try:
         futures = {pool.submit(_verdict, judge, question): key for key, question in rest.items()}

@@ -1,6 +1,7 @@
 """Models on one benchmark by its official score: who is better, and whom noise does not tell apart."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,19 +19,16 @@ def compare(
     credits: Mapping[str, Sequence[pd.DataFrame]],
     *,
     section: str = OVERALL,
-    whole: bool = True,
-    partial: bool = False,
     seed: int = 0,
-    draws: int = 2000,
     level: float = 0.95,
+    **drawing: Any,
 ) -> Comparison:
     """`statistics.compare_models` by the official score of a section, by default the overall one.
 
     Args:
         credits: for each model one table a seed, as the benchmark's `credits` gives them, of the same items.
         section: whose score to compare; items of other sections do not count.
-        whole, partial: as in `Benchmark.scores`: whether the items are all there, and whether a score over what is
-            there will do.
+        drawing: whole, partial and draws of `drawn_scores`.
     Raises:
         ValueError: tables of other items; a section that these items do not give.
     """
@@ -38,7 +36,7 @@ def compare(
     for model, tables in credits.items():
         if any(not np.array_equal(table["subset"], subsets) for table in tables):
             raise ValueError(f"{model!r} was scored on other items than the first model: compare like with like")
-    drawn = drawn_scores(benchmark, credits, section=section, whole=whole, partial=partial, seed=seed, draws=draws)
+    drawn = drawn_scores(benchmark, credits, section=section, seed=seed, **drawing)
     counted = _counted(benchmark, credits, section)
     values = {model: np.stack([table["credit"][counted] for table in tables]) for model, tables in credits.items()}
     arrays = {model: rows if len(rows) > 1 else rows[0] for model, rows in values.items()}
@@ -59,7 +57,8 @@ def drawn_scores(
 ) -> dict[str, Float[np.ndarray, "draw seed"]]:
     """The score of each run of each model: row 0 as it is, the others with the items redrawn, alike for all.
 
-    Raises ValueError where the items do not give the section.
+    `whole` and `partial` are those of `Benchmark.scores`: whether the items are all there, and whether a score over
+    what is there will do. Raises ValueError where the items do not give the section.
     """
     runs = [(model, number, table) for model, tables in credits.items() for number, table in enumerate(tables)]
     shared = [name for name in ("subset", "weight", "group") if name in runs[0][2]]

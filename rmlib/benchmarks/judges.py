@@ -139,14 +139,20 @@ class ChatJudge:
 
 @dataclass(frozen=True)
 class ScorerJudge:
-    """A reward model, a ruler or anything else that scores: the larger reward wins, equal ones tie."""
+    """A reward model, a ruler or anything else that scores: the larger reward wins, equal ones tie.
+
+    `lean` is added to the reward of the response shown first: a judge whose position bias is known, to try out what
+    finds it. A positive one changes a verdict, in one order of two, wherever the margin is smaller.
+    """
 
     scorer: Scorer
     name: str
+    lean: float = 0.0
 
     def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
         """The index of the largest reward, if only one response has it."""
         rewards = [float(value) for value in self.scorer.score([prompt] * len(responses), list(responses))]
+        rewards[0] += self.lean
         best = [index for index, value in enumerate(rewards) if value == max(rewards)]
         return Verdict(best[0]) if len(best) == 1 else Verdict(None, TIE)
 

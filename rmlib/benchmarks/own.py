@@ -18,6 +18,7 @@ from datasets import Dataset
 from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset
 from rmlib.benchmarks.items import field, file_rows, make_item, table_of
 from rmlib.benchmarks.report import Report
+from rmlib.pairs import preference_view
 from rmlib.schema import Place, check_text
 from rmlib.statistics import wilson_interval
 
@@ -43,6 +44,19 @@ def load(
         partial=True,
         keep_degenerate=keep_degenerate,
     )
+
+
+def of_pairs(pairs: Dataset, source: str) -> Dataset:
+    """The decided pairs of a table as such items, named by pair_id, with a subset for each strength of preference.
+
+    `source` is what a report calls them. Raises DataError where a decided pair has equal or empty responses.
+    """
+    place = Place(source)
+    items = [
+        _item(row | {"id": row["pair_id"], "subset": f"strength {row['strength']:g}"}, place, False)
+        for row in preference_view(pairs).select_columns(["pair_id", "prompt", "chosen", "rejected", "strength"])
+    ]
+    return table_of(items, place, benchmark=NAME, label=source, subsets=(), partial=True, keep_degenerate=False)
 
 
 def credits(items: Dataset, scores: Scores, **options: Any) -> pd.DataFrame:

@@ -5,8 +5,10 @@ No reward model is shown them, so that they may say plainly what is right and wh
 
 import itertools
 import random
+import re
 from collections.abc import Collection, Sequence
 
+from rmlib.reading import sentences
 from rmlib.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.sources.simulated.attributes import DEFECTS
 
@@ -123,16 +125,37 @@ def justify(
         faults: of response 1 and of response 2, the defects that this annotator noticed (of DEFECTS).
     """
     if vote == NEITHER_VALID:
-        statement, sentences = INVALID, [rng.choice(USELESS)]
+        statement, reasons = INVALID, [rng.choice(USELESS)]
     else:
         good, bad = (2, 1) if vote > 0 else (1, 2)
         statement = f"@Response {good} is {DEGREES[abs(vote)]} than @Response {bad}."
         sign = 1 if vote > 0 else -1
         chosen = _sentences(rng, abs(vote), [sign * gap for gap in gaps], faults[good - 1], faults[bad - 1])
-        sentences = [sentence.format(good=good, bad=bad) for sentence in chosen]
-    elaboration = " ".join(sentences)
+        reasons = [sentence.format(good=good, bad=bad) for sentence in chosen]
+    elaboration = " ".join(reasons)
     both = (statement, elaboration) if rng.random() < 0.5 else (elaboration, statement)
     return statement, elaboration, " ".join(both)
+
+
+def claims(text: str) -> list[tuple[str, int]]:
+    """Which attribute is said to be better in which response (1 or 2), for each sentence of a text that says so."""
+    return [
+        (attribute, int(found["good"]))
+        for sentence in sentences(text)
+        for attribute, patterns in _PATTERNS.items()
+        for pattern in patterns
+        if (found := pattern.fullmatch(sentence))
+    ]
+
+
+def _pattern(wording: str) -> re.Pattern[str]:
+    words = re.escape(wording)
+    for slot in ("good", "bad"):
+        words = words.replace(re.escape(f"{{{slot}}}"), f"(?P<{slot}>[12])", 1)
+    return re.compile(words)
+
+
+_PATTERNS = {attribute: [_pattern(wording) for wording in wordings] for attribute, wordings in BETTER.items()}
 
 
 def _sentences(
@@ -143,5 +166,5 @@ def _sentences(
     order = sorted(range(len(gaps)), key=lambda index: -gaps[index])
     merits = [BETTER[ATTRIBUTES[index]] for index in order if gaps[index] >= NOTICED]
     known = [wordings for pair in itertools.zip_longest(faults, merits) for wordings in pair if wordings]
-    sentences = [rng.choice(wordings) for wordings in known[:strength]] or [rng.choice(CLOSE)]
-    return sentences + [rng.choice(OVERALL)] * (strength == max(DEGREES))
+    reasons = [rng.choice(wordings) for wordings in known[:strength]] or [rng.choice(CLOSE)]
+    return reasons + [rng.choice(OVERALL)] * (strength == max(DEGREES))
