@@ -26,6 +26,10 @@ SMOKE: dict[str, dict[str, Any]] = {
     "03_combined_methods": {"max_pairs": 150, "max_steps": 4, "seeds": [0, 1], "ranked_prompts": 300},
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},
     "05_figures": {},
+    "06_alignment": {
+        "max_pairs": 150, "max_steps": 4, "seeds": [0, 1], "ensemble": [0, 1], "fitted": 400, "align_steps": 2,
+        "watched": 12, "best_of": 4, "compared": 12,
+    },
 }
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""A policy: a causal language model that answers prompts, and the log-probabilities of what it said.
+"""A policy: a causal language model that answers prompts, the log-probabilities of what it said, and its reference.
 
 Sampling keeps token ids, so that log-probabilities are those of the tokens that were drawn; a reward model reads the
 text, in its own template and with its own tokenizer.
@@ -6,7 +6,9 @@ text, in its own template and with its own tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,11 +16,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
+from rmlib import backbones, batches, paths
 from rmlib.batches import Group, Prompt
 from rmlib.likelihood import header, targets_of, token_log_probabilities
 
@@ -39,6 +42,12 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def part(self, start: int, stop: int) -> Samples:
+        """The samples of the prompts from `start` to before `stop`."""
+        rows, n = slice(start * self.n_per_prompt, stop * self.n_per_prompt), self.n_per_prompt
+        prompts, prompt_ids = self.prompts[start:stop], self.prompt_ids[start:stop]
+        return Samples(prompts, n, prompt_ids, self.ids[rows], self.texts[rows], self.ended[rows])
 
     @property
     def repeated_prompts(self) -> list[Prompt]:
@@ -70,6 +79,7 @@ class Policy:
 
     def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
+        self.identity = paths.public_name(name)  # of the weights: names runs
         self.max_length = backbones.position_limit(network.config) or 4096
         self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]
         self.end_id = _end_id(tokenizer)
@@ -95,9 +105,25 @@ class Policy:
         backbones.prepare_attention(network)
         return cls(network.eval(), tokenizer, backbone)
 
+    def copy(self) -> Policy:
+        """Another policy with the same weights, adapters merged."""
+        other = copy.copy(self)
+        other.network = copy.deepcopy(self.network)
+        if isinstance(other.network, PeftModel):
+            other.network = other.network.merge_and_unload()
+        return other
+
+    def adapt(self, rank: int, *, seed: int) -> None:
+        """Train low-rank adapters of all linear layers from now on, in place of the weights (peft's LoRA)."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wanted = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+            self.network = get_peft_model(self.network, wanted).eval()
+
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), config and tokenizer as any transformers model."""
-        self.network.save_pretrained(folder)
+        """Write weights (safetensors, adapters merged), config and tokenizer as any transformers model."""
+        network = self.copy().network if isinstance(self.network, PeftModel) else self.network
+        network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     @property
@@ -134,7 +160,27 @@ class Policy:
             )  # fmt: skip
         return self._samples(list(prompts), n, rows, drawn[:, longest:].cpu().numpy())
 
-    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: np.ndarray) -> Samples:
+    def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[str]) -> Samples:
+        """Given texts, `n` to each prompt one after another, as if the policy had said them, each with its end.
+
+        What the template writes behind the end token is left out. Raises ValueError where the numbers do not fit.
+        """
+        if len(texts) != n * len(prompts):
+            raise ValueError(f"{len(texts)} texts are not {n} to each of {len(prompts)} prompts")
+        headers = [header(self.tokenizer, prompt) for prompt in prompts]
+        rendered = []
+        for index, (prompt, before) in enumerate(zip(prompts, headers, strict=True)):
+            some = texts[index * n : (index + 1) * n]
+            rendered += [batches.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
+        found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        prompt_ids = batches.tokens_of(self.tokenizer, headers)
+        return self._samples(list(prompts), n, prompt_ids, [np.array(row) for row in found])
+
+    def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Sequence[np.ndarray]) -> Samples:
+        """Generated tokens, such as `Samples.ids` of an earlier process, as samples again."""
+        return self._samples(list(prompts), n, self.prompt_ids(prompts), rows)
+
+    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: Iterable[np.ndarray]) -> Samples:
         found, texts, ended = [], [], []
         for row in drawn:
             ends = np.flatnonzero(row == self.end_id)
@@ -154,16 +200,42 @@ class Policy:
         order: list[int] = []
         for indices in batches.pack(groups, token_budget, shared=self.shared):
             order += [index * n + row for index in indices for row in range(n)]
-            parts += self._token_logp([groups[index] for index in indices])
+            parts += self.token_logp([groups[index] for index in indices])
         return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
 
-    def _token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+    def token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+        """Log-probabilities of the own tokens of each response of some groups, in one pass."""
         pad = self.tokenizer.pad_token_id or 0
         batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
         starts = np.array([item.n_shared for item in groups for _ in item.ids])
         targets = targets_of(groups, batch, starts)
         flat = token_log_probabilities(self.network, batch.to(self.device), targets)
         return flat.split(np.bincount(targets.response).tolist())
+
+
+class Reference:
+    """What a policy is held against: another policy with the same tokens, of any size, or itself without adapters."""
+
+    def __init__(self, policy: Policy, other: Policy | None = None) -> None:
+        """A copy of the policy as it is, or for an adapted policy its own weights without their adapters.
+
+        Raises ValueError for another policy whose tokens have different meanings.
+        """
+        if other is not None and other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+            raise ValueError(
+                f"the tokenizers of {policy.name} and {other.name} differ, so their log-probabilities are of different "
+                "tokens; a reference may be of another size, but needs the policy's tokenizer"
+            )
+        self.adapted = policy if other is None and isinstance(policy.network, PeftModel) else None
+        self.policy = other or self.adapted or policy.copy()
+        if self.adapted is None:
+            self.policy.network.requires_grad_(False)
+
+    @torch.no_grad()
+    def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
+        """As those of a policy, without gradients."""
+        with self.adapted.network.disable_adapter() if self.adapted else contextlib.nullcontext():
+            return self.policy.log_probabilities(samples, token_budget=token_budget)
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
