@@ -133,6 +133,8 @@ def win_rates_figure(file: Path) -> Figure:
         part = table[table["reader"] == reader].iloc[::-1]
         heights = np.arange(len(part))
         for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
+            if name not in part:  # of a small trial, too few answers to tell
+                continue
             panel.hlines(heights + shift, part[f"{name} low"], part[f"{name} high"], colors=colour, lw=2)
             panel.scatter(part[name], heights + shift, color=colour, s=20, zorder=3, label=name)
         panel.axvline(0.5, color="0.6", lw=0.8)

@@ -33,7 +33,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             records.append(path, kind="alignment", asked=asked, outcome={"rows": rows}, seed=seed)
     for reader, share in (("the truth", 0.6), ("its own reward", 0.9)):
         credit = (np.arange(40) < 40 * share).astype(float)
-        outcome = evaluation.win_rate(credit, np.arange(40) + 60, np.full(40, 70)).row()
+        outcome = evaluation.win_rate(credit, np.tile([60, 80], 20), np.full(40, 65)).row()
         for arm in ("bt", "ensemble"):
             asked = {"method": "reinforce", "arm": arm, "comparison": "x", "reader": reader}
             records.append(path, kind="win_rate", asked=asked, outcome=outcome | {"prompts": 20, "seeds": 2})
@@ -74,7 +74,7 @@ def test_sentences_name_the_curve_that_turned_and_the_reader_that_is_enthusiasti
     told = alignment_figures.over_optimisation_told(file)
     assert told.startswith("gold fall clearly from its peak in 1 of 3 curves (REINFORCE, Regular BT).")
     assert "REINFORCE: the latest peak under *Ensemble of" in told
-    assert "Regular BT +0.3" in alignment_figures.ends_told(file, "reinforce")
+    assert "Regular BT +0." in alignment_figures.ends_told(file, "reinforce")
     gap = alignment_figures.win_rates_told(file, "its own reward", "the truth")
     assert gap.startswith("its own reward prefer the new answers +0.30 more often than the truth does")
 

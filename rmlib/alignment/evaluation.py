@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from rmlib.benchmarks.judges import Judge
 from rmlib.benchmarks.judging import both_orders
 from rmlib.statistics import Interval
 
+logger = logging.getLogger(__name__)
 BOOTSTRAP_SEED = 0
 
 
@@ -26,7 +28,8 @@ class WinRate(NamedTuple):
 
     Attributes:
         rate: share of wins, ties half.
-        equal_length: the same as a logistic regression predicts for answers of equal length; None where all are.
+        equal_length: the same as a logistic regression predicts for answers of equal length; None where all are, or
+            where the few answers do not determine it.
         ties: share of ties, identical answers among them.
         length, length_before: mean characters.
     """
@@ -65,13 +68,21 @@ def win_rate(
         raise ValueError(f"{len(given)} credits, but lengths of shape {new.shape} and {old.shape}")
     labels = np.arange(len(given)) if groups is None else np.asarray(groups)
     rate = statistics.bootstrap_interval(given, seed=BOOTSTRAP_SEED, groups=labels)
-    equal = None
-    if (new != old).any():
-        halves = np.stack([given > 0.25, given > 0.75], axis=1).astype(int).ravel()  # a tie: once won, once lost
-        difference, twice = np.repeat(new - old, 2), np.repeat(labels, 2)
-        found = statistics.length_controlled_accuracy(halves, difference, seed=BOOTSTRAP_SEED, groups=twice)
-        equal = Interval(found.estimate, found.low, found.high, len(given))
+    equal = _at_equal_length(given, new - old, labels) if (new != old).any() else None
     return WinRate(rate, equal, float((given == 0.5).mean()), float(new.mean()), float(old.mean()))
+
+
+def _at_equal_length(
+    credit: Float[np.ndarray, "item"], difference: Float[np.ndarray, "item"], groups: np.ndarray
+) -> Interval | None:
+    halves = np.stack([credit > 0.25, credit > 0.75], axis=1).astype(int).ravel()  # a tie: once won, once lost
+    twice = {"length_difference": np.repeat(difference, 2), "groups": np.repeat(groups, 2)}
+    try:
+        found = statistics.length_controlled_accuracy(halves, **twice, seed=BOOTSTRAP_SEED)
+    except RuntimeError as error:  # a handful of answers whose lengths alone tell who won
+        logger.warning("no win rate at equal length: %s", error)
+        return None
+    return Interval(found.estimate, found.low, found.high, len(credit))
 
 
 def credits(new: ArrayLike, before: ArrayLike) -> Float[np.ndarray, "item"]:

@@ -61,14 +61,14 @@ class Plan:
     settings: dict[str, AlignSettings]  # by method: reinforce, ppo, dpo
     policy: str = "embedded"  # or a hub id or folder of a causal language model
     fit: FitSettings = field(default_factory=FitSettings)
-    n_fitted: int = 24_000  # simulated prompts, two answers each, that the embedded policy is fitted to
+    n_fitted: int = 16_000  # simulated prompts, two answers each, that the embedded policy is fitted to
     n_watched: int = 128  # prompts of the selection split on which curves are read
     samples_watched: int = 2
     every_steps: int = 10
     n_best: int = 64  # samples a prompt for best of n
     n_labelled: int = 1000  # prompts whose samples a reward labels for DPO
     ensemble: tuple[int, ...] = (0, 1, 2, 3, 4)
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
 
     @cached_property
     def start(self) -> Policy:

@@ -22,21 +22,21 @@ from rmlib.batches import Prompt
 from rmlib.models import fingerprint
 from rmlib.pairs import prompt_key
 from rmlib.runs import FINISHED_FILE, write_json
-from rmlib.sources.simulated.generation import draw_texts
+from rmlib.sources.simulated.generation import draw_answered
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """A decoder's size, and how it is fitted."""
 
-    hidden_size: int = 96
+    hidden_size: int = 64
     layers: int = 2
-    heads: int = 2
-    epochs: float = 3.0
+    heads: int = 1
+    epochs: float = 2.5
     prompts_per_step: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     warmup_steps: int = 20
-    weight_decay: float = 0.1
+    weight_decay: float = 0.05
     seed: int = 0
 
 
@@ -60,9 +60,9 @@ def answers_of(pairs: Dataset) -> Answers:
 def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) -> Answers:
     """Answers of the simulated authors to tasks of their own, none of which has a prompt of `leave_out`."""
     excluded = {prompt_key([dict(message) for message in prompt]) for prompt in leave_out}
-    drawn = (one for one in draw_texts(seed) if prompt_key(one.task.prompt) not in excluded)
-    texts = list(itertools.islice(drawn, n_prompts))
-    return Answers([one.task.prompt for one in texts], [text for one in texts for text in one.responses])
+    drawn = (one for one in draw_answered(seed) if prompt_key(one[0].prompt) not in excluded)
+    some = list(itertools.islice(drawn, n_prompts))
+    return Answers([task.prompt for task, _ in some], [text for _, two in some for text in two])
 
 
 def starting_policy(answers: Answers, settings: FitSettings | None = None, *, progress: bool = True) -> Policy:

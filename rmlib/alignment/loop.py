@@ -92,12 +92,11 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def descend(self) -> float:
-        """One optimizer step along the gradients that were gathered; their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(
-            [weight for weight in self.parameters() if weight.requires_grad], self.settings.clip_norm
-        )
-        if not torch.isfinite(norm):
-            raise AlignmentError("the gradient is not finite: lower the learning rate; the last checkpoint is kept")
+        """One optimizer step along the gradients that were gathered; the policy's norm before clipping."""
+        groups = [group["params"] for group in self.optimizer.param_groups]  # the policy's weights first
+        norm, *others = (nn.utils.clip_grad_norm_(weights, self.settings.clip_norm) for weights in groups)
+        if not all(torch.isfinite(value) for value in (norm, *others)):
+            raise AlignmentError("a gradient is not finite: lower the learning rate; the last checkpoint is kept")
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()

@@ -47,7 +47,7 @@ def align(
     if run.is_finished:
         return run
     claim(run.folder, settings, identity)
-    policy.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    _to_device(policy, reward)
     if settings.method == "dpo":
         if pairs is None:
             raise AlignmentError("DPO learns from pairs: give some (dpo.annotated, dpo.labelled)")
@@ -78,6 +78,14 @@ def identity_of(
     learnt = None if pairs is None else pairs.identity
     measured = None if watch is None else watch.identity
     return fingerprint("align", policy.identity, settings.to_dict(), given, keys, learnt, measured)
+
+
+def _to_device(policy: Policy, reward: Scorer | None) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy.network.to(device)
+    for member in getattr(reward, "members", [reward]):
+        if hasattr(member, "to"):
+            member.to(device)
 
 
 def _critic(reward: Scorer, critic: RewardModel | None) -> RewardModel:

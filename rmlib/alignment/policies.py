@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, paths
+from rmlib import backbones, batches
 from rmlib.batches import Group, Prompt
 from rmlib.likelihood import header, targets_of, token_log_probabilities
 
@@ -79,7 +81,6 @@ class Policy:
 
     def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
-        self.identity = paths.public_name(name)  # of the weights: names runs
         self.max_length = backbones.position_limit(network.config) or 4096
         self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]
         self.end_id = _end_id(tokenizer)
@@ -105,9 +106,15 @@ class Policy:
         backbones.prepare_attention(network)
         return cls(network.eval(), tokenizer, backbone)
 
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the weights, which names runs: of two folders called the same each has its own."""
+        return weights_hash(self.network)
+
     def copy(self) -> Policy:
         """Another policy with the same weights, adapters merged."""
         other = copy.copy(self)
+        other.__dict__.pop("identity", None)  # its weights may change
         other.network = copy.deepcopy(self.network)
         if isinstance(other.network, PeftModel):
             other.network = other.network.merge_and_unload()
@@ -236,6 +243,15 @@ class Reference:
         """As those of a policy, without gradients."""
         with self.adapted.network.disable_adapter() if self.adapted else contextlib.nullcontext():
             return self.policy.log_probabilities(samples, token_budget=token_budget)
+
+
+def weights_hash(network: Any) -> str:
+    """First 16 hex digits of the SHA-256 of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:

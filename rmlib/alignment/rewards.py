@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmlib.alignment.policies import Samples
-from rmlib.benchmarks.classifiers import load_classifier
+from rmlib.alignment.policies import Samples, weights_hash
+from rmlib.benchmarks.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.combining import Ensemble
 from rmlib.models import CARD_FILE, RewardModel, fingerprint
 from rmlib.scoring import scalar_model
@@ -42,6 +42,10 @@ def reward_identity(reward: Scorer) -> str:
     if isinstance(reward, Ensemble):
         scales = [reward.offsets.tolist(), reward.scales.tolist()]
         return fingerprint("ensemble", *(reward_identity(member) for member in reward.members), scales)
+    if isinstance(reward, DecoderClassifier):  # the identity of one of ours says how it was made, this one's its name
+        return fingerprint("classifier", weights_hash(reward))
+    if isinstance(reward, PlainClassifier):
+        return fingerprint("classifier", weights_hash(reward.network), reward.row.tolist())
     known = getattr(reward, "identity", None) or getattr(reward, "name", None)
     if not isinstance(known, str):
         raise AlignmentError(f"a {type(reward).__name__} has neither identity nor name: give it one to name its runs")

@@ -18,10 +18,10 @@ class AlignSettings:
     """
 
     method: str = "reinforce"
-    n_steps: int = 60  # of each round, for ppo
+    n_steps: int = 50  # of each round, for ppo
     prompts_per_step: int = 16  # for dpo: pairs
     samples_per_prompt: int = 4
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
     kl_coefficient: float = 0.01
     learning_rate: float = 1e-3
     warmup_steps: int = 0

@@ -13,14 +13,14 @@ from rmlib.pairs import prompt_key
 from rmlib.schema import DataError, Place
 from rmlib.sources.simulated.attributes import truth
 from rmlib.sources.simulated.embedded import N_PAIRS, SEED
-from rmlib.sources.simulated.generation import draw_texts
+from rmlib.sources.simulated.generation import draw_answered
 from rmlib.sources.simulated.tasks import Task
 
 
 @cache
 def tasks(n_pairs: int = N_PAIRS, seed: int = SEED) -> Mapping[str, Task]:
     """The task behind each prompt of the repository's simulated pairs, drawn again as they were."""
-    return {prompt_key(texts.task.prompt): texts.task for texts in itertools.islice(draw_texts(seed), n_pairs)}
+    return {prompt_key(task.prompt): task for task, _ in itertools.islice(draw_answered(seed), n_pairs)}
 
 
 class Gold:
