@@ -90,5 +90,6 @@ def _ranked(samples: Samples, reward: Float[np.ndarray, "prompt sample"]) -> Flo
     ended = samples.ended.reshape(reward.shape)
     if broken := int((~np.isfinite(reward) & ended).sum()):
         raise AlignmentError(f"{broken} ended samples have a reward that is no finite number: mend the reward model")
-    low = np.nanmin(np.where(np.isfinite(reward), reward, np.nan), axis=1, keepdims=True)
-    return np.where(ended, reward, low - 1.0)
+    known = np.where(np.isfinite(reward), reward, np.nan)
+    low, high = (function(known, axis=1, keepdims=True) for function in (np.nanmin, np.nanmax))
+    return np.where(ended, reward, np.where(np.isfinite(reward), reward, low) - (high - low) - 1.0)

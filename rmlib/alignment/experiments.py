@@ -66,7 +66,7 @@ class Plan:
     samples_watched: int = 2
     every_steps: int = 10
     n_best: int = 64  # samples a prompt for best of n
-    n_labelled: int = 1000  # prompts whose samples a reward labels for DPO
+    n_labelled: int = 500  # prompts whose samples a reward labels for DPO
     ensemble: tuple[int, ...] = (0, 1, 2, 3, 4)
     max_new_tokens: int = 40
 
