@@ -27,9 +27,9 @@ SMOKE: dict[str, dict[str, Any]] = {
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},
     "05_figures": {},
     "06_alignment": {
-        "max_pairs": 150, "max_steps": 4, "seeds": [0, 1], "ensemble": [0, 1], "fitted": 400, "align_steps": 2,
-        "watched": 12, "best_of": 4, "compared": 12,
-    },
+        "max_pairs": 150, "max_steps": 4, "seeds": [0], "arms": ["bt_scaled_init", "ensemble"], "ensemble": [0, 1],
+        "fitted": 400, "align_steps": 2, "watched": 12, "best_of": 4, "compared": 12, "processes": 1,
+    },  # fmt: skip
 }
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
