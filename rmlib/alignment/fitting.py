@@ -32,7 +32,7 @@ class FitSettings:
     hidden_size: int = 64
     layers: int = 2
     heads: int = 1
-    epochs: float = 2.5
+    epochs: float = 2.2
     prompts_per_step: int = 64
     learning_rate: float = 4e-3
     warmup_steps: int = 20
