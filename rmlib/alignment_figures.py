@@ -30,7 +30,8 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     table = curves.curve_table(file)
     table = table[table["method"].isin(methods)]
     figure, axes = new_figure(11, 4.4, 2)
-    for index, ((method, arm), line) in enumerate(table.groupby(["method", "arm"], sort=False)):
+    for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
+        method, arm = map(str, key)
         label = reward_title(arm) if len(methods) == 1 else f"{METHOD_TITLES[method]}: {reward_title(arm)}"
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.5}
@@ -177,9 +178,9 @@ def published_alignment_figure(_: Path | None = None) -> Figure:
     kinds = list(dict.fromkeys(table["type"]))
     for panel, (column, words) in zip(axes, panels.items(), strict=True):
         for kind, part in table.groupby("type", sort=False):
-            look = {"color": COLOURS[kinds.index(kind)], "marker": MARKERS[kinds.index(kind)]}
-            panel.scatter(part["mean_length_chars"], part[column], label=kind, s=30, **look)
-            for _, row in part.iterrows():
+            look = {"color": COLOURS[kinds.index(str(kind))], "marker": MARKERS[kinds.index(str(kind))]}
+            panel.scatter(part["mean_length_chars"], part[column], label=str(kind), s=30, **look)
+            for row in part.to_dict("records"):
                 name = row["model"].replace("-Instruct", "").replace("-20240620", "").replace("-2024-05-13", "")
                 panel.annotate(
                     name, (row["mean_length_chars"], row[column]), fontsize=7, xytext=(3, 3), textcoords="offset points"
@@ -244,7 +245,7 @@ def over_optimisation_told(file: Path, methods: Sequence[str] = (BEST_OF_N, "rei
     names = "; ".join(f"{METHOD_TITLES[row['method']]}, {reward_title(row['arm'])}" for _, row in fell.iterrows())
     text = f"gold fall clearly from its peak in {len(fell)} of {len(table)} curves ({names or 'none'}). "
     for method, part in table.groupby("method", sort=False):
-        latest, highest = part.loc[part["peak divergence"].idxmax()], part.loc[part["gain"].idxmax()]
+        latest, highest = (part.iloc[int(part[name].to_numpy().argmax())] for name in ("peak divergence", "gain"))
         text += f"{METHOD_TITLES[str(method)]}: the latest peak under *{reward_title(latest['arm'])}* "
         text += (
             f"({latest['peak divergence']:.1f} nats [{latest['peak low']:.1f}, {latest['peak high']:.1f}]), the most "

@@ -47,7 +47,10 @@ def curve_table(file: Path) -> pd.DataFrame:
     with low and high (95 %, over seeds and prompts), proxy (its gain, in standard deviations of the reward among
     answers of the start to one prompt), length (characters), not_ended (share), seeds, n (prompts).
     """
-    parts = [_curve(method, arm, runs) for (method, arm), runs in current(file).groupby(["method", "arm"], sort=False)]
+    parts = [
+        _curve(str(method), str(arm), runs)
+        for (method, arm), runs in current(file).groupby(["method", "arm"], sort=False)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -73,12 +73,14 @@ class DPO(Learner):
 
     def update(self, step: int) -> dict[str, Any]:
         chosen = indices_at(step, len(self.pairs.prompts), self.settings)
-        total, margins = 0.0, []
+        total = 0.0
+        margins: list[Tensor] = []
         for start, stop in parts(len(chosen), self.settings.prompts_at_once):
             indices = chosen[start:stop]
             margin, loss = self._margin_and_loss(indices)
             (loss.sum() / len(chosen)).backward()
-            total, margins = total + float(loss.detach().sum()), [*margins, margin]
+            margins.append(margin)
+            total += float(loss.detach().sum())
         together = torch.cat(margins)
         row = {"accuracy": float((together > 0).float().mean()), "margin": float(together.mean())}
         return row | {"loss": total / len(chosen), "gradient_norm": self.descend()}

@@ -76,9 +76,9 @@ def _at_equal_length(
     credit: Float[np.ndarray, "item"], difference: Float[np.ndarray, "item"], groups: np.ndarray
 ) -> Interval | None:
     halves = np.stack([credit > 0.25, credit > 0.75], axis=1).astype(int).ravel()  # a tie: once won, once lost
-    twice = {"length_difference": np.repeat(difference, 2), "groups": np.repeat(groups, 2)}
+    twice, labels = np.repeat(difference, 2), np.repeat(groups, 2)
     try:
-        found = statistics.length_controlled_accuracy(halves, **twice, seed=BOOTSTRAP_SEED)
+        found = statistics.length_controlled_accuracy(halves, twice, seed=BOOTSTRAP_SEED, groups=labels)
     except RuntimeError as error:  # a handful of answers whose lengths alone tell who won
         logger.warning("no win rate at equal length: %s", error)
         return None

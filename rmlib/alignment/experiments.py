@@ -186,7 +186,7 @@ def record_run(job: Job, plan: Plan) -> dict[str, Any]:
         rows = best_of_n.kept("best_of_n", identity, partial(_best_of_n_rows, plan, arm, seed))
     else:
         rows = optimised(plan, method, arm, seed).measured
-    outcome = {"rows": [_thin(row) for row in rows], "settings": {}}
+    outcome: dict[str, Any] = {"rows": [_thin(row) for row in rows], "settings": {}}
     if method != BEST_OF_N:
         outcome["settings"] = settings_of(plan, method, seed).to_dict()
     seconds = time.perf_counter() - started
