@@ -28,9 +28,10 @@ from rmlib.annotations import preference_items
 from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
+from rmlib.curves import Curves
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
-from rmlib.objective import evaluate, example_losses, forward_batches, n_valid, rewards_of
+from rmlib.objective import batches_ahead, evaluate, example_losses, forward_batches, n_valid, rewards_of
 from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
 from rmlib.settings import TrainSettings
 from rmlib.starts import Start, create_model
@@ -122,7 +123,8 @@ class _Loop:
         self.examples = prepare(model, pairs, settings)
         self.selection = prepare(model, selection, settings) if selection is not None else None
         if settings.trainable == "all":
-            model.check_layout(self.examples.groups[:4])
+            model.check_layout(self.examples.groups[:4], settings.precision)
+        self.ahead = batches_ahead(model, self.examples)
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
@@ -133,6 +135,7 @@ class _Loop:
         )
         self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
+        self.curves = Curves(folder)
 
     def _start_at_mean_rating(self) -> None:
         """A fresh regression head starts at the training mean: at this size of step a bias would crawl to it."""
@@ -157,7 +160,9 @@ class _Loop:
                 row = self._train_step(order)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "loss" in k or "accuracy" in k})
+                self.curves.add(row)
+                shown = {k: f"{v:.3f}" for k, v in row.items() if "loss" in k or "accuracy" in k}
+                bar.set_postfix(shown | {"tokens/s": f"{self.n_tokens / self.seconds:,.0f}"})
                 bar.update()
                 every = self.settings.checkpoint_every_steps
                 if every and self.step % every == 0 and self.step < self.n_steps:
@@ -165,11 +170,13 @@ class _Loop:
 
     def _train_step(self, order: np.ndarray) -> dict[str, float]:
         start, settings = time.perf_counter(), self.settings
-        indices = order[self.step * settings.pairs_per_step : (self.step + 1) * settings.pairs_per_step].tolist()
+        indices = self._step_indices(order, self.step)
+        passes = list(forward_batches(self.model, self.examples, indices, settings.token_budget))
+        self._look_ahead(order, passes)
         count = n_valid(settings.loss, self.examples, indices)
         total = 0.0
-        for batch in forward_batches(self.model, self.examples, indices, settings.token_budget):
-            rewards = rewards_of(self.model, self.examples, batch, settings.precision)
+        for batch in passes:
+            rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.ahead)
             loss = example_losses(settings, rewards, self.examples, batch).sum() / count
             self._refuse_non_finite(loss, batch)
             self.accelerator.backward(loss)
@@ -199,6 +206,17 @@ class _Loop:
     def _is_due(self, every: int) -> bool:
         return self.step == self.n_steps or bool(every and self.step % every == 0)
 
+    def _step_indices(self, order: np.ndarray, step: int) -> list[int]:
+        size = self.settings.pairs_per_step
+        return order[step * size : (step + 1) * size].tolist()
+
+    def _look_ahead(self, order: np.ndarray, passes: list[list[int]]) -> None:
+        """Have the batches of this step and of the next one made in a thread."""
+        if self.examples.features is None:
+            following = self._step_indices(order, self.step + 1) if self.step + 1 < self.n_steps else []
+            after = forward_batches(self.model, self.examples, following, self.settings.token_budget)
+            self.ahead.start([*passes, *after])
+
     def _refuse_non_finite(self, loss: Tensor, batch: Sequence[int]) -> None:
         if not torch.isfinite(loss):
             ids = [self.examples.pair_ids[index] for index in batch]
@@ -223,17 +241,8 @@ class _Loop:
             **last,
         }
         write_json(self.folder / FINISHED_FILE, summary)
-        self._tensorboard()
+        self.curves.close()
         checkpoints.remove(self.folder)
-
-    def _tensorboard(self) -> None:
-        """The log as TensorBoard scalars, beside it."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            for row in read_log(self.folder):
-                for name, value in row.items():
-                    writer.add_scalar(name, value, row["step"])
 
     def _progress(self) -> dict[str, float]:
         return {"step": self.step, "seconds": self.seconds, "n_tokens": self.n_tokens}
