@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from rmlib import experiments, paths, records, trained
+from rmlib import combining, experiments, paths, records, trained
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
@@ -23,7 +23,7 @@ from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.arms import title
 from rmlib.batches import Prompt
-from rmlib.combining import Ensemble
+from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import prompt_key
 from rmlib.presets import Preset
@@ -33,6 +33,7 @@ from rmlib.sources.simulated.gold import Gold
 from rmlib.splits import Splits
 
 ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
+EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent
 ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
 BEST_OF_N = "best_of_n"
 DPO_LOSSES = {"dpo": "bradley_terry", "dpo_margin": "margin_bradley_terry", "dpo_scaled": "scaled_bradley_terry"}
@@ -49,7 +50,12 @@ Job = tuple[str, str, int]  # method, reward arm, seed
 
 def reward_title(arm: str) -> str:
     """What a figure calls a reward."""
-    return {ENSEMBLE: f"Ensemble of {title(ENSEMBLE_OF)}", ANNOTATORS: "the annotators' pairs"}.get(arm) or title(arm)
+    others = {
+        ENSEMBLE: f"Ensemble of {title(ENSEMBLE_OF)}",
+        EXPO: f"ExPO from regression, factor {PAPER_FACTOR}",
+        ANNOTATORS: "the annotators' pairs",
+    }
+    return others.get(arm) or title(arm)
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,13 @@ def distinct_prompts(pairs: Dataset) -> list[Prompt]:
 def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
     """The reward model of an arm under a seed, trained now where notebook 02 or 03 has not.
 
-    The ensemble of a seed holds the other seeds of `plan.ensemble`, so that seeds differ in more than the policy's.
+    `expo` walks from regression past scaled BT by the paper's factor, where the arm bt_scaled_init_expo takes the one
+    that orders the selection pairs best. The ensemble of a seed holds the other seeds of `plan.ensemble`, so that seeds
+    differ in more than the policy's.
     """
+    if arm == EXPO:
+        weak, strong = (trained.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF))
+        return combining.extrapolate(weak, strong, PAPER_FACTOR)
     if arm != ENSEMBLE:
         return scalar_model(trained.model_of(arm, plan.rewards, plan.splits, seed))
     others = [other for other in plan.ensemble if other != seed] or [seed]
@@ -231,7 +242,9 @@ def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[trained.Job]:
     """The reward models that some jobs read."""
     needed: set[trained.Job] = set()
     for _, arm, seed in jobs:
-        if arm == ENSEMBLE:
+        if arm == EXPO:
+            needed |= {("regression", seed), (ENSEMBLE_OF, seed)}
+        elif arm == ENSEMBLE:
             needed |= {(ENSEMBLE_OF, other) for other in plan.ensemble if other != seed or len(plan.ensemble) == 1}
         else:
             needed.add((ENSEMBLE_OF if arm == ANNOTATORS else arm, seed))
