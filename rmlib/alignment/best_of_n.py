@@ -17,16 +17,19 @@ from rmlib.models import fingerprint
 from rmlib.pairs import prompt_key
 from rmlib.runs import write_json
 
+ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU
+
 
 def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_tokens: int, seed: int) -> Samples:
     """`n` samples to each prompt, drawn once and found again in runs/."""
     keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
-    identity = fingerprint("samples", policy.identity, keys, n, max_new_tokens, seed)
+    identity = fingerprint("samples", policy.identity, keys, n, max_new_tokens, seed, ROWS_AT_ONCE)
+    size = max(1, ROWS_AT_ONCE // n)
 
     def draw() -> list[list[int]]:
         drawn = [
-            policy.sample(prompts[start : start + 64], n, max_new_tokens=max_new_tokens, seed=seed + start)
-            for start in range(0, len(prompts), 64)
+            policy.sample(prompts[start : start + size], n, max_new_tokens=max_new_tokens, seed=seed + start)
+            for start in range(0, len(prompts), size)
         ]
         return [row.tolist() for part in drawn for row in part.ids]
 

@@ -17,7 +17,7 @@ from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
 from rmlib.alignment.optimising import align
-from rmlib.alignment.policies import Policy
+from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
@@ -36,6 +36,7 @@ ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
 EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent
 ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
 BEST_OF_N = "best_of_n"
+SAMPLES = "samples"  # a job of its own, where several read the same
 DPO_LOSSES = {"dpo": "bradley_terry", "dpo_margin": "margin_bradley_terry", "dpo_scaled": "scaled_bradley_terry"}
 METHOD_TITLES = {
     BEST_OF_N: "Best of n",
@@ -173,11 +174,8 @@ def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = 
     reward = reward_of(plan, arm, seed)
     watch = watch_of(plan, reward)
     if method in DPO_LOSSES:
-        drawn = best_of_n.kept_samples(
-            plan.start, plan.prompts[: plan.n_labelled], settings.samples_per_prompt,
-            max_new_tokens=settings.max_new_tokens, seed=seed,
-        )  # fmt: skip
-        return align(plan.start, settings, pairs=dpo.labelled(drawn, reward), watch=watch, progress=progress)
+        pairs = dpo.labelled(_samples_to_label(plan, seed), reward)
+        return align(plan.start, settings, pairs=pairs, watch=watch, progress=progress)
     critic = None
     if method == "ppo" and not isinstance(reward, RewardModel):
         critic = scalar_model(trained.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
@@ -204,10 +202,19 @@ def record_run(job: Job, plan: Plan) -> dict[str, Any]:
     return records.append(plan.file, kind="alignment", asked=asked, outcome=outcome, seconds=seconds, seed=seed)
 
 
+def _best_of_n_samples(plan: Plan, seed: int) -> Samples:
+    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": 1000 + seed}
+    return best_of_n.kept_samples(plan.start, plan.watched, plan.n_best, **drawing)
+
+
+def _samples_to_label(plan: Plan, seed: int) -> Samples:
+    n = plan.settings["dpo"].samples_per_prompt
+    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": seed}
+    return best_of_n.kept_samples(plan.start, plan.prompts[: plan.n_labelled], n, **drawing)
+
+
 def _best_of_n_rows(plan: Plan, arm: str, seed: int) -> list[dict[str, Any]]:
-    samples = best_of_n.kept_samples(
-        plan.start, plan.watched, plan.n_best, max_new_tokens=plan.max_new_tokens, seed=1000 + seed
-    )
+    samples = _best_of_n_samples(plan, seed)
     proxy = best_of_n.distinct_scores(reward_of(plan, arm, seed), samples)
     scores = {"length": np.array([len(text) for text in samples.texts], dtype=float).reshape(proxy.shape)}
     if plan.gold is not None:
@@ -233,7 +240,8 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     missing = _untrained(rewards_needed(jobs, plan), plan)
     count = default_processes() if processes is None else processes
     run_jobs(missing, partial(_train, plan=plan), processes=count, show=lambda job: f"{job[0]}, seed {job[1]}")
-    waiting: dict[Job, list[Job]] = {job: [] for job in jobs}
+    waiting: dict[Job, list[Job]] = {job: _waits_for(job) for job in jobs}
+    waiting |= {drawn: [] for others in list(waiting.values()) for drawn in others}
     run_jobs(waiting, partial(_record, plan=plan), processes=count, show=lambda job: ", ".join(map(str, job)))
     return [record_run(job, plan) for job in jobs]
 
@@ -260,9 +268,23 @@ def _untrained(jobs: Iterable[trained.Job], plan: Plan) -> dict[trained.Job, lis
     return {job: [one for one in others if one not in finished] for job, others in whole.items() if job not in finished}
 
 
+def _waits_for(job: Job) -> list[Job]:
+    """The samples that a job shares with others, which one process draws for all."""
+    method, arm, seed = job
+    if method == BEST_OF_N:
+        return [(SAMPLES, BEST_OF_N, seed)]
+    return [(SAMPLES, "dpo", seed)] if method in DPO_LOSSES and arm != ANNOTATORS else []
+
+
 def _train(job: trained.Job, plan: Plan) -> None:
     trained.obtain(job[0], plan.rewards, plan.splits, job[1])
 
 
 def _record(job: Job, plan: Plan) -> None:
-    record_run(job, plan)
+    method, of, seed = job
+    if method != SAMPLES:
+        record_run(job, plan)
+    elif of == BEST_OF_N:
+        _best_of_n_samples(plan, seed)
+    else:
+        _samples_to_label(plan, seed)
