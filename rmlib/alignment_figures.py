@@ -29,6 +29,8 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     """
     table = curves.curve_table(file)
     table = table[table["method"].isin(methods)]
+    if table.empty:
+        raise RecordError(f"{file.name}: no run of {', '.join(methods)} in the latest comparison: run notebook 06")
     figure, axes = new_figure(11, 4.4, 2)
     for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
         method, arm = map(str, key)
@@ -114,7 +116,7 @@ def over_optimisation_figure(file: Path) -> Figure:
         panel.axvline(0, color="0.6", lw=0.8)
         panel.grid(axis="y", visible=False)
     axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60, label="end of the run")
-    axes[0].legend(loc="best", frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", frameon=False)
     labels = [
         f"{METHOD_TITLES[method]}: {reward_title(arm)}"
         for method, arm in zip(table["method"], table["arm"], strict=True)
@@ -128,11 +130,12 @@ def over_optimisation_figure(file: Path) -> Figure:
 def win_rates_figure(file: Path) -> Figure:
     """Win rates over the start by each reader, as counted and at equal length, with the lengths beside them."""
     table = win_rate_table(file)
-    readers = list(dict.fromkeys(table["reader"]))
-    figure, axes = new_figure(11, 1.4 + 0.28 * len(table) / len(readers), len(readers), sharey=True)
+    readers, titles = (list(dict.fromkeys(table[name])) for name in ("reader", "title"))
+    height_of = {name: height for height, name in enumerate(reversed(titles))}  # not every reader reads every policy
+    figure, axes = new_figure(11, 1.4 + 0.28 * len(titles), len(readers), sharey=True)
     for panel, reader in zip(axes, readers, strict=True):
-        part = table[table["reader"] == reader].iloc[::-1]
-        heights = np.arange(len(part))
+        part = table[table["reader"] == reader]
+        heights = part["title"].map(height_of).to_numpy(dtype=float)
         for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
             if name not in part:  # of a small trial, too few answers to tell
                 continue
@@ -140,9 +143,10 @@ def win_rates_figure(file: Path) -> Figure:
             panel.scatter(part[name], heights + shift, color=colour, s=20, zorder=3, label=name)
         panel.axvline(0.5, color="0.6", lw=0.8)
         panel.set_xlabel(f"win rate by {reader}")
-        panel.set_yticks(heights, part["title"])
+        panel.set_yticks(list(height_of.values()), list(height_of))
         panel.grid(axis="y", visible=False)
-    beside(axes[-1], heights, [f"{row['length']:.0f} chars" for _, row in part.iterrows()])
+    lengths = table.drop_duplicates("title").set_index("title")["length"]
+    beside(axes[-1], map(float, height_of.values()), [f"{lengths[name]:.0f} chars" for name in height_of])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     start = table["length before"].mean()

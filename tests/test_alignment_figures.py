@@ -59,6 +59,26 @@ def test_figures_say_what_they_are_of(file: Path) -> None:
     plt.close("all")
 
 
+def test_a_policy_that_a_reader_did_not_read_leaves_its_row_empty(file: Path) -> None:
+    outcome = evaluation.win_rate([1.0] * 3 + [0.0], [60, 80, 60, 80], [65] * 4).row() | {"prompts": 4, "seeds": 1}
+    asked = {"method": "dpo", "arm": "annotators", "comparison": "x", "reader": "the truth"}
+    records.append(file, kind="win_rate", asked=asked, outcome=outcome)
+    figure = alignment_figures.win_rates_figure(file)
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == [
+        "DPO: the annotators' pairs",
+        "REINFORCE: Ensemble of Scaled BT, from regression",
+        "REINFORCE: Regular BT",
+    ]
+    # Dots of a panel: as counted, and at equal length, a row each; the second reader has none at the height of DPO.
+    shown = [
+        sorted({round(float(y)) for dots in axes.collections[1::2] for _, y in dots.get_offsets()})
+        for axes in figure.axes
+    ]
+    assert shown == [[0, 1, 2], [1, 2]]
+    plt.close("all")
+
+
 def test_where_records_are_missing_a_figure_is_left_out_and_the_log_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
