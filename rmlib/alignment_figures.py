@@ -179,19 +179,13 @@ def published_alignment_figure(_: Path | None = None) -> Figure:
         "arena_hard": "Arena Hard (%)",
     }
     figure, axes = new_figure(11, 3.8, 3)
-    kinds = list(dict.fromkeys(table["type"]))
     for panel, (column, words) in zip(axes, panels.items(), strict=True):
-        for kind, part in table.groupby("type", sort=False):
-            look = {"color": COLOURS[kinds.index(str(kind))], "marker": MARKERS[kinds.index(str(kind))]}
-            panel.scatter(part["mean_length_chars"], part[column], label=str(kind), s=30, **look)
-            for row in part.to_dict("records"):
-                name = row["model"].replace("-Instruct", "").replace("-20240620", "").replace("-2024-05-13", "")
-                panel.annotate(
-                    name, (row["mean_length_chars"], row[column]), fontsize=7, xytext=(3, 3), textcoords="offset points"
-                )
+        for colour, (kind, part) in zip(COLOURS, table.groupby("type", sort=False), strict=False):
+            for marker, row in zip(MARKERS, part.to_dict("records"), strict=False):
+                look = {"color": colour, "marker": marker, "label": f"{row['model']} ({kind})"}
+                panel.scatter(row["mean_length_chars"], row[column], s=34, **look)
         panel.set_xlabel("mean length (characters of MT-Bench answers)")
         panel.set_ylabel(words)
-        panel.margins(x=0.2)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False)
     headline(figure, "Published: aligned policies of 70B, and others", str(table["citation"].iloc[0]))
