@@ -21,9 +21,9 @@ from rmlib import backbones
 from rmlib.models import RewardModel
 from rmlib.sources.simulated.backbone import make_tokenizer
 
-K, N_PROMPTS, ROUNDS, ATTEMPTS = 4, 8, 12, 3
+K, N_PROMPTS, ROUNDS, ATTEMPTS = 4, 8, 8, 3
 LENGTHS = (128, 256, 512)  # tokens of a prompt, and of a response
-SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 8}
+SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
 LIMITS = {"share of the bound": 0.9, "others": 0.1, "reward difference": 1e-4}
 
 
