@@ -56,7 +56,7 @@ def record_test_pairs(splits: Splits, results: Path, groups: Sequence[int] | Non
 
 def _test_pairs(pairs: Dataset) -> dict[str, Any]:
     table = descriptions.frame(pairs)
-    table["prompt"] = np.unique([prompt_key(prompt) for prompt in pairs["prompt"]], return_inverse=True)[1]
+    table["prompt"][:] = np.unique([prompt_key(prompt) for prompt in pairs["prompt"][:]], return_inverse=True)[1]
     table = table[table["preference"].fillna(0) != 0]
     sign = np.sign(table["preference"].astype(int))
     return {

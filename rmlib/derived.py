@@ -56,4 +56,4 @@ DERIVATIONS = {"attribute_weights": weighed, "affine": calibrated}
 
 def preferences(pairs: Dataset) -> Float[np.ndarray, "pair"]:
     """The preferences (positive: response 2), NaN where there is none."""
-    return np.array([np.nan if value is None else value for value in pairs["preference"]], dtype=float)
+    return np.array([np.nan if value is None else value for value in pairs["preference"][:]], dtype=float)

@@ -51,7 +51,7 @@ def by_prompt(pairs: Dataset, seed: int) -> Dataset:
     Trained on without shuffling, a step then holds pairs of few prompts, and each of their texts is encoded once.
     """
     rng = np.random.default_rng(seed)
-    number = np.unique([prompt_key(prompt) for prompt in pairs["prompt"]], return_inverse=True)[1]
+    number = np.unique([prompt_key(prompt) for prompt in pairs["prompt"][:]], return_inverse=True)[1]
     order = rng.permutation(len(pairs))
     rank = rng.permutation(number.max() + 1)[number[order]]
     return pairs.select(order[np.argsort(rank, kind="stable")])

@@ -63,7 +63,7 @@ class GridResult:
 
         Raises GridError for an arm that is not there, ValueError for fewer than two seeds or no such pair.
         """
-        ids = np.array(self.test["pair_id"])[np.array([bool(p) for p in self.test["preference"]])]
+        ids = np.array(self.test["pair_id"][:])[np.array([bool(p) for p in self.test["preference"][:]])]
         keep = np.isin(ids, ids if among is None else list(among))
         groups = self.folds[keep] if len(set(self.folds)) > 1 else None
         return statistics.bootstrap_interval(self.margins(arm)[:, keep] > 0, seed=0, groups=groups)
@@ -119,7 +119,7 @@ def _check(arms: Sequence[str], folds: Sequence[Splits], settings: Preset) -> No
         decided = splits.counts()["decided"]
         if (decided == 0).any():
             raise GridError(f"{splits.source.name}: no decided pair in {list(decided.index[decided == 0])}")
-    tested = Counter(pair_id for splits in folds for pair_id in splits.test["pair_id"])
+    tested = Counter(pair_id for splits in folds for pair_id in splits.test["pair_id"][:])
     if twice := [pair_id for pair_id, count in tested.items() if count > 1]:
         raise GridError(f"{len(twice)} pairs are tested in more than one fold, the first {twice[0]}")
 
@@ -149,8 +149,8 @@ def _distinct(folds: Sequence[Splits]) -> Dataset:
     seen: set[str] = set()
     parts = []
     for table in (part for splits in folds for part in (splits.train, splits.selection)):
-        rows = [row for row, pair_id in enumerate(table["pair_id"]) if pair_id not in seen]
-        seen |= set(table["pair_id"])
+        rows = [row for row, pair_id in enumerate(table["pair_id"][:]) if pair_id not in seen]
+        seen |= set(table["pair_id"][:])
         parts.append(table.select(rows))
     return concatenate_datasets([part for part in parts if len(part)])
 

@@ -152,8 +152,9 @@ class Fold:
         return Labels(changes(arm)["loss"], n_points * len(self.grid.seeds), strength, train.target)
 
     def _shuffled(self, train: Part, seed: int) -> Tensor:
-        before, after = self.splits.train["preference"], shuffled_labels(self.splits.train, seed)["preference"]
-        kept = zip(self.splits.train["pair_id"], before, after, strict=True)
+        tables = self.splits.train, shuffled_labels(self.splits.train, seed)
+        before, after = (table["preference"][:] for table in tables)
+        kept = zip(self.splits.train["pair_id"][:], before, after, strict=True)
         turned = {pair_id for pair_id, old, new in kept if old != new}
         return train.strength * torch.tensor([-1.0 if pair_id in turned else 1.0 for pair_id in train.pair_ids])
 

@@ -97,7 +97,7 @@ class Inputs:
     def part(self, split: Dataset, settings: TrainSettings) -> Part:
         """Those pairs of a split that an arm with these settings can learn from, in the order of the split."""
         examples, inputs, rows = self._prepared(settings)
-        keep = [rows[pair_id] for pair_id in split["pair_id"] if pair_id in rows]
+        keep = [rows[pair_id] for pair_id in split["pair_id"][:] if pair_id in rows]
         ids = [examples.pair_ids[row] for row in keep]
         target = None if examples.target is None else examples.target[keep]
         return Part(inputs[keep], examples.strength[keep], examples.ratings[keep], target, ids)
@@ -120,10 +120,10 @@ class Inputs:
 
     def _of_pairs(self, examples: Examples, *, oriented: bool) -> Float[Tensor, "pair 2 hidden"]:
         """What heads read of both responses, in the order of the table or, `oriented`, the chosen one first."""
-        rows = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
+        rows = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"][:])}
         both = self._table[[rows[pair_id] for pair_id in examples.pair_ids]]
         if oriented:
-            second = np.array([(value or 0) > 0 for value in self.pairs["preference"]])
+            second = np.array([(value or 0) > 0 for value in self.pairs["preference"][:]])
             turned = torch.from_numpy(second[[rows[pair_id] for pair_id in examples.pair_ids]])
             both[turned] = both[turned].flip(1)
         return both
@@ -146,5 +146,5 @@ class Inputs:
 
 def _flat(pairs: Dataset) -> tuple[list[Prompt], list[str]]:
     """Prompt and response of every text, the two of a pair one after the other."""
-    responses = [text for two in zip(pairs["response_1"], pairs["response_2"], strict=True) for text in two]
-    return [prompt for prompt in pairs["prompt"] for _ in range(2)], responses
+    responses = [text for two in zip(pairs["response_1"][:], pairs["response_2"][:], strict=True) for text in two]
+    return [prompt for prompt in pairs["prompt"][:] for _ in range(2)], responses

@@ -97,7 +97,7 @@ def _selection_margins(arm: str, index: int, folds: Sequence[Splits], found: Seq
 
 def record_comparison(name: str, settings: Preset, folds: Sequence[Splits], whole: Splits, file: Path) -> None:
     """That a file now shows this comparison, and what its test pairs are like; those of one fold belong together."""
-    kept = [np.array([bool(value) for value in splits.test["preference"]]).sum() for splits in folds]
+    kept = [np.array([bool(value) for value in splits.test["preference"][:]]).sum() for splits in folds]
     groups = np.repeat(np.arange(len(folds)), kept).tolist() if len(folds) > 1 else None
     experiments.record_test_pairs(whole, file, groups=groups)
     current = {"comparison": name}

@@ -213,7 +213,7 @@ def carve_selection(pairs: Dataset, fraction: float, seed: int) -> tuple[Dataset
     The choice depends on the prompts and the seed, not on the order of the rows. Raises ValueError where either part
     would be empty.
     """
-    keys = [prompt_key(prompt) for prompt in pairs["prompt"]]
+    keys = [prompt_key(prompt) for prompt in pairs["prompt"][:]]
     prompts = sorted(set(keys))
     count = round(fraction * len(prompts))
     if not 0 < count < len(prompts):

@@ -61,7 +61,7 @@ def load_splits(
     table, info = sources.load_described(source, **options)
     parts = {}
     for name in ("train", "validation"):
-        part = table.select(np.flatnonzero(np.array(table["split"]) == name))
+        part = table.select(np.flatnonzero(np.array(table["split"][:]) == name))
         parts[name] = part.select(range(min(max_pairs, len(part)))) if max_pairs >= 0 else part
     train_pairs, selection = tables.carve_selection(parts["train"], selection_fraction, seed)
     if matched:
@@ -87,7 +87,7 @@ def load_folds(
         raise ValueError(f"{n_folds} folds leave none to train on beside 1 to test and {n_selection} to select")
     table, info = sources.load_described(source, fold=0, n_folds=n_folds, **options)
     loaded = [table, *(sources.load(source, fold=fold, n_folds=n_folds, **options) for fold in range(1, n_folds))]
-    held_out = [each.select(np.flatnonzero(np.array(each["split"]) == "validation")) for each in loaded]
+    held_out = [each.select(np.flatnonzero(np.array(each["split"][:]) == "validation")) for each in loaded]
     made = []
     for fold in range(n_folds):
         parts = [held_out[(fold + step) % n_folds] for step in range(n_folds)]
@@ -112,5 +112,5 @@ def only_matched(pairs: Dataset) -> Dataset:
 def shuffled_labels(pairs: Dataset, seed: int) -> Dataset:
     """The same pairs with each preference turned round with probability 1/2: nothing is left to learn."""
     signs = np.random.default_rng(seed).choice([-1, 1], size=len(pairs))
-    flipped = [None if p is None else int(s) * p for s, p in zip(signs, pairs["preference"], strict=True)]
+    flipped = [None if p is None else int(s) * p for s, p in zip(signs, pairs["preference"][:], strict=True)]
     return pairs.remove_columns("preference").add_column("preference", flipped)

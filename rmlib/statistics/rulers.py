@@ -102,8 +102,8 @@ class BagOfWords:
         """Fit on the rows of `pairs.preference_view`. Raises ValueError where there are fewer than 2 pairs a fold."""
         if len(preferences) < 2 * folds:
             raise ValueError(f"{len(preferences)} pairs are too few for {folds} folds; give at least {2 * folds}")
-        chosen = [messages[-1]["content"] for messages in preferences["chosen"]]
-        rejected = [messages[-1]["content"] for messages in preferences["rejected"]]
+        chosen = [messages[-1]["content"] for messages in preferences["chosen"][:]]
+        rejected = [messages[-1]["content"] for messages in preferences["rejected"][:]]
         vectorizer = CountVectorizer().fit(chosen + rejected)
         difference = _log_counts(vectorizer, chosen) - _log_counts(vectorizer, rejected)
         # Without an intercept, turning a pair round leaves its loss unchanged; half of them turned give two classes.

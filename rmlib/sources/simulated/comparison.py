@@ -87,12 +87,12 @@ def _of_truth(pairs: Dataset) -> Iterator[Measure]:
 
 
 def _of_texts(pairs: Dataset) -> Iterator[Measure]:
-    several = np.array([len(prompt) > 1 for prompt in pairs["prompt"]])
+    several = np.array([len(prompt) > 1 for prompt in pairs["prompt"][:]])
     yield share("share of prompts with several turns", np.ones(len(several), dtype=bool), several)
 
 
 def _distinct(pairs: Dataset) -> dict[str, float]:
-    prompts = {prompt_key(prompt) for prompt in pairs["prompt"]}
+    prompts = {prompt_key(prompt) for prompt in pairs["prompt"][:]}
     responses = {*pairs["response_1"][:], *pairs["response_2"][:]}
     return {
         "share of distinct prompts": len(prompts) / len(pairs),
