@@ -29,14 +29,17 @@ ifeq ($(filter hub,$(DATA))$(if $(filter embedded minilm,$(BACKBONE)),,$(if $(wi
   export HF_HUB_OFFLINE = 1
 endif
 
+comma := ,
 EXTRAS :=
 test: EXTRAS := dev
 # The stamp is named by the checksum of the lock and pyproject.toml: a change of either installs again, nothing else does.
 STAMP   := .venv/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 INSTALL  = $(PYTHON) -m pip install -r requirements.lock && $(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
 
+ALIGNED := $(if $(wildcard notebooks/07_*.ipynb),06$(comma)07,06)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-own setup-venv setup-conda setup-given reproduce test lab figures notebooks lock clean
+.PHONY: help setup setup-own setup-venv setup-conda setup-given reproduce alignment test lab figures notebooks lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | while IFS='|' read -r name text; \
@@ -77,6 +80,10 @@ setup-given:
 reproduce: setup ## run notebooks 01-05; writes figures/ and data/results/
 	@$(PYTHON) -m rmlib.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
 	  $(if $(ONLY),--only '$(ONLY)') $(if $(PRESET),-p preset '$(PRESET)') $(ARGS)
+
+alignment: setup ## run notebooks 06 and 07: policies aligned by the reward models, and written justifications
+	@$(PYTHON) -m rmlib.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
+	  --only '$(or $(ONLY),$(ALIGNED))' $(if $(PRESET),-p preset '$(PRESET)') $(ARGS)
 
 test: setup ## everything that CI runs: linter, type checker, tests, every notebook small
 	$(PYTHON) -m ruff check .

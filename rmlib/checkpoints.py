@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rmlib.models import RewardModel
 from rmlib.runs import write_json
 
 KEPT = 2
 
 
 def write(
-    folder: Path, model: RewardModel, optimizer: Optimizer, scheduler: LRScheduler, progress: dict[str, float]
+    folder: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, progress: dict[str, float]
 ) -> None:
     """Trained weights, optimizer, scheduler, generator and `progress` (with its `step`); the last two are kept."""
     path = folder / f"checkpoint-{int(progress['step']):06d}"
@@ -38,7 +37,7 @@ def write(
 
 
 def read_latest(
-    folder: Path, model: RewardModel, optimizer: Optimizer, scheduler: LRScheduler
+    folder: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
 ) -> dict[str, Any] | None:
     """Put the latest checkpoint into model, optimizer, scheduler and generator; its progress, or None without one."""
     if not _found(folder):
@@ -64,5 +63,5 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-??????"))
 
 
-def _trained(model: RewardModel) -> dict[str, Tensor]:
+def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}

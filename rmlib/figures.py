@@ -265,12 +265,18 @@ def _made(what: str, name: str, make: Callable[[Path], Made], file: Path) -> Mad
 
 def main() -> None:
     """Redraw everything from the records."""
+    from rmlib import alignment_figures  # with what it needs, which no other figure does
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     plt.switch_backend("agg")
     set_style()
     for name, function in GENERAL.items():
         save_figure(function(None), name, paths.figures_dir())
+    save_figure(alignment_figures.published_alignment_figure(), "published_alignment", paths.figures_dir())
     for file in sorted(paths.results_dir().glob("*.jsonl")):
+        if file.stem.endswith(alignment_figures.ENDING):
+            print(f"{file.name}: {', '.join(alignment_figures.draw_all(file))}")
+            continue
         folder = paths.figures_dir() / file.stem
         drawn = [name for name in FIGURES if draw(name, file, folder)]
         tables = [name for name in TABLES if tabulate(name, file, folder) is not None]

@@ -37,6 +37,9 @@ class Spans:
         """Attention of the parts' queries; zeros for tokens that are in none."""
         if dropout:
             raise NotImplementedError("flash attention on a CPU has no dropout; take attention by segments")
+        if torch.is_autocast_enabled(query.device.type):  # which knows SDPA, and not this kernel
+            precision = torch.get_autocast_dtype(query.device.type)
+            query, key, value = (states.to(precision) for states in (query, key, value))
         return _Flash.apply(query, key, value, self.parts, scaling)[0].transpose(0, 1)
 
 

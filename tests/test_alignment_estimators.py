@@ -189,6 +189,26 @@ def test_before_any_move_the_gradient_of_ppo_is_that_of_reinforce() -> None:
     torch.testing.assert_close(*(torch.autograd.grad(loss, logp)[0] for loss in (ppo, reinforce)))
 
 
+@pytest.mark.parametrize("values", [(0.0, 0.0), (0.7, -3.0)])
+def test_ppo_before_any_move_has_the_exact_gradient_of_the_expected_reward_whatever_the_values(
+    values: tuple[float, float],
+) -> None:
+    # Enumeration: each answer with its probability; the mean over tokens times their number is the sum.
+    theta = torch.tensor([0.3, -0.2, 0.5, 0.1], requires_grad=True)
+    logp, valid = answers(theta)
+    probability = (logp * valid).sum(dim=1).exp().detach()
+    value = torch.tensor([values[0], values[1]]).expand(3, 2)  # of the start, and of the state that B and C share
+    reward = torch.where(valid & ~torch.roll(valid, -1, 1) | torch.tensor([[False, True]]), REWARDS[:, None], 0.0)
+    advantage, _ = alignment.generalised_advantages(reward * valid, value, valid, lam=1.0)
+    total = torch.zeros_like(theta)
+    for row in range(3):
+        one = slice(row, row + 1)
+        loss = alignment.ppo_policy_loss(logp[one], logp[one].detach(), advantage[one], valid[one])
+        gradient = torch.autograd.grad(loss, theta, retain_graph=True)[0]
+        total -= probability[row] * valid[row].sum() * gradient
+    torch.testing.assert_close(total, gradient_of_expected_reward(theta), atol=1e-6, rtol=1e-5)
+
+
 def test_the_value_loss_takes_the_worse_of_the_free_and_the_clipped_prediction() -> None:
     found = alignment.ppo_value_loss(
         torch.tensor([[1.0]]), torch.tensor([[0.0]]), torch.tensor([[1.0]]), torch.ones(1, 1, dtype=torch.bool)

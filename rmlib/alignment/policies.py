@@ -1,4 +1,4 @@
-"""A policy: a causal language model that answers prompts, and the log-probabilities of what it said.
+"""A policy: a causal language model that answers prompts, the log-probabilities of what it said, and its reference.
 
 Sampling keeps token ids, so that log-probabilities are those of the tokens that were drawn; a reward model reads the
 text, in its own template and with its own tokenizer.
@@ -6,14 +6,19 @@ text, in its own template and with its own tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import copy
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -39,6 +44,12 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def part(self, start: int, stop: int) -> Samples:
+        """The samples of the prompts from `start` to before `stop`."""
+        rows, n = slice(start * self.n_per_prompt, stop * self.n_per_prompt), self.n_per_prompt
+        prompts, prompt_ids = self.prompts[start:stop], self.prompt_ids[start:stop]
+        return Samples(prompts, n, prompt_ids, self.ids[rows], self.texts[rows], self.ended[rows])
 
     @property
     def repeated_prompts(self) -> list[Prompt]:
@@ -95,9 +106,31 @@ class Policy:
         backbones.prepare_attention(network)
         return cls(network.eval(), tokenizer, backbone)
 
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the weights, which names runs: of two folders called the same each has its own."""
+        return weights_hash(self.network)
+
+    def copy(self) -> Policy:
+        """Another policy with the same weights, adapters merged."""
+        other = copy.copy(self)
+        other.__dict__.pop("identity", None)  # its weights may change
+        other.network = copy.deepcopy(self.network)
+        if isinstance(other.network, PeftModel):
+            other.network = other.network.merge_and_unload()
+        return other
+
+    def adapt(self, rank: int, *, seed: int) -> None:
+        """Train low-rank adapters of all linear layers from now on, in place of the weights (peft's LoRA)."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wanted = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+            self.network = get_peft_model(self.network, wanted).eval()
+
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), config and tokenizer as any transformers model."""
-        self.network.save_pretrained(folder)
+        """Write weights (safetensors, adapters merged), config and tokenizer as any transformers model."""
+        network = self.copy().network if isinstance(self.network, PeftModel) else self.network
+        network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     @property
@@ -134,7 +167,27 @@ class Policy:
             )  # fmt: skip
         return self._samples(list(prompts), n, rows, drawn[:, longest:].cpu().numpy())
 
-    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: np.ndarray) -> Samples:
+    def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[str]) -> Samples:
+        """Given texts, `n` to each prompt one after another, as if the policy had said them, each with its end.
+
+        What the template writes behind the end token is left out. Raises ValueError where the numbers do not fit.
+        """
+        if len(texts) != n * len(prompts):
+            raise ValueError(f"{len(texts)} texts are not {n} to each of {len(prompts)} prompts")
+        headers = [header(self.tokenizer, prompt) for prompt in prompts]
+        rendered = []
+        for index, (prompt, before) in enumerate(zip(prompts, headers, strict=True)):
+            some = texts[index * n : (index + 1) * n]
+            rendered += [batches.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
+        found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        prompt_ids = batches.tokens_of(self.tokenizer, headers)
+        return self._samples(list(prompts), n, prompt_ids, [np.array(row) for row in found])
+
+    def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Sequence[np.ndarray]) -> Samples:
+        """Generated tokens, such as `Samples.ids` of an earlier process, as samples again."""
+        return self._samples(list(prompts), n, self.prompt_ids(prompts), rows)
+
+    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: Iterable[np.ndarray]) -> Samples:
         found, texts, ended = [], [], []
         for row in drawn:
             ends = np.flatnonzero(row == self.end_id)
@@ -154,16 +207,51 @@ class Policy:
         order: list[int] = []
         for indices in batches.pack(groups, token_budget, shared=self.shared):
             order += [index * n + row for index in indices for row in range(n)]
-            parts += self._token_logp([groups[index] for index in indices])
+            parts += self.token_logp([groups[index] for index in indices])
         return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
 
-    def _token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+    def token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+        """Log-probabilities of the own tokens of each response of some groups, in one pass."""
         pad = self.tokenizer.pad_token_id or 0
         batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
         starts = np.array([item.n_shared for item in groups for _ in item.ids])
         targets = targets_of(groups, batch, starts)
         flat = token_log_probabilities(self.network, batch.to(self.device), targets)
         return flat.split(np.bincount(targets.response).tolist())
+
+
+class Reference:
+    """What a policy is held against: another policy with the same tokens, of any size, or itself without adapters."""
+
+    def __init__(self, policy: Policy, other: Policy | None = None) -> None:
+        """A copy of the policy as it is, or for an adapted policy its own weights without their adapters.
+
+        Raises ValueError for another policy whose tokens have different meanings.
+        """
+        if other is not None and other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+            raise ValueError(
+                f"the tokenizers of {policy.name} and {other.name} differ, so their log-probabilities are of different "
+                "tokens; a reference may be of another size, but needs the policy's tokenizer"
+            )
+        self.adapted = policy if other is None and isinstance(policy.network, PeftModel) else None
+        self.policy = other or self.adapted or policy.copy()
+        if self.adapted is None:
+            self.policy.network.requires_grad_(False)
+
+    @torch.no_grad()
+    def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
+        """As those of a policy, without gradients."""
+        with self.adapted.network.disable_adapter() if self.adapted else contextlib.nullcontext():
+            return self.policy.log_probabilities(samples, token_budget=token_budget)
+
+
+def weights_hash(network: Any) -> str:
+    """First 16 hex digits of the SHA-256 of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:

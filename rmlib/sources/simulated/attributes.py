@@ -81,7 +81,7 @@ def examine(task: Task, response: str) -> Finding:
         correctness,
         coherence,
         min(4.0, 1.3 + 0.4 * learned),
-        min(4.0, max(0.0, 1.4 * math.log(len(spoken) / 2.5))),
+        min(4.0, max(0.0, 1.4 * math.log(max(1, len(spoken)) / 2.5))),
     )
     # Rounded so that the last bits of exp and log, which differ between machines, do not reach the files.
     truth = {name: round(value, 4) for name, value in zip(ATTRIBUTES, values, strict=True)}

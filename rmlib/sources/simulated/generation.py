@@ -57,14 +57,20 @@ def annotated(
 
 
 def draw_texts(seed: int) -> Iterator[Texts]:
-    """Tasks with responses, without end."""
+    """Tasks with responses and what is true of these, without end."""
+    for task, (response_1, response_2) in draw_answered(seed):
+        yield Texts(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
+
+
+def draw_answered(seed: int) -> Iterator[tuple[Task, tuple[str, str]]]:
+    """Tasks with two different responses, without end."""
     rng = random.Random(seed)
     while True:
         task = draw_task(rng)
         response_1 = response_2 = respond(rng, task, draw_policy(rng))
         while response_2 == response_1:
             response_2 = respond(rng, task, draw_policy(rng))
-        yield Texts(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
+        yield task, (response_1, response_2)
 
 
 def as_array(block: list[Texts]) -> Float[np.ndarray, "pair side attribute"]:

@@ -1,0 +1,98 @@
+"""Best of n: the answer that a reward likes best among n of a policy's; no training, and its divergence is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rmlib import alignment, paths
+from rmlib.alignment.policies import Policy, Samples
+from rmlib.alignment.rewards import AlignmentError, Scorer
+from rmlib.batches import Prompt
+from rmlib.models import fingerprint
+from rmlib.pairs import prompt_key
+from rmlib.runs import write_json
+
+ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU
+
+
+def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_tokens: int, seed: int) -> Samples:
+    """`n` samples to each prompt, drawn once and found again in runs/."""
+    keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
+    identity = fingerprint("samples", policy.identity, keys, n, max_new_tokens, seed, ROWS_AT_ONCE)
+    size = max(1, ROWS_AT_ONCE // n)
+
+    def draw() -> list[list[int]]:
+        drawn = [
+            policy.sample(prompts[start : start + size], n, max_new_tokens=max_new_tokens, seed=seed + start)
+            for start in range(0, len(prompts), size)
+        ]
+        return [row.tolist() for part in drawn for row in part.ids]
+
+    rows = [np.array(row, dtype=np.int64) for row in kept("samples", identity, draw)]
+    return policy.as_samples(prompts, n, rows)
+
+
+def kept(folder: str, identity: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, as JSON has it: made once, then read from runs/."""
+    file = paths.runs_dir() / folder / f"{identity}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, make())
+    return json.loads(file.read_text())
+
+
+def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prompt sample"]:
+    """Scores of all samples; a text that a prompt got several times is read once, and each prompt encoded once."""
+    n = samples.n_per_prompt
+    prompts: list[Prompt] = []
+    texts: list[str] = []
+    place = np.empty(len(samples), dtype=int)
+    for index, prompt in enumerate(samples.prompts):
+        known: dict[str, int] = {}
+        for row in range(index * n, (index + 1) * n):
+            place[row] = known.setdefault(samples.texts[row], len(texts))
+            if place[row] == len(texts):
+                prompts.append(prompt)
+                texts.append(samples.texts[row])
+    values = np.asarray(scorer.score(prompts, texts), dtype=float)
+    if values.shape != (len(texts),):
+        raise AlignmentError(f"{len(texts)} responses got rewards of shape {values.shape}: give one number a response")
+    return values[place].reshape(-1, n)
+
+
+def best_of_n(samples: Samples, reward: Float[np.ndarray, "prompt sample"]) -> list[str]:
+    """The text of each prompt with the highest reward among those that ended, or among all where none did."""
+    rank = _ranked(samples, reward)
+    return [samples.texts[row * samples.n_per_prompt + best] for row, best in enumerate(rank.argmax(axis=1))]
+
+
+def curve(
+    samples: Samples, proxy: Float[np.ndarray, "prompt sample"], scores: dict[str, Float[np.ndarray, "prompt sample"]]
+) -> list[dict[str, Any]]:
+    """For n = 1, 2, 4, … all samples: divergence, and of each score what the best of n by the proxy is expected to get.
+
+    Every row has `n`, `divergence` (nats; see `estimators.best_of_n_divergence`), and a list over prompts for "proxy"
+    and each of the scores. What did not end ranks below all that did, with its score as it is.
+    """
+    rank, total = _ranked(samples, proxy), samples.n_per_prompt
+    rows = []
+    for n in [2**power for power in range(int(np.log2(total)) + 1)]:
+        row: dict[str, Any] = {"n": n, "divergence": alignment.best_of_n_divergence(n)}
+        for name, values in {"proxy": proxy, **scores}.items():
+            row[name] = alignment.best_of_n_expectation(rank, values, n).round(4).tolist()
+        rows.append(row)
+    return rows
+
+
+def _ranked(samples: Samples, reward: Float[np.ndarray, "prompt sample"]) -> Float[np.ndarray, "prompt sample"]:
+    ended = samples.ended.reshape(reward.shape)
+    if broken := int((~np.isfinite(reward) & ended).sum()):
+        raise AlignmentError(f"{broken} ended samples have a reward that is no finite number: mend the reward model")
+    known = np.where(np.isfinite(reward), reward, np.nan)
+    low, high = (function(known, axis=1, keepdims=True) for function in (np.nanmin, np.nanmax))
+    return np.where(ended, reward, np.where(np.isfinite(reward), reward, low) - (high - low) - 1.0)

@@ -1,0 +1,104 @@
+"""DPO on pairs of given texts: regular, margin or scaled, by the loss that reward models have.
+
+Not taken from TRL: its DPO has neither the margin nor the scaled loss; a test compares the regular one with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from torch import Tensor
+
+from rmlib import alignment
+from rmlib.alignment.loop import Learner, indices_at, parts
+from rmlib.alignment.policies import Policy, Samples
+from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
+from rmlib.alignment.settings import AlignSettings
+from rmlib.batches import Prompt
+from rmlib.models import fingerprint
+from rmlib.pairs import preference_view, prompt_key
+
+
+class PreferencePairs(NamedTuple):
+    """What DPO learns from."""
+
+    prompts: Sequence[Prompt]
+    chosen: Sequence[str]
+    rejected: Sequence[str]
+    strength: Float[np.ndarray, "pair"]
+
+    @property
+    def identity(self) -> str:
+        keys = [prompt_key([dict(message) for message in prompt]) for prompt in self.prompts]
+        return fingerprint("pairs", keys, list(self.chosen), list(self.rejected), self.strength.tolist())
+
+
+def annotated(pairs: Dataset) -> PreferencePairs:
+    """The decided pairs of a table, as the annotators ordered them."""
+    view = preference_view(pairs)
+    chosen, rejected = ([answer[0]["content"] for answer in view[side][:]] for side in ("chosen", "rejected"))
+    return PreferencePairs(view["prompt"][:], chosen, rejected, np.array(view["strength"][:], dtype=float))
+
+
+def labelled(samples: Samples, reward: Scorer) -> PreferencePairs:
+    """The best and the worst ended sample of each prompt by a reward, all of strength 1.
+
+    Prompts with fewer than two different ended answers, or equal rewards, are left out. Raises AlignmentError where
+    none is left.
+    """
+    rewards = rewards_of(reward, samples).numpy()
+    ended = samples.ended.reshape(rewards.shape)
+    best, worst = (np.where(ended, sign * rewards, -np.inf).argmax(axis=1) for sign in (1, -1))
+    rows, n = np.arange(len(rewards)), samples.n_per_prompt
+    kept = np.flatnonzero((ended.sum(axis=1) > 1) & (rewards[rows, best] > rewards[rows, worst]))
+    if not len(kept):
+        raise AlignmentError("no prompt has two ended answers with different rewards: there is no pair to learn from")
+    prompts = [samples.prompts[row] for row in kept]
+    chosen, rejected = ([samples.texts[row * n + side[row]] for row in kept] for side in (best, worst))
+    return PreferencePairs(prompts, chosen, rejected, np.ones(len(kept)))
+
+
+class DPO(Learner):
+    """Regular, margin or scaled DPO on pairs of given texts (`estimators.dpo_loss`)."""
+
+    def __init__(self, start: Policy, pairs: PreferencePairs, settings: AlignSettings) -> None:
+        super().__init__(start, settings)
+        texts = [text for couple in zip(pairs.chosen, pairs.rejected, strict=True) for text in couple]
+        self.pairs, self.samples = pairs, start.read(pairs.prompts, 2, texts)
+
+    def update(self, step: int) -> dict[str, Any]:
+        chosen = indices_at(step, len(self.pairs.prompts), self.settings)
+        total = 0.0
+        margins: list[Tensor] = []
+        for start, stop in parts(len(chosen), self.settings.prompts_at_once):
+            indices = chosen[start:stop]
+            margin, loss = self._margin_and_loss(indices)
+            (loss.sum() / len(chosen)).backward()
+            margins.append(margin)
+            total += float(loss.detach().sum())
+        together = torch.cat(margins)
+        row = {"accuracy": float((together > 0).float().mean()), "margin": float(together.mean())}
+        return row | {"loss": total / len(chosen), "gradient_norm": self.descend()}
+
+    def _margin_and_loss(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        whole, settings = self.samples, self.settings
+        rows = [2 * index + side for index in indices for side in range(2)]
+        part = Samples(
+            [whole.prompts[index] for index in indices], 2, [whole.prompt_ids[index] for index in indices],
+            [whole.ids[row] for row in rows], [whole.texts[row] for row in rows], whole.ended[rows],
+        )  # fmt: skip
+        policy, reference = (
+            source.log_probabilities(part, token_budget=settings.token_budget).sum(dim=1).view(-1, 2)
+            for source in (self.policy, self.reference)
+        )
+        strength = torch.tensor(self.pairs.strength[list(indices)], dtype=policy.dtype, device=policy.device)
+        loss = alignment.dpo_loss(
+            settings.loss, policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1], strength, beta=settings.beta
+        )
+        ratio = (policy - reference).detach()
+        return settings.beta * (ratio[:, 0] - ratio[:, 1]), loss

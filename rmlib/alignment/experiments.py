@@ -1,0 +1,290 @@
+"""Methods × reward arms × seeds on one source: what each run is made of, run or found again, one record a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from rmlib import combining, experiments, paths, records, trained
+from rmlib.alignment import best_of_n, dpo
+from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
+from rmlib.alignment.loop import Alignment
+from rmlib.alignment.optimising import align
+from rmlib.alignment.policies import Policy, Samples
+from rmlib.alignment.rewards import Scorer
+from rmlib.alignment.settings import AlignSettings
+from rmlib.alignment.watching import Watch
+from rmlib.arms import title
+from rmlib.batches import Prompt
+from rmlib.combining import PAPER_FACTOR, Ensemble
+from rmlib.models import RewardModel, fingerprint
+from rmlib.pairs import prompt_key
+from rmlib.presets import Preset
+from rmlib.scheduling import default_processes, run_jobs
+from rmlib.scoring import scalar_model
+from rmlib.sources.simulated.gold import Gold
+from rmlib.splits import Splits
+
+ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
+EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent
+ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
+BEST_OF_N = "best_of_n"
+SAMPLES = "samples"  # a job of its own, where several read the same
+DPO_LOSSES = {"dpo": "bradley_terry", "dpo_margin": "margin_bradley_terry", "dpo_scaled": "scaled_bradley_terry"}
+METHOD_TITLES = {
+    BEST_OF_N: "Best of n",
+    "reinforce": "REINFORCE",
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "dpo_margin": "Margin DPO",
+    "dpo_scaled": "Scaled DPO",
+}
+Job = tuple[str, str, int]  # method, reward arm, seed
+
+
+def reward_title(arm: str) -> str:
+    """What a figure calls a reward."""
+    others = {
+        ENSEMBLE: f"Ensemble of {title(ENSEMBLE_OF)}",
+        EXPO: f"ExPO from regression, factor {PAPER_FACTOR}",
+        ANNOTATORS: "the annotators' pairs",
+    }
+    return others.get(arm) or title(arm)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all runs share: pairs, reward models, the starting policy, prompts and settings."""
+
+    splits: Splits
+    rewards: Preset
+    settings: dict[str, AlignSettings]  # by method: reinforce, ppo, dpo
+    policy: str = "embedded"  # or a hub id or folder of a causal language model
+    fit: FitSettings = field(default_factory=FitSettings)
+    n_fitted: int = 16_000  # simulated prompts, two answers each, that the embedded policy is fitted to
+    n_watched: int = 128  # prompts of the selection split on which curves are read
+    samples_watched: int = 2
+    every_steps: int = 10
+    n_best: int = 64  # samples a prompt for best of n
+    n_labelled: int = 500  # prompts whose samples a reward labels for DPO
+    ensemble: tuple[int, ...] = (0, 1, 2, 3, 4)
+    max_new_tokens: int = 40
+
+    @cached_property
+    def start(self) -> Policy:
+        """The starting policy: at the embedded scale fitted to simulated answers (or the pairs'), else loaded."""
+        if self.policy != "embedded":
+            return Policy.create(self.policy)
+        if self.gold is None:
+            return starting_policy(answers_of(self.splits.train), self.fit)
+        unseen = [prompt for part in (self.splits.selection, self.splits.test) for prompt in part["prompt"][:]]
+        return starting_policy(simulated_answers(self.n_fitted, seed=self.fit.seed + 1, leave_out=unseen), self.fit)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Those that are optimised on: of the training pairs, each once."""
+        return distinct_prompts(self.splits.train)
+
+    @cached_property
+    def watched(self) -> list[Prompt]:
+        """Those on which curves are read: of the selection split, unseen by policies and reward models."""
+        return distinct_prompts(self.splits.selection)[: self.n_watched]
+
+    @property
+    def gold(self) -> Gold | None:
+        """The truth, of simulated prompts alone."""
+        return Gold() if self.splits.source.name == "simulated" else None
+
+    @property
+    def file(self) -> Path:
+        """Where records go."""
+        line = paths.line_name(self.splits.source.name, self.rewards.backbone)
+        return paths.results_dir() / f"{line}_alignment.jsonl"
+
+    @property
+    def identity(self) -> str:
+        """The name that the runs of a comparison share."""
+        shared = {method: settings.to_dict() for method, settings in sorted(self.settings.items())}
+        rest = [
+            self.n_watched,
+            self.samples_watched,
+            self.every_steps,
+            self.n_best,
+            self.n_labelled,
+            self.max_new_tokens,
+        ]
+        named = self.policy if self.policy == "embedded" else paths.public_name(self.policy)
+        rewards = experiments.comparison_of(self.rewards, self.splits)
+        return fingerprint("alignment", rewards, named, asdict(self.fit), shared, rest, list(self.ensemble))
+
+
+def distinct_prompts(pairs: Dataset) -> list[Prompt]:
+    """The prompts of a table in its order, each once."""
+    return list({prompt_key(prompt): prompt for prompt in pairs["prompt"][:]}.values())
+
+
+def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
+    """The reward model of an arm under a seed, trained now where notebook 02 or 03 has not.
+
+    `expo` walks from regression past scaled BT by the paper's factor, where the arm bt_scaled_init_expo takes the one
+    that orders the selection pairs best. The ensemble of a seed holds the other seeds of `plan.ensemble`, so that seeds
+    differ in more than the policy's.
+    """
+    if arm == EXPO:
+        weak, strong = (trained.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF))
+        return combining.extrapolate(weak, strong, PAPER_FACTOR)
+    if arm != ENSEMBLE:
+        return scalar_model(trained.model_of(arm, plan.rewards, plan.splits, seed))
+    others = [other for other in plan.ensemble if other != seed] or [seed]
+    members = [scalar_model(trained.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, other)) for other in others]
+    part = plan.splits.selection.select(range(min(200, len(plan.splits.selection))))
+    return Ensemble.fit(members, part["prompt"][:], part["response_1"][:])
+
+
+def watch_of(plan: Plan, proxy: Scorer) -> Watch:
+    """What is measured on the way."""
+    scorers: dict[str, Scorer] = {"proxy": proxy}
+    if plan.gold is not None:
+        scorers["gold"] = plan.gold
+    return Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
+
+
+def settings_of(plan: Plan, method: str, seed: int) -> AlignSettings:
+    """Settings of a method under a seed."""
+    if method in DPO_LOSSES:
+        return plan.settings["dpo"].change(seed=seed, loss=DPO_LOSSES[method])
+    return plan.settings[method].change(seed=seed)
+
+
+def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = False) -> Alignment:
+    """The optimisation of a method under a reward and a seed, run now or found."""
+    settings = settings_of(plan, method, seed)
+    if method in DPO_LOSSES and arm == ANNOTATORS:
+        proxy = reward_of(plan, ENSEMBLE_OF, seed)  # no reward is optimised; one is watched
+        return align(
+            plan.start, settings, pairs=dpo.annotated(plan.splits.train), watch=watch_of(plan, proxy), progress=progress
+        )
+    reward = reward_of(plan, arm, seed)
+    watch = watch_of(plan, reward)
+    if method in DPO_LOSSES:
+        pairs = dpo.labelled(_samples_to_label(plan, seed), reward)
+        return align(plan.start, settings, pairs=pairs, watch=watch, progress=progress)
+    critic = None
+    if method == "ppo" and not isinstance(reward, RewardModel):
+        critic = scalar_model(trained.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
+    return align(
+        plan.start, settings, reward=reward, prompts=plan.prompts, critic=critic, watch=watch, progress=progress
+    )
+
+
+def record_run(job: Job, plan: Plan) -> dict[str, Any]:
+    """Run a job or find it, and write its record: one row a measurement, with the gold of every watched prompt."""
+    method, arm, seed = job
+    asked = {"method": method, "arm": arm, "comparison": plan.identity, "source": asdict(plan.splits.source)}
+    asked["policy"] = paths.public_name(plan.policy)
+    started = time.perf_counter()
+    if method == BEST_OF_N:
+        identity = fingerprint(plan.identity, *job)
+        rows = best_of_n.kept("best_of_n", identity, partial(_best_of_n_rows, plan, arm, seed))
+    else:
+        rows = optimised(plan, method, arm, seed).measured
+    outcome: dict[str, Any] = {"rows": [_thin(row) for row in rows], "settings": {}}
+    if method != BEST_OF_N:
+        outcome["settings"] = settings_of(plan, method, seed).to_dict()
+    seconds = time.perf_counter() - started
+    return records.append(plan.file, kind="alignment", asked=asked, outcome=outcome, seconds=seconds, seed=seed)
+
+
+def _best_of_n_samples(plan: Plan, seed: int) -> Samples:
+    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": 1000 + seed}
+    return best_of_n.kept_samples(plan.start, plan.watched, plan.n_best, **drawing)
+
+
+def _samples_to_label(plan: Plan, seed: int) -> Samples:
+    n = plan.settings["dpo"].samples_per_prompt
+    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": seed}
+    return best_of_n.kept_samples(plan.start, plan.prompts[: plan.n_labelled], n, **drawing)
+
+
+def _best_of_n_rows(plan: Plan, arm: str, seed: int) -> list[dict[str, Any]]:
+    samples = _best_of_n_samples(plan, seed)
+    proxy = best_of_n.distinct_scores(reward_of(plan, arm, seed), samples)
+    scores = {"length": np.array([len(text) for text in samples.texts], dtype=float).reshape(proxy.shape)}
+    if plan.gold is not None:
+        scores["gold"] = best_of_n.distinct_scores(plan.gold, samples)
+    rows = best_of_n.curve(samples, proxy, scores)
+    spread = float(proxy.std(axis=1, ddof=1).mean())
+    counts = {f"n {name}": count for name, count in samples.counts().items()}
+    return [row | counts | {"length": float(np.mean(row["length"])), "proxy_sd": spread} for row in rows]
+
+
+def _thin(row: dict[str, Any]) -> dict[str, Any]:
+    """A measurement as a record holds it: the proxy's mean alone, since only differences in gold are tested."""
+    return {name: value for name, value in row.items() if name != "proxy"} | {"proxy": float(np.mean(row["proxy"]))}
+
+
+def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) -> list[dict[str, Any]]:
+    """Every job, several at a time; what is finished is found. What several jobs need is made before, once.
+
+    Raises JobFailed, which names the job; what was finished is kept.
+    """
+    records.append(plan.file, kind="alignment_comparison", asked={}, outcome={"comparison": plan.identity})
+    _ = plan.start
+    missing = _untrained(rewards_needed(jobs, plan), plan)
+    count = default_processes() if processes is None else processes
+    run_jobs(missing, partial(_train, plan=plan), processes=count, show=lambda job: f"{job[0]}, seed {job[1]}")
+    waiting: dict[Job, list[Job]] = {job: _waits_for(job) for job in jobs}
+    waiting |= {drawn: [] for others in list(waiting.values()) for drawn in others}
+    run_jobs(waiting, partial(_record, plan=plan), processes=count, show=lambda job: ", ".join(map(str, job)))
+    return [record_run(job, plan) for job in jobs]
+
+
+def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[trained.Job]:
+    """The reward models that some jobs read."""
+    needed: set[trained.Job] = set()
+    for _, arm, seed in jobs:
+        if arm == EXPO:
+            needed |= {("regression", seed), (ENSEMBLE_OF, seed)}
+        elif arm == ENSEMBLE:
+            needed |= {(ENSEMBLE_OF, other) for other in plan.ensemble if other != seed or len(plan.ensemble) == 1}
+        else:
+            needed.add((ENSEMBLE_OF if arm == ANNOTATORS else arm, seed))
+    return needed
+
+
+def _untrained(jobs: Iterable[trained.Job], plan: Plan) -> dict[trained.Job, list[trained.Job]]:
+    """Those that are not finished, with the unfinished ones that they are made from."""
+    whole: dict[trained.Job, list[trained.Job]] = {}
+    for arm, seed in sorted(jobs):
+        whole |= trained.graph([arm], [seed])
+    finished = {job for job in whole if trained.is_finished(job[0], plan.rewards, plan.splits, job[1], tested=False)}
+    return {job: [one for one in others if one not in finished] for job, others in whole.items() if job not in finished}
+
+
+def _waits_for(job: Job) -> list[Job]:
+    """The samples that a job shares with others, which one process draws for all."""
+    method, arm, seed = job
+    if method == BEST_OF_N:
+        return [(SAMPLES, BEST_OF_N, seed)]
+    return [(SAMPLES, "dpo", seed)] if method in DPO_LOSSES and arm != ANNOTATORS else []
+
+
+def _train(job: trained.Job, plan: Plan) -> None:
+    trained.obtain(job[0], plan.rewards, plan.splits, job[1])
+
+
+def _record(job: Job, plan: Plan) -> None:
+    method, of, seed = job
+    if method != SAMPLES:
+        record_run(job, plan)
+    elif of == BEST_OF_N:
+        _best_of_n_samples(plan, seed)
+    else:
+        _samples_to_label(plan, seed)

@@ -1,0 +1,192 @@
+"""The loop that all methods share: steps, log, measurements, checkpoints, the best policy so far."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from rmlib import checkpoints, paths
+from rmlib.alignment.policies import Policy, Reference
+from rmlib.alignment.rewards import AlignmentError
+from rmlib.alignment.settings import AlignSettings
+from rmlib.alignment.watching import Watch
+from rmlib.bars import progress_bar
+from rmlib.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log, write_json
+
+logger = logging.getLogger(__name__)
+POLICY_FOLDER, BEST_FOLDER = "policy", "best"
+
+
+@dataclass
+class Alignment:
+    """A finished optimisation: its folder and settings; policies are read from the folder."""
+
+    folder: Path
+    settings: AlignSettings
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / FINISHED_FILE).is_file()
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy after the last step."""
+        return Policy.create(str(self.folder / POLICY_FOLDER))
+
+    @cached_property
+    def best(self) -> Policy:
+        """The policy with the highest mean proxy reward among those that were measured."""
+        return Policy.create(str(self.folder / BEST_FOLDER))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a step: rewards of what was sampled, losses, counts of what did not end or was empty."""
+        return pd.DataFrame([{k: v for k, v in row.items() if k != "watched"} for row in read_log(self.folder)])
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """What was measured, the start first: a row for each time (`Watch.measure`), with its `step`."""
+        return [row["watched"] | {"step": row["step"]} for row in read_log(self.folder) if "watched" in row]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / FINISHED_FILE).read_text())
+
+
+class Learner(nn.Module):
+    """A copy of a policy under training, held against what it started as; a method adds `update`, a step or a few."""
+
+    def __init__(self, start: Policy, settings: AlignSettings) -> None:
+        super().__init__()
+        self.settings, self.policy = settings, start.copy()
+        if settings.lora_rank:
+            self.policy.adapt(settings.lora_rank, seed=settings.seed)
+            self.reference = Reference(self.policy)
+        else:
+            self.policy.network.requires_grad_(True)
+            self.reference = Reference(self.policy, start)
+        self.network = self.policy.network
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer moves, each with its learning rate."""
+        return [{"params": [weight for weight in self.network.parameters() if weight.requires_grad]}]
+
+    def update(self, step: int) -> dict[str, Any]:
+        """One step of the method; a row for the log."""
+        raise NotImplementedError
+
+    def descend(self) -> float:
+        """One optimizer step along the gradients that were gathered; the policy's norm before clipping."""
+        groups = [group["params"] for group in self.optimizer.param_groups]  # the policy's weights first
+        norm, *others = (nn.utils.clip_grad_norm_(weights, self.settings.clip_norm) for weights in groups)
+        if not all(torch.isfinite(value) for value in (norm, *others)):
+            raise AlignmentError("a gradient is not finite: lower the learning rate; the last checkpoint is kept")
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def prepare(self) -> None:
+        """Optimizer and schedule, anew."""
+        settings = self.settings
+        self.optimizer = torch.optim.AdamW(
+            self.parameter_groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.scheduler = get_scheduler("constant_with_warmup", self.optimizer, settings.warmup_steps)
+
+
+def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:
+    """Which of n prompts or pairs a step takes: an order drawn from the seed, another one each time all were taken."""
+    size = min(settings.prompts_per_step, n)
+    per_epoch = n // size
+    order = np.random.default_rng([settings.seed, step // per_epoch]).permutation(n)
+    return order[step % per_epoch * size :][:size].tolist()
+
+
+def seed_of(settings: AlignSettings, step: int) -> int:
+    """The seed of the samples of a step."""
+    return int(np.random.default_rng([settings.seed, step, 7]).integers(2**31))
+
+
+def run_folder(identity: str) -> Path:
+    """Where an optimisation lies."""
+    return paths.runs_dir() / "alignment" / identity
+
+
+def claim(folder: Path, settings: AlignSettings, identity: str) -> None:
+    """Write the settings into the folder of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings.to_dict()})
+
+
+def optimise(
+    learner: Learner, folder: Path, watch: Watch | None, origin: Reference, *, progress: bool, label: str = ""
+) -> None:
+    """Run all steps, or those after the last checkpoint, and write the last policy and the best one.
+
+    The log holds the rows; the start and every `watch.every_steps` are measured. Samples are drawn from seeds of their
+    own step, so that a run that was killed goes on as if nothing had happened.
+    """
+    settings, started = learner.settings, time.perf_counter()
+    learner.prepare()
+    state = checkpoints.read_latest(folder, learner, learner.optimizer, learner.scheduler)
+    first = int(state["step"]) if state else 0
+    rows = read_log(folder, first) if state else []
+    best = max((np.mean(row["watched"]["proxy"]) for row in rows if "watched" in row), default=-np.inf)
+    before = rows[-1]["seconds"] if rows else 0.0
+    with (
+        (folder / LOG_FILE).open("w") as log,
+        progress_bar(total=settings.n_steps, initial=first, unit="step", show=progress, leave=False) as bar,
+    ):
+        bar.set_description(label or settings.method)
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+        for step in range(first, settings.n_steps + 1):
+            if step == first and state:
+                continue
+            row: dict[str, Any] = {"step": step} | (learner.update(step - 1) if step else {})
+            due = watch is not None and (step == settings.n_steps or step % watch.every_steps == 0)
+            if watch is not None and due:
+                row["watched"] = watch.measure(learner.policy, origin, max_new_tokens=settings.max_new_tokens)
+                mean = float(np.mean(row["watched"].get("proxy", step)))
+                if mean > best:
+                    best = mean
+                    _save(learner.policy, folder / BEST_FOLDER)
+            row["seconds"] = before + time.perf_counter() - started
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            bar.update(bool(step))
+            every = settings.checkpoint_every_steps
+            if every and step and step % every == 0 and step < settings.n_steps:
+                checkpoints.write(folder, learner, learner.optimizer, learner.scheduler, {"step": step})
+    _save(learner.policy, folder / POLICY_FOLDER)
+    write_json(folder / FINISHED_FILE, {k: v for k, v in row.items() if k != "watched"})
+    checkpoints.remove(folder)
+
+
+def _save(policy: Policy, folder: Path) -> None:
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    policy.save(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+
+
+def parts(n_prompts: int, size: int) -> list[tuple[int, int]]:
+    """Ranges of at most `size` prompts."""
+    return [(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]

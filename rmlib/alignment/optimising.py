@@ -1,0 +1,137 @@
+"""Optimise a policy by REINFORCE, PPO or DPO, or find the run that did: one call, named by all that it depends on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmlib.alignment.dpo import DPO, PreferencePairs
+from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, claim, optimise, run_folder
+from rmlib.alignment.policies import Policy, Reference
+from rmlib.alignment.ppo import PPO
+from rmlib.alignment.reinforce import Reinforce
+from rmlib.alignment.rewards import AlignmentError, Scorer, reward_identity
+from rmlib.alignment.settings import AlignSettings
+from rmlib.alignment.watching import Watch
+from rmlib.batches import Prompt
+from rmlib.models import RewardModel, fingerprint
+from rmlib.pairs import prompt_key
+from rmlib.runs import FINISHED_FILE, LOG_FILE, read_log, write_json
+
+
+def align(
+    policy: Policy,
+    settings: AlignSettings,
+    *,
+    reward: Scorer | None = None,
+    prompts: Sequence[Prompt] = (),
+    pairs: PreferencePairs | None = None,
+    critic: RewardModel | None = None,
+    watch: Watch | None = None,
+    progress: bool = True,
+) -> Alignment:
+    """Optimise a copy of `policy`, which is left as it is and serves as the reference; return the run.
+
+    REINFORCE and PPO need a `reward` and `prompts`; PPO a `critic` too, where the reward is not itself a RewardModel
+    with the policy's tokens; DPO needs `pairs`. Asked for again, the run is returned as it is; one that was interrupted
+    goes on from its last checkpoint. Raises AlignmentError for parts that do not fit, rewards that are no numbers, and
+    a gradient that is not finite.
+    """
+    identity = identity_of(policy, settings, reward=reward, prompts=prompts, pairs=pairs, critic=critic, watch=watch)
+    run = Alignment(run_folder(identity), settings)
+    if run.is_finished:
+        return run
+    claim(run.folder, settings, identity)
+    _to_device(policy, reward)
+    if settings.method == "dpo":
+        if pairs is None:
+            raise AlignmentError("DPO learns from pairs: give some (dpo.annotated, dpo.labelled)")
+        optimise(DPO(policy, pairs, settings), run.folder, watch, Reference(policy, policy), progress=progress)
+    elif reward is None:
+        raise AlignmentError(f"{settings.method} needs a reward: a model, an ensemble, or rewards.load_reward(folder)")
+    elif settings.method == "reinforce":
+        learner = Reinforce(policy, reward, prompts, settings)
+        optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
+    else:
+        _ppo_rounds(policy, reward, prompts, settings, _critic(reward, critic), watch, run.folder, progress)
+    return run
+
+
+def identity_of(
+    policy: Policy,
+    settings: AlignSettings,
+    *,
+    reward: Scorer | None = None,
+    prompts: Sequence[Prompt] = (),
+    pairs: PreferencePairs | None = None,
+    critic: RewardModel | None = None,
+    watch: Watch | None = None,
+) -> str:
+    """The name of a run: what it starts from, is rewarded by and learns from, and what is measured of it."""
+    keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
+    given = [None if reward is None else reward_identity(reward), None if critic is None else critic.identity]
+    learnt = None if pairs is None else pairs.identity
+    measured = None if watch is None else watch.identity
+    return fingerprint("align", policy.identity, settings.to_dict(), given, keys, learnt, measured)
+
+
+def _to_device(policy: Policy, reward: Scorer | None) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy.network.to(device)
+    for member in getattr(reward, "members", [reward]):
+        if hasattr(member, "to"):
+            member.to(device)
+
+
+def _critic(reward: Scorer, critic: RewardModel | None) -> RewardModel:
+    chosen = critic or reward
+    if not isinstance(chosen, RewardModel):
+        raise AlignmentError(
+            f"PPO's value model starts as a RewardModel, the reward is a {type(reward).__name__}: give critic"
+        )
+    return chosen
+
+
+def _ppo_rounds(
+    policy: Policy,
+    reward: Scorer,
+    prompts: Sequence[Prompt],
+    settings: AlignSettings,
+    critic: RewardModel,
+    watch: Watch | None,
+    folder: Path,
+    progress: bool,
+) -> None:
+    """Each round starts from the best policy of the one before, which is its reference too, with a new value model."""
+    start, rows, last = policy, [], folder
+    for number in range(settings.rounds):
+        last = folder / f"round-{number + 1}"
+        last.mkdir(exist_ok=True)
+        of_round = settings.change(seed=settings.seed + 1000 * number)
+        if not (last / FINISHED_FILE).is_file():
+            learner = PPO(start, reward, prompts, of_round, critic)
+            label = f"ppo, round {number + 1}"
+            optimise(learner, last, watch, Reference(start, policy), progress=progress, label=label)
+        rows += _rows_of_round(last, number, settings.n_steps)
+        chosen = last / (BEST_FOLDER if (last / BEST_FOLDER).is_dir() else POLICY_FOLDER)
+        start = Policy.create(str(chosen))
+        start.network.to(policy.device)
+    with (folder / LOG_FILE).open("w") as log:
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+    for name in (POLICY_FOLDER, BEST_FOLDER):
+        if (last / name).is_dir():
+            shutil.copytree(last / name, folder / name, dirs_exist_ok=True)
+    write_json(folder / FINISHED_FILE, {k: v for k, v in rows[-1].items() if k != "watched"})
+
+
+def _rows_of_round(folder: Path, number: int, n_steps: int) -> list[dict[str, Any]]:
+    """A round's log with steps that go on from the round before; its start is the best of that, measured there."""
+    rows = read_log(folder)
+    return [
+        row | {"round": number + 1, "step": row["step"] + number * n_steps} for row in rows if row["step"] or not number
+    ]

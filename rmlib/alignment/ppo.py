@@ -1,0 +1,157 @@
+"""PPO with a value model that starts as the reward model: one update, a few optimizer steps.
+
+Written here because TRL has no PPO any more (1.16).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rmlib import alignment, batches
+from rmlib.alignment.loop import parts
+from rmlib.alignment.policies import Policy, Samples, valid_tokens
+from rmlib.alignment.reinforce import OnPolicy, log_row
+from rmlib.alignment.rewards import AlignmentError, Scorer
+from rmlib.alignment.settings import AlignSettings
+from rmlib.batches import Batch, Prompt, SharedBatch
+from rmlib.likelihood import targets_of
+from rmlib.models import RewardModel
+
+
+class Rollout(NamedTuple):
+    """A step's samples with what PPO needs of each token."""
+
+    samples: Samples
+    old_logp: Float[Tensor, "sample token"]
+    old_value: Float[Tensor, "sample token"]
+    advantage: Float[Tensor, "sample token"]
+    returns: Float[Tensor, "sample token"]
+    valid: Bool[Tensor, "sample token"]
+
+
+class PPO(OnPolicy):
+    """Clipped policy and value losses; the value model starts as the reward model, head included.
+
+    The reward falls on the last token, the penalty `kl_coefficient * (log pi - log pi_ref)` on every one. Advantages
+    are standardised over the tokens of the step. Samples that did not end are left out, and counted.
+    Raises AlignmentError for a value model whose tokens are not the policy's: values are of tokens, not of texts.
+    """
+
+    def __init__(
+        self, start: Policy, reward: Scorer, prompts: Sequence[Prompt], settings: AlignSettings, critic: RewardModel
+    ) -> None:
+        super().__init__(start, reward, prompts, settings)
+        check_critic(start, critic)
+        self.critic = copy.deepcopy(critic).requires_grad_(True).to(self.policy.device)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        value = {"params": list(self.critic.parameters()), "lr": self.settings.value_learning_rate}
+        return [*super().parameter_groups(), value]
+
+    def update(self, step: int) -> dict[str, Any]:
+        samples, reward, ended = self.draw(step)
+        if not ended.any():
+            return log_row(samples, reward, ended, loss=0.0, value_loss=0.0, gradient_norm=0.0)
+        rollout = self._rollout(samples, reward, ended)
+        losses: list[list[float]] = []
+        size = -(-len(samples.prompts) // self.settings.minibatches)
+        for start, stop in parts(len(samples.prompts), size):
+            if self._rows(rollout.valid, start, stop).any():
+                losses.append([*self._losses(rollout, start, stop), self.descend()])
+        loss, value_loss, norm = np.mean(losses, axis=0).tolist()
+        return log_row(samples, reward, ended, loss=loss, value_loss=value_loss, gradient_norm=norm)
+
+    @torch.no_grad()
+    def _rollout(self, samples: Samples, reward: Tensor, ended: Tensor) -> Rollout:
+        budget = self.settings.token_budget
+        logp = self.policy.log_probabilities(samples, token_budget=budget)
+        before = self.reference.log_probabilities(samples, token_budget=budget)
+        value = token_values(self.critic, samples, token_budget=budget)
+        valid = (valid_tokens(samples) & ended.view(-1, 1)).to(logp.device)
+        rewards = token_rewards(logp, before, reward.view(-1).to(logp.device), valid, self.settings.kl_coefficient)
+        advantage, returns = alignment.generalised_advantages(
+            rewards, value, valid, gamma=self.settings.gamma, lam=self.settings.lam
+        )
+        known = advantage[valid]
+        if len(known) > 1:
+            advantage = torch.where(valid, (advantage - known.mean()) / (known.std() + 1e-8), 0.0)
+        return Rollout(samples, logp, value, advantage, returns, valid)
+
+    def _rows(self, table: Tensor, start: int, stop: int) -> Tensor:
+        n = self.settings.samples_per_prompt
+        return table[start * n : stop * n]
+
+    def _losses(self, rollout: Rollout, start: int, stop: int) -> tuple[float, float]:
+        """Gradients of both losses over a minibatch, and their values."""
+        budget, settings = self.settings.token_budget, self.settings
+        part = rollout.samples.part(start, stop)
+        width = int(part.n_tokens.max())
+        names = ("old_logp", "old_value", "advantage", "returns", "valid")
+        logp0, value0, advantage, returns, valid = (
+            self._rows(getattr(rollout, name), start, stop)[:, :width] for name in names
+        )
+        logp = self.policy.log_probabilities(part, token_budget=budget)
+        policy_loss = alignment.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
+        policy_loss.backward()
+        value = token_values(self.critic, part, token_budget=budget)
+        value_loss = alignment.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
+        value_loss.backward()
+        return float(policy_loss.detach()), float(value_loss.detach())
+
+
+def check_critic(policy: Policy, critic: RewardModel) -> None:
+    """Raise AlignmentError where a value model does not read the policy's tokens, or has several outputs."""
+    if critic.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise AlignmentError(
+            f"the value model starts as the reward model {critic.name}, whose tokenizer is not that of the policy "
+            f"{policy.name}: PPO needs one on the policy's tokens; REINFORCE and DPO do not"
+        )
+    if len(critic.attributes) != 1:
+        raise AlignmentError(f"a value model has one output, this one {len(critic.attributes)}; use weigh_attributes")
+
+
+def token_rewards(
+    logp: Float[Tensor, "sample token"],
+    reference_logp: Float[Tensor, "sample token"],
+    reward: Float[Tensor, "sample"],
+    valid: Bool[Tensor, "sample token"],
+    kl_coefficient: float,
+) -> Float[Tensor, "sample token"]:
+    """The penalty of every token, and the response's reward on its last; 0 outside. Source: arXiv 2203.02155."""
+    rewards = torch.where(valid, -kl_coefficient * (logp - reference_logp), 0.0)
+    last = valid.sum(dim=1) - 1
+    rows = torch.nonzero(last >= 0)[:, 0]
+    rewards[rows, last[rows]] += reward[rows]
+    return rewards
+
+
+def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) -> Float[Tensor, "sample token"]:
+    """The value before each token of each response: the head on the state from which the policy chose the token."""
+    groups, n = samples.groups(), samples.n_per_prompt
+    found: list[Tensor] = []
+    order: list[int] = []
+    for indices in batches.pack(groups, token_budget, shared=critic.shared):
+        chosen = [groups[index] for index in indices]
+        order += [index * n + row for index in indices for row in range(n)]
+        batch = critic.collate(chosen)
+        starts = np.array([item.n_shared for item in chosen for _ in item.ids])
+        targets = targets_of(chosen, batch, starts)
+        states = _states(critic, batch)[torch.from_numpy(targets.row), torch.from_numpy(targets.column)]
+        found += critic.read(states)[:, 0].split(np.bincount(targets.response).tolist())
+    return pad_sequence([found[index] for index in np.argsort(order)], batch_first=True)
+
+
+def _states(critic: RewardModel, batch: Batch) -> Float[Tensor, "row token hidden"]:
+    """The last hidden state of every token of a decoder's batch."""
+    if isinstance(batch, SharedBatch):
+        return critic.backbone(**batches.shared_inputs(batch), use_cache=False).last_hidden_state
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    return critic.backbone(**inputs, use_cache=False).last_hidden_state

@@ -1,0 +1,74 @@
+"""What a policy is rewarded by: any scorer, its texts written anew in the scorer's own template and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmlib.alignment.policies import Samples, weights_hash
+from rmlib.benchmarks.classifiers import DecoderClassifier, PlainClassifier, load_classifier
+from rmlib.combining import Ensemble
+from rmlib.models import CARD_FILE, RewardModel, fingerprint
+from rmlib.scoring import scalar_model
+
+
+class AlignmentError(ValueError):
+    """An optimisation that cannot go on, or whose parts do not fit: says what, where, and what to do."""
+
+
+class Scorer(Protocol):
+    """Anything that gives one reward a response: a reward model, an ensemble, a classifier, the simulated truth."""
+
+    def score(self, prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray: ...
+
+
+def load_reward(source: str | Path) -> Scorer:
+    """The reward of a folder of ours (several attributes weighed as published), or of a sequence classifier.
+
+    A classifier is a folder, such as `RewardModel.export` writes, or a hub id. Raises ModelError and BackboneError.
+    """
+    if (Path(source) / CARD_FILE).is_file():
+        return scalar_model(RewardModel.load(source))
+    return load_classifier(source)
+
+
+def reward_identity(reward: Scorer) -> str:
+    """What names a reward in the name of a run. Raises AlignmentError for one that has no identity."""
+    if isinstance(reward, Ensemble):
+        scales = [reward.offsets.tolist(), reward.scales.tolist()]
+        return fingerprint("ensemble", *(reward_identity(member) for member in reward.members), scales)
+    if isinstance(reward, DecoderClassifier):  # the identity of one of ours says how it was made, this one's its name
+        return fingerprint("classifier", weights_hash(reward))
+    if isinstance(reward, PlainClassifier):
+        return fingerprint("classifier", weights_hash(reward.network), reward.row.tolist())
+    known = getattr(reward, "identity", None) or getattr(reward, "name", None)
+    if not isinstance(known, str):
+        raise AlignmentError(f"a {type(reward).__name__} has neither identity nor name: give it one to name its runs")
+    return known
+
+
+def rewards_of(reward: Scorer, samples: Samples) -> Tensor:
+    """Rewards `[prompt, sample]` of generated texts, each prompt encoded once.
+
+    A text that did not end is scored too, and may get NaN. Raises AlignmentError where the reward of one that ended is
+    not a finite number, or the scorer gives several numbers a response.
+    """
+    given = np.asarray(reward.score(samples.repeated_prompts, samples.texts), dtype=np.float64)
+    if given.shape != (len(samples),):
+        raise AlignmentError(
+            f"{len(samples)} responses got rewards of shape {given.shape}: a policy needs one number a response; fold "
+            "several attributes with combining.weigh_attributes"
+        )
+    broken = np.flatnonzero(~np.isfinite(given) & samples.ended)
+    if len(broken):
+        text = samples.texts[broken[0]]
+        raise AlignmentError(
+            f"{len(broken)} of {len(samples)} responses got a reward that is no finite number, e.g. {text[:60]!r}: "
+            "score this text alone, and mend the reward model; the last checkpoint is kept"
+        )
+    return torch.from_numpy(given).float().view(len(samples.prompts), samples.n_per_prompt)

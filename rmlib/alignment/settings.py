@@ -1,0 +1,95 @@
+"""What names an optimisation of a policy: one frozen dataclass, and presets of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from rmlib import losses
+
+METHODS = ("reinforce", "ppo", "dpo")
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """Everything that names an optimisation but the policy, the reward and the prompts.
+
+    Raises ValueError for an unknown method or loss, and for sizes that are not positive.
+    """
+
+    method: str = "reinforce"
+    n_steps: int = 50  # of each round, for ppo
+    prompts_per_step: int = 16  # for dpo: pairs
+    samples_per_prompt: int = 4
+    max_new_tokens: int = 40
+    kl_coefficient: float = 0.01
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    lora_rank: int = 0  # 0: every weight is trained
+    token_budget: int = 8192  # tokens of one forward pass
+    prompts_at_once: int = 64  # whose passes are held until backward
+    seed: int = 0
+    checkpoint_every_steps: int = 0  # 0: none
+    # ppo
+    rounds: int = 2
+    minibatches: int = 2
+    ratio_clip: float = 0.2
+    value_clip: float = 0.2
+    gamma: float = 1.0
+    lam: float = 0.95
+    value_learning_rate: float = 1e-3
+    # dpo
+    loss: str = "bradley_terry"
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r} is unknown; known: {', '.join(METHODS)}")
+        if self.loss not in losses.PAIR_LOSSES:
+            raise ValueError(f"loss={self.loss!r} is no pair loss; known: {', '.join(losses.PAIR_LOSSES)}")
+        positive = ("n_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "rounds")
+        for name in (*positive, "learning_rate", "minibatches", "prompts_at_once", "beta", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.method == "reinforce" and self.samples_per_prompt < 2:
+            raise ValueError("a leave-one-out baseline needs at least 2 samples_per_prompt, got 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As records and names hold them: without what belongs to another method."""
+        others = {
+            "ppo": ("rounds", "minibatches", "ratio_clip", "value_clip", "gamma", "lam", "value_learning_rate"),
+            "dpo": ("loss", "beta"),
+        }
+        foreign = {name for method, names in others.items() if method != self.method for name in names}
+        if self.method == "dpo":
+            foreign |= {"samples_per_prompt", "kl_coefficient"}
+        return {name: value for name, value in asdict(self).items() if name not in foreign}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AlignSettings:
+        """Settings from JSON; raises ValueError for a name that is no setting."""
+        if unknown := values.keys() - {item.name for item in fields(cls)}:
+            known = ", ".join(item.name for item in fields(cls))
+            raise ValueError(f"unknown settings {sorted(unknown)}; known: {known}")
+        tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | tuples))
+
+    def change(self, **settings: Any) -> AlignSettings:
+        """The same settings with some changed."""
+        return replace(self, **settings)
+
+
+# Where the paper's own values are not known (its Appendix E), the defaults of the authors' code stand in: NeMo-Aligner,
+# REINFORCE 32 rollouts a step, KL 0.01, rate 1e-6; PPO 64 a step, rates 9e-7 and 9e-6, gamma 1, lambda 0.95, clips 0.2.
+_PAPER: dict[str, Any] = {"max_new_tokens": 2048, "weight_decay": 0.1, "warmup_steps": 10, "kl_coefficient": 0.01}
+PAPER = {
+    "reinforce": AlignSettings("reinforce", learning_rate=1e-6, prompts_per_step=8, **_PAPER),
+    "ppo": AlignSettings(
+        "ppo", learning_rate=9e-7, value_learning_rate=9e-6, prompts_per_step=64, samples_per_prompt=1, minibatches=1,
+        **_PAPER,
+    ),
+    "dpo": AlignSettings("dpo", learning_rate=2e-7, prompts_per_step=64, beta=0.1, **_PAPER),
+}  # fmt: skip

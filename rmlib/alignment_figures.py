@@ -1,0 +1,268 @@
+"""Figures of aligned policies, drawn from records: gold against proxy, where it ends, win rates, published results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rmlib import paths, records
+from rmlib.alignment import curves
+from rmlib.alignment.experiments import BEST_OF_N, METHOD_TITLES, reward_title
+from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
+from rmlib.records import RecordError
+
+logger = logging.getLogger(__name__)
+RL = ("reinforce", "ppo")
+ENDING = "_alignment"  # of the names of the files of such records
+
+
+def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Figure:
+    """Proxy and gold gained over the divergence from the start, a line for each method and reward.
+
+    `law`: beside each gold curve of best of n or reinforcement learning, its fit by the published form.
+    """
+    table = curves.curve_table(file)
+    table = table[table["method"].isin(methods)]
+    if table.empty:
+        raise RecordError(f"{file.name}: no run of {', '.join(methods)} in the latest comparison: run notebook 06")
+    figure, axes = new_figure(11, 4.4, 2)
+    for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
+        method, arm = map(str, key)
+        label = reward_title(arm) if len(methods) == 1 else f"{METHOD_TITLES[method]}: {reward_title(arm)}"
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.5}
+        axes[0].plot(line["divergence"], line["proxy"], label=label, **look)
+        axes[1].plot(line["divergence"], line["gold"], **look)
+        axes[1].fill_between(line["divergence"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+        if law and (method == BEST_OF_N or method in RL):
+            _draw_law(axes[1], line, colour, best_of_n=method == BEST_OF_N)
+    words = ("proxy gained (sd of the reward)", "gold gained (true points, 0-4 scale)")
+    for panel, text in zip(axes, words, strict=True):
+        panel.set_xlabel("divergence from the start (KL, nats a response)")
+        panel.set_ylabel(text)
+        panel.axhline(0, color="0.6", lw=0.8)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    names = " and ".join(
+        dict.fromkeys(
+            METHOD_TITLES[method].split(" ")[-1] if len(methods) > 2 else METHOD_TITLES[method] for method in methods
+        )
+    )
+    headline(
+        figure,
+        f"Gold against proxy: {names}",
+        about(table, file),
+        *(["dotted: the published form, fitted"] if law else []),
+    )
+    return figure
+
+
+def _draw_law(axes: Axes, line: pd.DataFrame, colour: str, *, best_of_n: bool) -> None:
+    divergence = line["divergence"].to_numpy()
+    try:
+        alpha, beta = curves.scaling_law(divergence, line["gold"].to_numpy(), best_of_n=best_of_n)
+    except ValueError:  # too few points, as in a small trial
+        return
+    grid = np.linspace(0, divergence.max(), 100)
+    axes.plot(grid, curves.scaling_curve(grid, alpha, beta, best_of_n=best_of_n), ":", color=colour, lw=1)
+
+
+def about(table: pd.DataFrame, file: Path) -> str:
+    """What the numbers are of."""
+    record = records.read(file, kind="alignment").iloc[-1]
+    low, high = table["seeds"].min(), table["seeds"].max()
+    seeds = f"{low}" if low == high else f"{low} to {high}"
+    n = int(table["n"].max())
+    source = record["asked.source"]["title"]
+    return f"{source}; {n} prompts of the selection split, {seeds} seeds; bands: 95 % over seeds and prompts"
+
+
+def best_of_n_figure(file: Path) -> Figure:
+    """Gold and proxy of the best of n, for every reward."""
+    return curves_figure(file, [BEST_OF_N])
+
+
+def reinforce_figure(file: Path) -> Figure:
+    """Gold and proxy under REINFORCE, for every reward."""
+    return curves_figure(file, ["reinforce"])
+
+
+def other_methods_figure(file: Path) -> Figure:
+    """Gold and proxy under PPO and DPO."""
+    return curves_figure(file, ["ppo", "dpo", "dpo_margin", "dpo_scaled"], law=False)
+
+
+def over_optimisation_figure(file: Path) -> Figure:
+    """For each method and reward: what is gained at the peak of gold, and what is lost from there to the end."""
+    table = curves.over_optimisation(file)
+    heights = np.arange(len(table))[::-1]
+    figure, axes = new_figure(11, 1.2 + 0.3 * len(table), 3, sharey=True)
+    methods = list(dict.fromkeys(table["method"]))
+    colours = [COLOURS[methods.index(method)] for method in table["method"]]
+    panels = {
+        "peak of gold (KL, nats)": ("peak divergence", "peak low", "peak high"),
+        "gained at the peak (points)": ("gain", "gain low", "gain high"),
+        "lost from the peak to the end (points)": ("loss", "loss low", "loss high"),
+    }
+    for panel, (words, (estimate, low, high)) in zip(axes, panels.items(), strict=True):
+        panel.hlines(heights, table[low], table[high], colors=colours, lw=2)
+        panel.scatter(table[estimate], heights, c=colours, s=24, zorder=3)
+        panel.set_xlabel(words)
+        panel.axvline(0, color="0.6", lw=0.8)
+        panel.grid(axis="y", visible=False)
+    axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60, label="end of the run")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", frameon=False)
+    labels = [
+        f"{METHOD_TITLES[method]}: {reward_title(arm)}"
+        for method, arm in zip(table["method"], table["arm"], strict=True)
+    ]
+    axes[0].set_yticks(heights, labels)
+    detail = "peak chosen on one half of the prompts, read on the other; lines: 95 % over seeds and prompts"
+    headline(figure, "How far a reward can be followed", about(curves.curve_table(file), file), detail)
+    return figure
+
+
+def win_rates_figure(file: Path) -> Figure:
+    """Win rates over the start by each reader, as counted and at equal length, with the lengths beside them."""
+    table = win_rate_table(file)
+    readers, titles = (list(dict.fromkeys(table[name])) for name in ("reader", "title"))
+    height_of = {name: height for height, name in enumerate(reversed(titles))}  # not every reader reads every policy
+    figure, axes = new_figure(11, 1.4 + 0.28 * len(titles), len(readers), sharey=True)
+    for panel, reader in zip(axes, readers, strict=True):
+        part = table[table["reader"] == reader]
+        heights = part["title"].map(height_of).to_numpy(dtype=float)
+        for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
+            if name not in part:  # of a small trial, too few answers to tell
+                continue
+            panel.hlines(heights + shift, part[f"{name} low"], part[f"{name} high"], colors=colour, lw=2)
+            panel.scatter(part[name], heights + shift, color=colour, s=20, zorder=3, label=name)
+        panel.axvline(0.5, color="0.6", lw=0.8)
+        panel.set_xlabel(f"win rate by {reader}")
+        panel.set_yticks(list(height_of.values()), list(height_of))
+        panel.grid(axis="y", visible=False)
+    lengths = table.drop_duplicates("title").set_index("title")["length"]
+    beside(axes[-1], map(float, height_of.values()), [f"{lengths[name]:.0f} chars" for name in height_of])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
+    start = table["length before"].mean()
+    n = int(table["prompts"].max())
+    detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half"
+    headline(figure, "Against the policy that it started as", detail, "lines: 95 % over prompts, seeds together")
+    return figure
+
+
+def win_rate_table(file: Path) -> pd.DataFrame:
+    """The `win_rate` records of the latest comparison, one row for each method, reward and reader."""
+    table = records.read(file, kind="win_rate")
+    latest = records.read(file, kind="alignment_comparison").sort_values("time", kind="stable").iloc[-1]
+    table = table[table["asked.comparison"] == latest["outcome.comparison"]]
+    if table.empty:
+        raise RecordError(f"{file.name}: no win rate of the latest comparison: run notebook 06")
+    outcome = table.filter(like="outcome.").rename(columns=lambda name: name.removeprefix("outcome."))
+    asked = table[["asked.method", "asked.arm", "asked.reader"]].set_axis(["method", "arm", "reader"], axis=1)
+    joined = asked.join(outcome).reset_index(drop=True)
+    pairs = zip(joined["method"], joined["arm"], strict=True)
+    return joined.assign(title=[f"{METHOD_TITLES[method]}: {reward_title(arm)}" for method, arm in pairs])
+
+
+def published_alignment_figure(_: Path | None = None) -> Figure:
+    """Published results of aligned 70B models against the length of their answers."""
+    table = records.published("alignment")
+    panels = {
+        "mt_bench": "MT-Bench (1-10)",
+        "alpacaeval2_lc": "AlpacaEval 2, at equal length (%)",
+        "arena_hard": "Arena Hard (%)",
+    }
+    figure, axes = new_figure(11, 3.8, 3)
+    for panel, (column, words) in zip(axes, panels.items(), strict=True):
+        for colour, (kind, part) in zip(COLOURS, table.groupby("type", sort=False), strict=False):
+            for marker, row in zip(MARKERS, part.to_dict("records"), strict=False):
+                look = {"color": colour, "marker": marker, "label": f"{row['model']} ({kind})"}
+                panel.scatter(row["mean_length_chars"], row[column], s=34, **look)
+        panel.set_xlabel("mean length (characters of MT-Bench answers)")
+        panel.set_ylabel(words)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False)
+    headline(figure, "Published: aligned policies of 70B, and others", str(table["citation"].iloc[0]))
+    return figure
+
+
+FIGURES: dict[str, Callable[[Path], Figure]] = {
+    "best_of_n": best_of_n_figure,
+    "reinforce": reinforce_figure,
+    "ppo_and_dpo": other_methods_figure,
+    "over_optimisation": over_optimisation_figure,
+    "win_rates": win_rates_figure,
+}
+TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "curves": curves.curve_table,
+    "over_optimisation": curves.over_optimisation,
+    "win_rates": win_rate_table,
+}
+
+
+def draw_all(file: Path) -> list[str]:
+    """Draw and save every figure and table that the records of a file allow; returns their names."""
+    folder, done = paths.figures_dir() / file.stem, []
+    for name, make in FIGURES.items():
+        try:
+            save_figure(make(file), name, folder)
+            done.append(name)
+        except RecordError as error:
+            logger.warning("%s: no figure %r: %s", file.stem, name, error)
+    for name, tabulate in TABLES.items():
+        try:
+            save_table(tabulate(file).round(4), name, folder)
+            done.append(f"{name}.csv")
+        except RecordError as error:
+            logger.warning("%s: no table %r: %s", file.stem, name, error)
+    return done
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+
+def ends_told(file: Path, method: str) -> str:
+    """Gold where each curve of a method ends, as a sentence."""
+    table = curves.curve_table(file)
+    ends = table[table["method"] == method].groupby("arm", sort=False).tail(1)
+    lines = [f"{reward_title(row['arm'])} {_with_bounds(row, 'gold', 'low', 'high')}" for _, row in ends.iterrows()]
+    return f"gold at the end of each curve, in points over the start: {'; '.join(lines)}"
+
+
+def over_optimisation_told(file: Path, methods: Sequence[str] = (BEST_OF_N, "reinforce")) -> str:
+    """How many curves fall clearly from their peak, and under which reward the peak is latest and highest."""
+    table = curves.over_optimisation(file)
+    table = table[table["method"].isin(methods)]
+    fell = table[table["over-optimised"]]
+    names = "; ".join(f"{METHOD_TITLES[row['method']]}, {reward_title(row['arm'])}" for _, row in fell.iterrows())
+    text = f"gold fall clearly from its peak in {len(fell)} of {len(table)} curves ({names or 'none'}). "
+    for method, part in table.groupby("method", sort=False):
+        latest, highest = (part.iloc[int(part[name].to_numpy().argmax())] for name in ("peak divergence", "gain"))
+        text += f"{METHOD_TITLES[str(method)]}: the latest peak under *{reward_title(latest['arm'])}* "
+        text += (
+            f"({latest['peak divergence']:.1f} nats [{latest['peak low']:.1f}, {latest['peak high']:.1f}]), the most "
+        )
+        text += f"gold at a peak under *{reward_title(highest['arm'])}* "
+        text += f"({_with_bounds(highest, 'gain', 'gain low', 'gain high')} points). "
+    return text
+
+
+def win_rates_told(file: Path, one: str, other: str) -> str:
+    """How much more often one reader prefers the new answers than another does, as a sentence."""
+    table = win_rate_table(file)
+    first, second = (table[table["reader"] == name].set_index("title")["win rate"] for name in (one, other))
+    gap = (first - second).dropna()
+    return (
+        f"{one} prefer the new answers {gap.mean():+.2f} more often than {other} does, on average over {len(gap)} "
+        f"policies; the most for *{gap.idxmax()}* ({gap.max():+.2f})"
+    )
+
+
+def _with_bounds(row: pd.Series, estimate: str, low: str, high: str) -> str:
+    return f"{row[estimate]:+.2f} [{row[low]:+.2f}, {row[high]:+.2f}]"
