@@ -229,14 +229,17 @@ def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
 def test_trl_and_our_loop_minimise_the_same_loss(lora_rank: int) -> None:
     said = [annotation(-2, "@Response 1 is better than @Response 2.", "Good. " * number) for number in range(1, 4)]
     rows = examples(one_pair(-2, *said), both_orders=True).rows
-    shared = {"n_steps": 2, "examples_per_step": len(rows), "warmup_steps": 0, "learning_rate": 1e-3}  # any order
-    tuned = {}
+    shared = {"examples_per_step": len(rows), "warmup_steps": 0, "learning_rate": 1e-3}
+    losses = {}
     for trainer, options in {"own": {}, "trl": {"lora_rank": lora_rank}}.items():
-        settings = justifier_training.FineTuning(trainer=trainer, **shared, **options)
-        tuned[trainer] = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
-    first, second = ([tuned[trainer].curve[step]["loss"] for trainer in tuned] for step in (0, 1))
-    assert first[0] == pytest.approx(first[1], rel=1e-4)  # before any weight has moved
-    assert second[0] == pytest.approx(second[1], rel=1e-2 if lora_rank == 0 else 0.1) and second[0] < first[0]
+        for n_steps in (1, 2):  # one step sees every example once; of two, each trainer deals them out in its own order
+            settings = justifier_training.FineTuning(trainer=trainer, n_steps=n_steps, **shared, **options)
+            tuned = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
+            losses[trainer, n_steps] = tuned.curve[-1]["loss"]
+    assert losses["own", 1] == pytest.approx(losses["trl", 1], rel=1e-4)  # before any weight has moved
+    if lora_rank == 0:
+        assert losses["own", 2] == pytest.approx(losses["trl", 2], rel=1e-2)
+    assert losses["own", 2] < losses["own", 1]
 
 
 def test_our_loop_refuses_what_it_does_not_do() -> None:
