@@ -78,7 +78,7 @@ def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
     """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
     margins = rewardbench.margins(items, score(scorer, items, progress=False))
     winner = np.where(margins > 0, 0.0, np.where(margins < 0, 1.0, np.nan))
-    problem = pd.Series(np.where(margins == 0, TIE, None), dtype=object)
+    problem = pd.array([TIE if margin == 0 else None for margin in margins], dtype=object)
     return outcome_of(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
 
 

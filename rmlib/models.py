@@ -60,7 +60,8 @@ class RewardModel(nn.Module):
         self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity = identity, body_identity
-        base = backbone.get_base_model() if is_adapted(backbone) else backbone
+        adapted: Any = backbone
+        base = adapted.get_base_model() if is_adapted(adapted) else backbone
         self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
