@@ -1,7 +1,5 @@
 """The planner: its counts against tensors that are really there, and against hand arithmetic."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
 from rmlib import attention, batches, last_layer, memory, paper, planning
-from rmlib.arms import settings_for
 from rmlib.attention import SHARED_PREFIX, backend_for
 from rmlib.planning import Hardware, PlanningError, plan
 from rmlib.presets import PRESETS
@@ -132,19 +129,6 @@ def test_a_shape_that_is_not_here_is_an_error_that_says_what_to_do() -> None:
 def test_a_run_without_a_number_of_steps_is_an_error() -> None:
     with pytest.raises(PlanningError, match="give n_pairs"):
         plan(TrainSettings(), Hardware())
-
-
-def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(tmp_path: Path) -> None:
-    paper.prepare(tmp_path)
-    stages = tmp_path / "1_regression", tmp_path / "2_bt_scaled_init"
-    first, second = (json.loads((stage / "run.json").read_text()) for stage in stages)
-    for arm, job in (("regression", first), ("bt_scaled_init", second)):
-        recipe = settings_for(arm, PRESETS["paper"], seed=0)
-        assert TrainSettings.from_dict(job["settings"]) == replace(recipe, token_budget=paper.TOKEN_BUDGET)
-    assert (first["settings"]["loss"], second["settings"]["loss"]) == ("regression", "scaled_bradley_terry")
-    assert second["initialise_from"] == str(Path(first["folder"]) / "model")
-    launch = (stages[1] / "launch.sh").read_text()
-    assert "--nnodes=4" in launch and f"rmlib.training {stages[1] / 'run.json'}" in launch
 
 
 def test_the_table_of_the_paper_has_a_column_for_each_stage_and_layout_of_memory() -> None:
