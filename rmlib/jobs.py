@@ -11,6 +11,7 @@ import numpy as np
 
 from rmlib import pairs as tables
 from rmlib import sources
+from rmlib.backbones import without_weights
 from rmlib.benchmarks import watching
 from rmlib.distributed import Processes
 from rmlib.examples import TrainingError
@@ -37,7 +38,8 @@ def run_job(job: dict[str, Any]) -> Run:
     with processes.main_first():  # what one has read from the source the others find in the cache
         table = sources.load(job["source"])
     folder = job.get("initialise_from")
-    start = continue_from(folder, settings, job.get("adapter")) if folder else initial(settings)
+    with without_weights(settings.sharding == "full" and not processes.is_main):
+        start = continue_from(folder, settings, job.get("adapter")) if folder else initial(settings)
     pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
     watched = watching.load(job.get("benchmarks", {}))
     return train(start, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))

@@ -25,6 +25,7 @@ from datasets import Dataset
 from rmlib import checkpoints, paths
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
+from rmlib.backbones import without_weights
 from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
@@ -67,7 +68,8 @@ def train(
     run = Run(path, settings)
     processes.on_main(lambda: claim(path, settings, identity))
     if not processes.on_main(lambda: run.is_finished):
-        made = model if isinstance(model, RewardModel) else model.make()
+        with without_weights(settings.sharding == "full" and not processes.is_main):
+            made = model if isinstance(model, RewardModel) else model.make()
         _check_head(made, settings)
         watching.check(watched)
         with ExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -96,6 +96,22 @@ def _shard(model: RewardModel, settings: TrainSettings, processes: Processes) ->
     # Weights are gathered in bf16; what runs from layer to layer stays in fp32, as under autocast in one process.
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy = bf16 if settings.precision == "bf16" else MixedPrecisionPolicy()
+    is_empty = any(weight.is_meta for weight in model.parameters())
+    whole = model.state_dict() if processes.is_main else {}
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
+    if any(processes.gather(is_empty)):
+        _fill_from_main(model, whole, processes, is_empty)
+
+
+def _fill_from_main(model: RewardModel, whole: dict[str, Tensor], processes: Processes, is_empty: bool) -> None:
+    """Weights that the first process alone has read (`backbones.without_weights`) reach the others' shards."""
+    if is_empty:
+        model.to_empty(device=processes.device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, whole, options=options)
+    saved = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name not in saved:  # what is computed once and not saved, as the angles of positions
+            torch.distributed.broadcast(buffer, src=0)

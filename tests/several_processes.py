@@ -15,7 +15,7 @@ from rmlib import training
 from rmlib.distributed import Processes, ProcessesError
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.settings import TrainSettings
-from rmlib.starts import create_model
+from rmlib.starts import initial
 from rmlib.training import train
 
 KILLED_AFTER = 12
@@ -61,7 +61,7 @@ def settings_of(name: str, folder: Path) -> TrainSettings:
 
 def run(name: str, folder: Path, settings: TrainSettings, target: Path) -> training.Run:
     """Train one of RUNS from the same weights on the same pairs."""
-    return train(create_model(settings), pairs(), settings, selection=pairs(), folder=target, progress=False)
+    return train(initial(settings), pairs(), settings, selection=pairs(), folder=target, progress=False)
 
 
 def killed_run(name: str, folder: Path) -> None:
