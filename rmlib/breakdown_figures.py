@@ -96,20 +96,23 @@ def uncertainty_figure(file: Path) -> Figure:
     shown = [arm for arm in compared(runs, file) if len(margins(runs, arm)) > 1]
     if not shown:
         raise RecordError(f"{file.name}: every arm has one seed; disagreement needs two")
-    figure, (axes,) = new_figure(8, 3.6)
-    for offset, arm in enumerate(shown):
-        table = accuracy_by_uncertainty(margins(runs, arm))
-        x = np.arange(1, len(table) + 1) + (offset - (len(shown) - 1) / 2) * 0.12
-        look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset], "ls": "", "ms": 5}
-        axes.vlines(x, table["low"], table["high"], color=COLOURS[offset], lw=1.5)
-        axes.plot(x, table["estimate"], label=label(arm), **look)
-    axes.axhline(0.5, color="0.5", lw=1, ls=":")
-    axes.set_xticks(range(1, len(table) + 1), ["least", *[""] * (len(table) - 2), "most"])
-    axes.set_xlabel(f"disagreement of the seeds about a pair, in {len(table)} groups of equally many pairs")
-    axes.set_ylabel("accuracy of the seeds together")
-    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    figure, panels = new_figure(11, 3.6, 2, sharey=True)
+    for panel, relative in zip(panels, (False, True), strict=True):
+        for offset, arm in enumerate(shown):
+            table = accuracy_by_uncertainty(margins(runs, arm), relative=relative)
+            x = np.arange(1, len(table) + 1) + (offset - (len(shown) - 1) / 2) * 0.12
+            look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset], "ls": "", "ms": 5}
+            panel.vlines(x, table["low"], table["high"], color=COLOURS[offset], lw=1.5)
+            panel.plot(x, table["estimate"], label="" if relative else label(arm), **look)
+        panel.axhline(0.5, color="0.5", lw=1, ls=":")
+        panel.set_xticks(range(1, len(table) + 1), ["least", *[""] * (len(table) - 2), "most"])
+        panel.set_xlabel(f"{len(table)} groups of equally many pairs")
+    panels[0].set_title("By disagreement: standard deviation of the seeds' margins")
+    panels[1].set_title("By disagreement over the size of the mean margin")
+    panels[0].set_ylabel("accuracy of the seeds together")
+    figure.legend(loc="outside lower left", ncols=5, frameon=False)
     detail = f"{table['n'].sum():,} decided test pairs; {len(margins(runs, shown[0]))} seeds, each divided by its root "
-    detail += "mean square margin; disagreement: their standard deviation; line: 95 % Wilson interval; dotted: chance"
+    detail += "mean square margin; line: 95 % Wilson interval; dotted: chance"
     headline(figure, "Is disagreement a warning?", about(runs), detail)
     return figure
 

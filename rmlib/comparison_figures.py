@@ -212,7 +212,8 @@ def sweep_figure(file: Path) -> Figure:
         panel.set_title(name)
         panel.set_xlabel("factor (1: the strong model; the paper took 1.52)")
     panels[0].set_ylabel("accuracy")
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    seeds = panels[0].get_legend_handles_labels()  # others may show fewer
+    panels[-1].legend(*seeds, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     detail = "weak: regression, strong: scaled BT from it; weights are weak + factor x (strong - weak)"
     headline(figure, "ExPO: how far to walk past the strong model", about(table), detail)
     return figure

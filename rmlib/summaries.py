@@ -210,12 +210,16 @@ def ensemble(margins: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return (table / scale).mean(axis=0), (table / scale).std(axis=0)
 
 
-def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5) -> pd.DataFrame:
+def accuracy_by_uncertainty(margins: ArrayLike, *, bins: int = 5, relative: bool = False) -> pd.DataFrame:
     """Accuracy of an `ensemble` in bins of equally many pairs by the disagreement of its members.
 
-    Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises ValueError as `ensemble`.
+    `relative`: disagreement divided by the size of the mean margin; members disagree by more where margins are large,
+    and are right there nevertheless. Columns: uncertainty (mean of the bin), estimate, low, high (Wilson), n. Raises
+    ValueError as `ensemble`.
     """
     margin, uncertainty = ensemble(margins)
+    if relative:
+        uncertainty = uncertainty / np.maximum(np.abs(margin), np.finfo(float).tiny)
     rows = []
     for part in np.array_split(np.argsort(uncertainty, kind="stable"), min(bins, len(margin))):
         interval = statistics.wilson_interval(int((margin[part] > 0).sum()), len(part))

@@ -250,7 +250,14 @@ def test_one_seed_is_no_ensemble(tmp_path: Path) -> None:
 
 
 def test_disagreement_is_drawn_in_groups_of_equally_many_pairs(forty: Path) -> None:
-    (axes,) = figures.uncertainty_figure(forty).axes
+    axes, _ = figures.uncertainty_figure(forty).axes
     assert [y for _, y in points(axes, "Regular BT")] == [
         row for row in summaries.accuracy_by_uncertainty(summaries.margins(summaries.ladder(forty), "bt"))["estimate"]
     ]
+
+
+def test_disagreement_over_the_mean_margin_stands_beside_it(forty: Path) -> None:
+    _, axes = figures.uncertainty_figure(forty).axes
+    margins = summaries.margins(summaries.ladder(forty), "bt")
+    wanted = summaries.accuracy_by_uncertainty(margins, relative=True)["estimate"].tolist()
+    assert wanted == [float(y) for y in axes.lines[0].get_ydata()]

@@ -115,15 +115,9 @@ def test_logic_lives_in_the_library_and_a_notebook_defines_only_plots(path: Path
     assert [name for name in names if not name.startswith("plot")] == []
 
 
-def n_lines(source: str) -> int:
-    """Lines of a cell, imports aside: the linter puts each name of a long one on a line of its own."""
-    imports = [node for node in ast.parse(plain(source)).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return len(source.splitlines()) - sum(node.end_lineno - node.lineno + 1 for node in imports)
-
-
 @every_notebook
 def test_code_cells_are_short(path: Path) -> None:
-    lengths = [n_lines(cell.source) for cell in code_cells(path)]
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(path)]
     assert [length for length in lengths if length > MAXIMUM_LINES] == []
 
 
