@@ -100,7 +100,8 @@ def _shard(model: RewardModel, settings: TrainSettings, processes: Processes) ->
     whole = model.state_dict() if processes.is_main else {}
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh)
+    # What is not a layer would stay whole after an evaluation, where no backward pass follows, and be saved so.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
     if any(processes.gather(is_empty)):
         _fill_from_main(model, whole, processes, is_empty)
 

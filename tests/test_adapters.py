@@ -143,7 +143,7 @@ def test_a_second_adapter_on_top_of_one_is_refused(backbone: str) -> None:
 def test_a_run_file_goes_on_from_an_adapted_model(tmp_path: Path) -> None:
     RewardModel.create("embedded", lora={"r": 2}).save(tmp_path / "saved")
     job = {
-        "source": "simulated",
+        "source": str(tiny.write_source(tmp_path / "own")),
         "settings": {"max_steps": 1, "pairs_per_step": 2},
         "initialise_from": str(tmp_path / "saved"),
         "adapter": "keep",

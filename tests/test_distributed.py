@@ -107,7 +107,8 @@ def test_a_run_of_more_processes_than_there_are_is_refused(folder: Path) -> None
 
 def test_torchrun_trains_a_run_file_with_as_many_processes_as_it_asks_for(tmp_path: Path) -> None:
     settings = {"backbone": "embedded", "max_steps": 2, "pairs_per_step": 3, "token_budget": 1024}
-    job = {"source": "simulated", "settings": settings, "processes": 2, "folder": str(tmp_path / "run")}
+    source = str(tiny.write_source(tmp_path / "own"))
+    job = {"source": source, "settings": settings, "processes": 2, "folder": str(tmp_path / "run")}
     (tmp_path / "run.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "rmlib.training", str(tmp_path / "run.json")]
