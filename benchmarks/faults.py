@@ -11,6 +11,7 @@ every row of the log but its seconds, every file of the model. Two processes hav
 
 import argparse
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -33,9 +34,10 @@ import psutil
 import torch
 
 from benchmarks.measure import record
-from rmlib import sources
+from rmlib.pairs import make_pairs
 from rmlib.runs import read_log
 from rmlib.settings import TrainSettings
+from rmlib.sources import simulated
 from rmlib.starts import initial
 from rmlib.training import train
 
@@ -103,10 +105,15 @@ class Lines:
         self.kinds.append(self._within[-1])
 
 
+# What a run imports late. Done in each fork, and traced there, it takes several times as long as the run itself.
+LATE_IMPORTS = ("torch._dynamo", "torch.utils.tensorboard", "transformers.models.llama.modeling_llama")
+
+
 def train_once(folder: Path, lines: Lines | None = None) -> None:
     """The run that is killed: the same call each time."""
     torch.set_num_threads(1)
-    table = sources.load("simulated")
+    decided = [row for row in simulated.generate(2 * (PAIRS + SELECTION), seed=0) if row["preference"]]
+    table = make_pairs(decided, origin="generated")
     pairs, selection = table.select(range(PAIRS)), table.select(range(PAIRS, PAIRS + SELECTION))
     sys.settrace(lines)
     try:
@@ -189,6 +196,8 @@ def kill_and_resume(kill: Kill, folder: Path, whole: dict[str, Any], seconds: fl
 def one_process(n_places: int, seed: int, folder: Path) -> list[dict[str, Any]]:
     """`n_places` kills, each of a run of its own."""
     rng = random.Random(seed)
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
     start = time.perf_counter()
     assert in_fork(lambda: train_once(folder / "whole"))[0] == 0, "the undisturbed run failed: see the error above"
     seconds, whole = time.perf_counter() - start, outcome_of(folder / "whole")
