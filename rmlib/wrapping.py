@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
@@ -36,7 +36,7 @@ class Wrapped:
         self.model, self.sharded = model, settings.sharding == "full"
         self.call: Callable[..., Tensor] = model
         if self.sharded:
-            _shard(model, settings, processes)
+            _shard(model, processes)
         elif processes.size > 1:
             self.call = DistributedDataParallel(model, broadcast_buffers=False)
 
@@ -88,18 +88,15 @@ def _compile(model: RewardModel, backend: str) -> None:
         layer.compile(backend=backend, dynamic=True)
 
 
-def _shard(model: RewardModel, settings: TrainSettings, processes: Processes) -> None:
-    """Each layer gathers its weights when it is used; embeddings, last norm and head stay in fp32."""
+def _shard(model: RewardModel, processes: Processes) -> None:
+    """Each layer gathers its weights when it is used, in fp32: autocast then does what it does in one process."""
     if not torch.distributed.is_initialized():
         raise ProcessesError("sharding='full' spreads a model over processes: start them with torchrun")
     mesh = init_device_mesh(processes.device.type, (processes.size,))
-    # Weights are gathered in bf16; what runs from layer to layer stays in fp32, as under autocast in one process.
-    bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    policy = bf16 if settings.precision == "bf16" else MixedPrecisionPolicy()
     is_empty = any(weight.is_meta for weight in model.parameters())
     whole = model.state_dict() if processes.is_main else {}
     for layer in _layers(model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh)
     # What is not a layer would stay whole after an evaluation, where no backward pass follows, and be saved so.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     if any(processes.gather(is_empty)):
