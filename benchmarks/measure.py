@@ -51,11 +51,20 @@ class Timed:
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Timed]:
     """Call a function in this process; `others` is 0..1, of all cores, from /proc/stat."""
-    start, used, busy = time.perf_counter(), time.process_time(), _busy_seconds()
+    start = now()
     result = function(*arguments)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used
-    others = max(0.0, _busy_seconds() - busy - cpu_seconds) / (seconds * (os.cpu_count() or 1))
-    return result, Timed(seconds, cpu_seconds, others)
+    return result, between(start, now())
+
+
+def now() -> tuple[float, float, float]:
+    """Wall clock, CPU seconds of this process, busy seconds of all cores."""
+    return time.perf_counter(), time.process_time(), _busy_seconds()
+
+
+def between(start: tuple[float, float, float], end: tuple[float, float, float]) -> Timed:
+    """What passed from one `now` to another."""
+    seconds, cpu_seconds, busy = (later - earlier for earlier, later in zip(start, end, strict=True))
+    return Timed(seconds, cpu_seconds, max(0.0, busy - cpu_seconds) / (seconds * (os.cpu_count() or 1)))
 
 
 def _busy_seconds() -> float:

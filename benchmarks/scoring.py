@@ -20,23 +20,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from benchmarks import decoders
 from benchmarks.measure import measure, record, timed
 from benchmarks.real_files import SETS, FileSet, data_folder, read_all
 from rmlib.models import RewardModel
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
-VOCABULARY, POSITIONS, SEED = 8192, 8192, 0
-TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
+SHAPE |= {"max_position_embeddings": 8192}
+VOCABULARY, SEED = 8192, 0
 BATCH_SIZES = (8, 32)
 LIMITS = {"share of the bound": 0.9, "others": 0.1, "reward difference": 1e-5}
 
@@ -46,22 +39,7 @@ LIMITS = {"share of the bound": 0.9, "others": 0.1, "reward difference": 1e-5}
 
 def write_models(folder: Path, texts: list[str]) -> None:
     """A random decoder with a BPE of the texts, as our reward model and as a plain classifier of equal rewards."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )  # fmt: skip
-    bpe.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
-    tokenizer.model_input_names, tokenizer.chat_template = ["input_ids", "attention_mask"], TEMPLATE
-    tokenizer.save_pretrained(folder / "backbone")
-    torch.manual_seed(SEED)
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=POSITIONS, **SHAPE)
-    AutoModel.from_config(config).save_pretrained(folder / "backbone")
-    model = RewardModel.create(str(folder / "backbone"), seed=SEED)
-    model.save(folder / "ours")
-    model.export(folder / "classifier")
+    decoders.write(folder, texts, VOCABULARY, SHAPE, SEED)
 
 
 # --- the two ways -----------------------------------------------------------------------------------------------------

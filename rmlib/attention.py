@@ -1,7 +1,8 @@
 """Attention of a packed row: every response sees its prompt and itself, nothing else.
 
-The row is cut into segments, a prompt or the own tokens of a response, and segments of similar size attend together in
-one SDPA call, so that only a little padding is computed, and only in the attention.
+Four ways compute it, each for the same layout of segments (a prompt, or the own tokens of a response): `flash` on a CPU
+(`rmlib.flash_attention`), `varlen` and `flex` on a GPU (`rmlib.gpu_attention`), and `segments` anywhere: those of
+similar size attend together in one SDPA call, so that only a little padding is computed, and only in the attention.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rmlib.flash_attention import Spans, spans_at_ends, spans_of
+from rmlib.gpu_attention import Blocks, Texts, blocks_of, texts_of
+from rmlib.last_layer import scatter
+
+BACKENDS = ("segments", "flash", "varlen", "flex")
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function
+# Of a narrower decoder calls take the time, not arithmetic: segments of similar size in one call are faster there.
+FEWEST_HIDDEN = 128
 # Merging segments pads scores, splitting costs one more call, taken to be worth this many score entries. A rough
 # guess: it changes speed alone, never a reward.
 CALL_OVERHEAD = 20_000
@@ -36,10 +44,78 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Segments:
-    """Attention of a shared row: its chunks, and where each token's output lies in their concatenation."""
+    """Attention of a shared row: its chunks, and where the output of each of `rows` lies in their concatenation."""
 
     chunks: tuple[Chunk, ...]
-    order: Int[Tensor, "token"]
+    order: Int[Tensor, "row"]
+    rows: Int[Tensor, "row"] | None = None  # tokens that attend; None: every one
+
+    def attend(
+        self,
+        query: Float[Tensor, "1 head token dim"],
+        key: Float[Tensor, "1 head_kv token dim"],
+        value: Float[Tensor, "1 head_kv token dim"],
+        scaling: float | None,
+        dropout: float,
+    ) -> Float[Tensor, "token head dim"]:
+        """Attention through SDPA, chunk by chunk; zeros for tokens that do not attend."""
+        rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # each [token, head, dim]
+        gqa = query.shape[1] != key.shape[1]
+        outputs = []
+        for chunk in self.chunks:
+            q, k, v = (
+                states.index_select(0, index.flatten()).view(*index.shape, *states.shape[1:]).transpose(1, 2)
+                for states, index in zip(rows, (chunk.query, chunk.key, chunk.key), strict=True)
+            )
+            causal = chunk.mask is None
+            output = F.scaled_dot_product_attention(
+                q, k, v, chunk.mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
+            )
+            outputs.append(output.transpose(1, 2).flatten(0, 1))
+        output = torch.cat(outputs).index_select(0, self.order)
+        return output if self.rows is None else scatter(output, self.rows, query.shape[2], dim=0)
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How the tokens of a row see each other; how its end tokens alone do, for the last layer, and which these are."""
+
+    everywhere: Segments | Spans | Texts | Blocks
+    at_ends: Segments | Spans
+    ends: Int[Tensor, "sequence"]
+
+
+def layout_of(table: np.ndarray, n_tokens: int, backend: str = "segments") -> RowLayout:
+    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order.
+
+    Raises ValueError for an unknown backend.
+    """
+    is_prompt = np.isin(table[:, 0], table[table[:, 3] > 0, 2]) & (table[:, 3] == 0)
+    answers = table[~is_prompt]
+    ends = torch.from_numpy(answers[:, 0] + answers[:, 1] - 1)
+    if backend == "flash":
+        return RowLayout(spans_of(table), spans_at_ends(answers), ends)
+    made: dict[str, Any] = {"segments": lambda rows: segments_of(rows, n_tokens), "varlen": texts_of, "flex": blocks_of}
+    if backend not in made:
+        raise ValueError(f"no attention is called {backend!r}; known: {', '.join(BACKENDS)}")
+    return RowLayout(made[backend](table), _at_ends(answers, ends), ends)
+
+
+def backend_for(device: torch.device, config: Any, *, half: bool = False) -> str:
+    """The attention that suits a device and a decoder; every one of them gives the same rewards."""
+    if device.type == "cuda":
+        return "varlen" if half else "flex"
+    dropout = getattr(config, "attention_dropout", 0)
+    return "flash" if device.type == "cpu" and config.hidden_size >= FEWEST_HIDDEN and not dropout else "segments"
+
+
+def _at_ends(answers: np.ndarray, ends: Tensor) -> Segments:
+    """The last tokens of segments, each with its whole text as keys; one call, which a mask keeps from the padding."""
+    start, own, prompt, n_prompt = answers.T[:, :, None]
+    column = np.arange((own + n_prompt).max())
+    text = np.where(column < n_prompt, prompt + column, start + np.minimum(column - n_prompt, own - 1))
+    mask = torch.from_numpy(column < own + n_prompt)[:, None, None]
+    return Segments((Chunk(ends[:, None], torch.from_numpy(text), mask),), torch.arange(len(ends)), ends)
 
 
 def segments_of(table: np.ndarray, n_tokens: int) -> Segments:
@@ -89,12 +165,12 @@ def shared_prefix_attention(
     key: Float[Tensor, "batch head_kv token dim"],
     value: Float[Tensor, "batch head_kv token dim"],
     attention_mask: Tensor | None,
-    segments: Segments | None = None,
+    segments: Segments | Spans | Texts | Blocks | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch token head dim"], None]:
-    """Attention of a shared row, segment by segment through SDPA; without `segments`, plain SDPA.
+    """Attention of a shared row in its layout; without `segments`, plain SDPA.
 
     Registered with transformers' attention interface, so decoders that support it run unpatched.
     """
@@ -102,20 +178,7 @@ def shared_prefix_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # each [token, head, dim]
-    gqa = query.shape[1] != key.shape[1]
-    outputs = []
-    for chunk in segments.chunks:
-        q, k, v = (
-            states.index_select(0, index.flatten()).view(*index.shape, *states.shape[1:]).transpose(1, 2)
-            for states, index in zip(rows, (chunk.query, chunk.key, chunk.key), strict=True)
-        )
-        causal = chunk.mask is None
-        output = F.scaled_dot_product_attention(
-            q, k, v, chunk.mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
-        )
-        outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, segments.order)[None], None
+    return segments.attend(query, key, value, scaling, dropout)[None], None
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.attention import Segments, segments_of
+from rmlib.attention import RowLayout, layout_of
 
 Message = dict[str, str]
 Prompt = Sequence[Message]
@@ -31,12 +31,16 @@ TEMPLATE_DATE = "26 Jul 2024"
 STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + TEMPLATE_DATE + "{%- endmacro %}"
 
 
+# A tokenizer's output holds some hundred bytes a token until it is taken over as four.
+TEXTS_AT_ONCE = 1024
+
+
 # --- text to tokens ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of whole texts (prompt and response together), one array each; `cut` marks shortened texts."""
+    """Token ids of whole texts (prompt and response together), one int32 array each; `cut` marks shortened texts."""
 
     ids: list[np.ndarray]
     type_ids: list[np.ndarray] | None
@@ -60,18 +64,27 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) ->
 
 def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
     """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut."""
-    texts = [render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    return Encoded(tokens_of(tokenizer, texts), None, np.zeros(len(texts), dtype=bool))
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
+    ids: list[np.ndarray] = []
+    for start in range(0, len(responses), TEXTS_AT_ONCE):
+        some = slice(start, start + TEXTS_AT_ONCE)
+        texts = [render(tokenizer, *both) for both in zip(prompts[some], responses[some], strict=True)]
+        ids += tokens_of(tokenizer, texts)
+    return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
-    """Tokens of rendered texts, with exactly one BOS where the tokenizer uses one."""
+    """Tokens of rendered texts, with exactly one BOS where the tokenizer uses one.
+
+    The tokenizer works through the texts in parallel, unless TOKENIZERS_PARALLELISM=false.
+    """
     batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
-    ids = [np.array(row, dtype=np.int64) for row in batch]
+    ids = [np.array(row, dtype=np.int32) for row in batch]
     if adds_bos:  # a template that writes the BOS itself must not get a second one
-        ids = [row if row[:1] == bos else np.concatenate([[bos], row]) for row in ids]
+        ids = [row if row[:1] == bos else np.append(np.int32(bos), row) for row in ids]
     return ids
 
 
@@ -96,8 +109,8 @@ def encode_encoder(
         response.truncate(room)
         prompt.truncate(room - len(response), direction="left")
         joined = backend.post_process(prompt, response, True)
-        ids.append(np.array(joined.ids, dtype=np.int64))
-        type_ids.append(np.array(joined.type_ids, dtype=np.int64))
+        ids.append(np.array(joined.ids, dtype=np.int32))
+        type_ids.append(np.array(joined.type_ids, dtype=np.int32))
     return Encoded(ids, type_ids, np.array(cut, dtype=bool))
 
 
@@ -179,7 +192,7 @@ class SharedBatch:
 
     input_ids: Int[Tensor, "1 token"]
     position_ids: Int[Tensor, "1 token"]
-    segments: Segments
+    layout: RowLayout
     ends: Int[Tensor, "sequence"]
 
     def to(self, device: torch.device | str) -> Self:
@@ -213,8 +226,11 @@ def _to(item: Any, device: torch.device | str) -> Any:
     return item
 
 
-def collate_shared(groups: Sequence[Group]) -> SharedBatch:
-    """Lay groups back to back: `prompt | response | response | …`, positions continuing from the prompt."""
+def collate_shared(groups: Sequence[Group], backend: str = "segments") -> SharedBatch:
+    """Lay groups back to back: `prompt | response | response | …`, positions continuing from the prompt.
+
+    `backend` names the attention (`attention.BACKENDS`).
+    """
     tokens, positions, ends = [], [], []
     # One line per segment: where its tokens start, how many they are, and the same of the prompt that it also sees.
     segments: list[tuple[int, int, int, int]] = []
@@ -233,8 +249,10 @@ def collate_shared(groups: Sequence[Group]) -> SharedBatch:
             segments.append((offset, own, start, shared))
             offset += own
             ends.append(offset - 1)
-    row_ids, row_positions = (torch.from_numpy(np.concatenate(parts))[None] for parts in (tokens, positions))
-    return SharedBatch(row_ids, row_positions, segments_of(np.array(segments), offset), torch.tensor(ends))
+    row_ids, row_positions = (
+        torch.from_numpy(np.concatenate(parts).astype(np.int64))[None] for parts in (tokens, positions)
+    )
+    return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
 
 
 def shared_inputs(batch: SharedBatch) -> dict[str, Any]:
@@ -244,7 +262,7 @@ def shared_inputs(batch: SharedBatch) -> dict[str, Any]:
         "position_ids": batch.position_ids,
         # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
         "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-        "segments": batch.segments,
+        "segments": batch.layout.everywhere,
     }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -17,31 +17,29 @@ MOST_TABLES = 8
 MOST_CHARACTERS = 20_000_000  # of responses; tokens of a larger table are not kept, for want of memory
 # Of each tokenizer its size when it was hashed, and the hash: reading a vocabulary of 100,000 takes a while.
 _HASHES: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """A tokenizer; equal to every other that makes the same tokens of a conversation."""
-
-    vocabulary: str
-    bos: int | None
-    template: str
-    tokenizer: PreTrainedTokenizerBase = field(compare=False, repr=False)
+# By tokenizer, template and a hash of the texts: the texts themselves would take more room than their tokens.
+_KEPT: OrderedDict[tuple[str, int | None, str, str], Encoded] = OrderedDict()
 
 
 def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
     """`batches.encode_decoder`, remembered; the arrays are shared with other callers, so do not write to them."""
     if sum(map(len, responses)) > MOST_CHARACTERS:
         return batches.encode_decoder(tokenizer, prompts, responses)
-    writer = _Writer(_hash_of(tokenizer), tokenizer.bos_token_id, str(tokenizer.chat_template), tokenizer)
-    hashable = tuple(tuple(tuple(sorted(message.items())) for message in prompt) for prompt in prompts)
-    return _encoded(writer, hashable, tuple(responses))
+    texts = _hash_of_texts(prompts, responses)
+    key = (_hash_of(tokenizer), tokenizer.bos_token_id, str(tokenizer.chat_template), texts)
+    if key not in _KEPT:
+        _KEPT[key] = batches.encode_decoder(tokenizer, prompts, responses)
+    _KEPT.move_to_end(key)
+    while len(_KEPT) > MOST_TABLES:
+        _KEPT.popitem(last=False)
+    return _KEPT[key]
 
 
-@lru_cache(maxsize=MOST_TABLES)
-def _encoded(writer: _Writer, prompts: tuple, responses: tuple[str, ...]) -> Encoded:
-    messages = [[dict(message) for message in prompt] for prompt in prompts]
-    return batches.encode_decoder(writer.tokenizer, messages, responses)
+def _hash_of_texts(prompts: Sequence[Prompt], responses: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{len(prompts)} {len(responses)}".encode())  # where these differ, encoding says so
+    for prompt, response in zip(prompts, responses, strict=False):
+        digest.update(json.dumps([[sorted(message.items()) for message in prompt], response]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _hash_of(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,7 +15,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, kept_tokens
+from rmlib import backbones, batches, kept_tokens, last_layer
+from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import new_head, output_layer
@@ -63,6 +64,8 @@ class RewardModel(nn.Module):
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
+        self.attention = ""  # until a run has chosen, and compared, what its device does best
+        self.ends_only = last_layer.cut(base, self.config) if self.shared else None
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
 
@@ -179,7 +182,8 @@ class RewardModel(nn.Module):
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
         if isinstance(batch, SharedBatch):
-            output = self.backbone(**batches.shared_inputs(batch), use_cache=False)
+            inputs = batches.shared_inputs(batch) | {"row_layout": batch.layout}
+            output = self.backbone(**inputs, use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
         return self._pool_padded(batch)
 
@@ -204,24 +208,16 @@ class RewardModel(nn.Module):
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
         if self.shared if shared is None else shared:
-            return batches.collate_shared(groups).to(self.device)
+            safe = "segments" if self.device.type == "cuda" else backend_for(self.device, self.config)
+            return batches.collate_shared(groups, self.attention or safe).to(self.device)
         pad = self.tokenizer.pad_token_id
         return batches.collate_padded(groups, 0 if pad is None else pad).to(self.device)
 
-    @torch.no_grad()
-    def check_layout(self, groups: Sequence[Group]) -> None:
-        """Compare the shared layout with padded rows on some groups, and fall back to these, loudly, if they differ."""
-        if not self.shared:
-            return
-        was_training = self.training
-        self.eval()
-        shared, padded = (self(self.collate(groups, shared=layout)) for layout in (True, False))
-        self.train(was_training)
-        precise = next(self.backbone.parameters()).dtype == torch.float32
-        difference, scale = float((shared - padded).abs().max()), max(1.0, float(padded.abs().max()))
-        if difference > (1e-4 if precise else 5e-2) * scale:
-            self.shared, self.layout = False, f"padded rows: sharing the prompt changed a reward by {difference:.2g}"
-            logger.warning("%s: %s", self.name, self.layout)
+    def check_layout(self, groups: Sequence[Group], precision: str = "fp32") -> None:
+        """Choose how a run computes, compare it with padded rows on some groups, and say what was chosen."""
+        from rmlib.layouts import choose  # needs this module
+
+        choose(self, groups, precision)
 
     def score(
         self,

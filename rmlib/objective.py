@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rmlib import batches, distinct, losses
+from rmlib.batches import Batch
 from rmlib.distributed import ALONE, Processes, shares
 from rmlib.examples import Examples
+from rmlib.lookahead import Lookahead
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
+
+# A batch of distinct texts, and which of them each response is (None: they are all distinct).
+Merged = tuple[Batch, np.ndarray | None]
 
 
 def rewards_of(
@@ -22,22 +28,33 @@ def rewards_of(
     examples: Examples,
     indices: Sequence[int],
     precision: str = "fp32",
+    ahead: Lookahead[Merged] | None = None,
     call: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "pair response attribute"]:
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
     A text that occurs in several of them is encoded once.
-    Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `call` stands for
-    the model where it is wrapped (`rmlib.wrapping`).
+    Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `ahead` may have
+    made the batch already. `call` stands for the model where it is wrapped (`rmlib.wrapping`).
     """
     call = call or model
     if examples.features is not None:
         return call(examples.features[list(indices)].to(model.device))
-    groups, place = distinct.merged([examples.groups[index] for index in indices])
+    batch, place = (ahead or batches_ahead(model, examples)).take(indices)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        rewards = call(model.collate(groups))
+        rewards = call(batch)
     rewards = rewards if place is None else rewards[torch.from_numpy(place).to(rewards.device)]
     return pad_sequence(rewards.split(examples.sizes(indices)), batch_first=True)
+
+
+def batches_ahead(model: RewardModel, examples: Examples) -> Lookahead[Merged]:
+    """What makes the batches of some examples, in a thread of its own where it is told of them ahead of time."""
+
+    def make(indices: Sequence[int]) -> Merged:
+        groups, place = distinct.merged([examples.groups[index] for index in indices])
+        return model.collate(groups), place
+
+    return Lookahead(make)
 
 
 def is_response(

@@ -92,7 +92,7 @@ PRESETS = {
                 "token_budget": 4096,
                 "learning_rate": 3e-5,
                 "epochs": 1,
-                "precision": "bf16",
+                "precision": "fp32",  # without instructions for bf16 a CPU emulates it, at several times the cost
             },
             second={"learning_rate": 1.5e-5},
         ),

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,25 +162,13 @@ def cut_log(folder: Path, until_step: int) -> None:
 def write_result(
     folder: Path, model: RewardModel, summary: dict[str, Any], state: dict[str, Tensor] | None = None
 ) -> None:
-    """Model, TensorBoard scalars and, after all that it stands for, the mark that the run is finished.
+    """Model and, after all that it stands for, the mark that the run is finished.
 
     `state`: the whole state dict, where the model holds only a shard of it. Raises DiskError where the disk is full.
     """
     with writing(f"the model of {folder.name}"):
         model.save(folder / MODEL_FOLDER, state)
-        _write_scalars(folder)
         write_json(folder / FINISHED_FILE, {**summary, **read_log(folder)[-1]})
-
-
-def _write_scalars(folder: Path) -> None:
-    """The log as TensorBoard scalars, beside it."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)  # of a run that was killed here
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
-        for row in read_log(folder):
-            for name, value in row.items():
-                writer.add_scalar(name, value, row["step"])
 
 
 def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:

@@ -29,12 +29,13 @@ from rmlib.backbones import without_weights
 from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
+from rmlib.curves import Curves
 from rmlib.distributed import Processes
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
-from rmlib.objective import evaluate, example_losses, n_valid, passes, rewards_of
+from rmlib.objective import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
 from rmlib.optimizing import optimizer_for, sampling_order, scheduler_for
-from rmlib.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result
+from rmlib.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
 from rmlib.settings import TrainSettings
 from rmlib.starts import Start
 from rmlib.starts import create_model as create_model  # notebooks take it from here, beside `train`
@@ -137,14 +138,16 @@ class _Loop:
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
+        self.ahead = batches_ahead(model, self.examples)
         self.wrapped = Wrapped(model, settings, processes)
         if settings.trainable == "all":
             with torch.compiler.set_stance("force_eager"):  # two passes are not worth compiling for
-                model.check_layout(self.examples.groups[:4])
+                model.check_layout(self.examples.groups[:4], settings.precision)
         self.optimizer = optimizer_for(model, settings)
         self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)
         self.state = checkpoints.State(model, self.optimizer, self.scheduler, processes, self.wrapped.sharded)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
+        self.curves = Curves(folder)
 
     def _start_at_mean_rating(self) -> None:
         """A fresh regression head starts at the training mean: at this size of step a bias would crawl to it."""
@@ -166,8 +169,9 @@ class _Loop:
         with progress_bar(total=self.n_steps, initial=self.step, unit="step", show=progress, leave=False) as bar:
             while self.step < self.n_steps:
                 row = self._train_step(order)
-                self.processes.on_main(partial(append_row, log, row))
-                bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "loss" in k or "accuracy" in k})
+                self.processes.on_main(partial(self._write_row, log, row))
+                shown = {k: f"{v:.3f}" for k, v in row.items() if "loss" in k or "accuracy" in k}
+                bar.set_postfix(shown | {"tokens/s": f"{self.n_tokens / self.seconds:,.0f}"})
                 bar.update()
                 every = self.settings.checkpoint_every_steps
                 if every and self.step % every == 0 and self.step < self.n_steps:
@@ -175,8 +179,10 @@ class _Loop:
 
     def _train_step(self, order: np.ndarray) -> dict[str, float]:
         start, settings = time.perf_counter(), self.settings
-        indices = order[self.step * settings.pairs_per_step : (self.step + 1) * settings.pairs_per_step].tolist()
-        loss = self._backward(indices)
+        indices = self._step_indices(order, self.step)
+        own = self._passes(indices)
+        self._look_ahead(order, own)
+        loss = self._backward(own, n_valid(settings.loss, self.examples, indices))
         norm = self.wrapped.clip(settings.clip_norm)
         learning_rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
@@ -203,16 +209,29 @@ class _Loop:
     def _is_due(self, every: int) -> bool:
         return self.step == self.n_steps or bool(every and self.step % every == 0)
 
-    def _backward(self, indices: Sequence[int]) -> float:
-        """Gradients of the mean loss over the step's valid examples, of all processes; returns that mean."""
-        settings, processes = self.settings, self.processes
-        count, total, spoilt = n_valid(settings.loss, self.examples, indices), 0.0, list[str]()
-        own = list(passes(self.model, self.examples, indices, settings.token_budget, processes))
+    def _step_indices(self, order: np.ndarray, step: int) -> list[int]:
+        size = self.settings.pairs_per_step
+        return order[step * size : (step + 1) * size].tolist()
+
+    def _passes(self, indices: Sequence[int]) -> list[tuple[list[int], bool]]:
+        return list(passes(self.model, self.examples, indices, self.settings.token_budget, self.processes))
+
+    def _look_ahead(self, order: np.ndarray, own: list[tuple[list[int], bool]]) -> None:
+        """Have the batches of this step and of the next one made in a thread."""
+        if self.examples.features is None:
+            more = self.step + 1 < self.n_steps
+            following = self._passes(self._step_indices(order, self.step + 1)) if more else []
+            self.ahead.start([batch for batch, _ in [*own, *following]])
+
+    def _backward(self, own: list[tuple[list[int], bool]], count: int) -> float:
+        """Gradients of the mean loss over the step's `count` valid examples, of all processes; returns that mean."""
+        settings, total, spoilt = self.settings, 0.0, list[str]()
         for number, (batch, counts) in enumerate(own, start=1):
             with self.wrapped.until_last(number == len(own)):
-                rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.wrapped.call)
+                call = self.wrapped.call
+                rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.ahead, call=call)
                 loss = example_losses(settings, rewards, self.examples, batch).sum() / count * float(counts)
-                (loss * processes.size).backward()  # replicas and shards average over the processes
+                (loss * self.processes.size).backward()  # replicas and shards average over the processes
             total += (value := float(loss.detach()))
             if not math.isfinite(value):
                 spoilt += [self.examples.pair_ids[index] for index in batch]
@@ -229,6 +248,11 @@ class _Loop:
             "The last checkpoint is kept"
         )
 
+    def _write_row(self, log: FileIO, row: dict[str, float]) -> None:
+        append_row(log, row)
+        with writing(f"the curves of step {self.step}"):
+            self.curves.add(row)
+
     def _finish(self) -> None:
         self.model.eval()
         self.model.identity, self.model.fresh_head = self.identity, False
@@ -242,8 +266,13 @@ class _Loop:
             "n_cut": self.examples.n_cut,
             "layout": self.model.layout,
         }
-        self.processes.on_main(lambda: write_result(self.folder, self.model, summary, whole))
+        self.processes.on_main(lambda: self._write_result(summary, whole))
         self.processes.on_main(lambda: checkpoints.remove(self.folder))
+
+    def _write_result(self, summary: dict[str, Any], whole: dict[str, torch.Tensor] | None) -> None:
+        with writing(f"the curves of {self.folder.name}"):
+            self.curves.close()
+        write_result(self.folder, self.model, summary, whole)
 
     def _progress(self) -> dict[str, float]:
         return {"step": self.step, "seconds": self.seconds, "n_tokens": self.n_tokens}

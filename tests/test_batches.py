@@ -119,13 +119,14 @@ def test_a_packed_row_counts_positions_on_from_the_prompt_and_ends_at_each_last_
 
 
 def hidden_states(backbone: torch.nn.Module, groups: list[batches.Group], layout: str) -> torch.Tensor:
-    if layout == "shared":
-        row = batches.collate_shared(groups)
+    """At the end tokens; `layout` is a way of attention over a shared row, or the side of the padding."""
+    if layout in attention.BACKENDS:
+        row = batches.collate_shared(groups, layout)
         output = backbone(
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             attention_mask=torch.zeros(1, 1, 1, 1),
-            segments=row.segments,
+            segments=row.layout.everywhere,
             use_cache=False,
         )
         return output.last_hidden_state[0][row.ends]
@@ -138,9 +139,9 @@ def hidden_states(backbone: torch.nn.Module, groups: list[batches.Group], layout
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-@pytest.mark.parametrize("padding_side", ["right", "left"])
+@pytest.mark.parametrize(("backend", "padding_side"), [("segments", "right"), ("segments", "left"), ("flash", "right")])
 def test_shared_and_plain_layouts_give_the_same_states_and_gradients(
-    kind: str, padding_side: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, backend: str, padding_side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "CALL_OVERHEAD", 200)  # several chunks even for small groups
     torch.manual_seed(0)
@@ -148,22 +149,23 @@ def test_shared_and_plain_layouts_give_the_same_states_and_gradients(
     groups = random_groups(0)
     weight = torch.randn(32, generator=torch.Generator().manual_seed(1))
     states, gradients = {}, {}
-    for layout in ("shared", padding_side):
+    for layout in (backend, padding_side):
         states[layout] = hidden_states(backbone, groups, layout) @ weight
         gradients[layout] = torch.autograd.grad(states[layout].square().sum(), list(backbone.parameters()))
-    assert (states["shared"] - states[padding_side]).abs().max() < 1e-5
-    for ours, plain in zip(gradients["shared"], gradients[padding_side], strict=True):
+    assert (states[backend] - states[padding_side]).abs().max() < 1e-5
+    for ours, plain in zip(gradients[backend], gradients[padding_side], strict=True):
         assert (ours - plain).norm() <= 1e-4 * plain.norm() + 1e-7
 
 
-def test_no_token_of_one_group_or_response_changes_another() -> None:
+@pytest.mark.parametrize("backend", ["segments", "flash"])
+def test_no_token_of_one_group_or_response_changes_another(backend: str) -> None:
     torch.manual_seed(0)
     backbone = AutoModel.from_config(tiny.CONFIGS["llama"](), attn_implementation=SHARED_PREFIX)
     groups = random_groups(5)
-    whole = hidden_states(backbone, groups, "shared")
-    alone = torch.cat([hidden_states(backbone, [item], "shared") for item in groups])
+    whole = hidden_states(backbone, groups, backend)
+    alone = torch.cat([hidden_states(backbone, [item], backend) for item in groups])
     single = torch.cat(
-        [hidden_states(backbone, [batches.Group((row,), 0)], "shared") for item in groups for row in item.ids]
+        [hidden_states(backbone, [batches.Group((row,), 0)], backend) for item in groups for row in item.ids]
     )
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole, single, atol=1e-5, rtol=0)
@@ -172,10 +174,10 @@ def test_no_token_of_one_group_or_response_changes_another() -> None:
 def test_chunks_hold_every_token_once_and_show_each_response_its_prompt_and_itself() -> None:
     groups = random_groups(7)
     batch = batches.collate_shared(groups)
-    outputs = [chunk.query.flatten() for chunk in batch.segments.chunks]
-    assert torch.equal(torch.cat(outputs)[batch.segments.order], torch.arange(batch.input_ids.shape[1]))
+    outputs = [chunk.query.flatten() for chunk in batch.layout.everywhere.chunks]
+    assert torch.equal(torch.cat(outputs)[batch.layout.everywhere.order], torch.arange(batch.input_ids.shape[1]))
     seen: dict[int, set[int]] = {}
-    for chunk in batch.segments.chunks:
+    for chunk in batch.layout.everywhere.chunks:
         size, width = chunk.query.shape
         mask = torch.ones(width, width).tril().bool().expand(size, 1, -1, -1) if chunk.mask is None else chunk.mask
         for row in range(size):

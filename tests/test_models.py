@@ -364,7 +364,7 @@ def test_a_layout_that_changes_rewards_is_given_up_loudly(
     groups = batches.group(decoder.encode(PROMPTS, RESPONSES), [3, 2])
     decoder.check_layout(groups)
     assert decoder.shared and not caplog.records
-    honest = batches.segments_of
-    monkeypatch.setattr(batches, "segments_of", lambda table, n: honest(table * [1, 1, 1, 0], n))  # hide the prompts
+    honest = batches.layout_of
+    monkeypatch.setattr(batches, "layout_of", lambda table, *rest: honest(table * [1, 1, 1, 0], *rest))  # no prompts
     decoder.check_layout(groups)
     assert not decoder.shared and "sharing the prompt changed a reward" in caplog.text

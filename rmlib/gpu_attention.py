@@ -1,0 +1,114 @@
+"""Attention of a packed row on a GPU, two ways: varlen flash attention in half precision, FlexAttention in any.
+
+Flash attention takes the segments of a row as they lie, each with the keys of its whole text beside it; nothing is
+masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; `rmlib.attention` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Segments in the order of the row: their bounds, the tokens that each sees, and the bounds of those."""
+
+    key: Int[Tensor, "key"]
+    query_bounds: Int[Tensor, "segments_and_one"]
+    key_bounds: Int[Tensor, "segments_and_one"]
+    longest_query: int
+    longest_key: int
+
+    def attend(
+        self,
+        query: Float[Tensor, "1 head token dim"],
+        key: Float[Tensor, "1 head_kv token dim"],
+        value: Float[Tensor, "1 head_kv token dim"],
+        scaling: float | None,
+        dropout: float,
+    ) -> Float[Tensor, "token head dim"]:
+        """Each segment's queries see the keys of its text up to themselves: the last query sees all of them."""
+        if dropout:
+            raise NotImplementedError("varlen flash attention has no dropout; set attention_dropout to 0 in the config")
+        rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+        return varlen_attn(
+            rows[0].contiguous(),
+            *(states.index_select(0, self.key) for states in rows[1:]),
+            self.query_bounds,
+            self.key_bounds,
+            self.longest_query,
+            self.longest_key,
+            scale=scaling,
+            window_size=(-1, 0),  # causal
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+
+
+def texts_of(table: np.ndarray) -> Texts:
+    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order."""
+    keys = [
+        np.concatenate([np.arange(prompt, prompt + n_prompt), np.arange(start, start + own)])
+        for start, own, prompt, n_prompt in table
+    ]
+    bounds = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in (table[:, 1], [len(key) for key in keys])]
+    query_bounds, key_bounds = (torch.from_numpy(sizes.astype(np.int32)) for sizes in bounds)
+    longest = int(table[:, 1].max()), max(len(key) for key in keys)
+    return Texts(torch.from_numpy(np.concatenate(keys)), query_bounds, key_bounds, *longest)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Of every token its segment, and the segment of the prompt that it sees as well (its own in a prompt)."""
+
+    segment: Int[Tensor, "token"]
+    prompt: Int[Tensor, "token"]
+
+    def attend(
+        self,
+        query: Float[Tensor, "1 head token dim"],
+        key: Float[Tensor, "1 head_kv token dim"],
+        value: Float[Tensor, "1 head_kv token dim"],
+        scaling: float | None,
+        dropout: float,
+    ) -> Float[Tensor, "token head dim"]:
+        """A token sees what comes before it in its segment, and its prompt."""
+        if dropout:
+            raise NotImplementedError("FlexAttention has no dropout; set attention_dropout to 0 in the config")
+        function: Any = _compiled() if query.is_cuda else flex_attention
+        gqa = query.shape[1] != key.shape[1]
+        output = function(query, key, value, block_mask=self._mask(), scale=scaling, enable_gqa=gqa)
+        return output[0].transpose(0, 1)
+
+    def _mask(self) -> Any:
+        """Made once for a row, since every layer asks for it."""
+        if "mask" not in self.__dict__:
+            segment, prompt = self.segment, self.prompt
+
+            def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return (key <= query) & ((segment[key] == segment[query]) | (segment[key] == prompt[query]))
+
+            mask = create_block_mask(sees, None, None, len(segment), len(segment), device=segment.device)
+            object.__setattr__(self, "mask", mask)
+        return self.__dict__["mask"]
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention)
+
+
+def blocks_of(table: np.ndarray) -> Blocks:
+    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order."""
+    at_start = {start: number for number, start in enumerate(table[:, 0])}
+    prompts = [at_start[row[2]] if row[3] else number for number, row in enumerate(table)]
+    segment = np.repeat(np.arange(len(table)), table[:, 1])
+    return Blocks(torch.from_numpy(segment), torch.from_numpy(np.array(prompts)[segment]))

@@ -1,0 +1,79 @@
+"""The paper's recipe for 70 billion parameters: what it takes, and both of its stages down to the launch line.
+
+    python -m rmlib.paper table                        memory by part, operations, hours, with and without recomputation
+    python -m rmlib.paper prepare --folder runs/paper  a folder for each stage: run.json and launch.sh
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rmlib import planning
+from rmlib.arms import ARMS, settings_for
+from rmlib.planning import Hardware, plan
+from rmlib.presets import PRESETS
+
+# Arm, and nodes of eight GPUs, of the two stages of the authors' replication recipe.
+PAPER_STAGES = (("regression", 8), ("bt_scaled_init", 4))
+LAUNCH = """#!/bin/bash
+# {title}: {nodes} nodes of {gpus} GPUs, {steps} steps. Submit in the repository's root: sbatch {script}
+#SBATCH --nodes={nodes} --ntasks-per-node=1 --gpus-per-node={gpus} --exclusive
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun torchrun --nnodes={nodes} --nproc_per_node={gpus} --rdzv_backend=c10d --rdzv_endpoint="$head:29500" \\
+  --rdzv_id="$SLURM_JOB_ID" -m rmlib.training {job}
+"""
+
+
+def table(*, utilisation: float = 0.4) -> pd.DataFrame:
+    """The paper's 70B recipe: regression on 8 nodes of 8 GPUs, scaled Bradley-Terry on 4, with recomputation or not."""
+    plans = {}
+    for arm, nodes in PAPER_STAGES:
+        for recompute in (True, False):
+            settings = settings_for(arm, PRESETS["paper"], seed=0)
+            made = plan(settings, Hardware(nodes), utilisation=utilisation, recompute=recompute)
+            plans[f"{ARMS[arm].title}; recomputation {'on' if recompute else 'off'}"] = made
+    return planning.table(plans)
+
+
+def prepare(folder: Path, source: str = "hub") -> list[Path]:
+    """Write both stages of the paper's recipe to a folder: run.json and launch.sh each; returns what was written.
+
+    The second stage starts from the model of the first. Paths are relative to the repository's root.
+    """
+    written, before = [], None
+    for number, (arm, nodes) in enumerate(PAPER_STAGES, start=1):
+        settings, place = settings_for(arm, PRESETS["paper"], seed=0), folder / f"{number}_{arm}"
+        place.mkdir(parents=True, exist_ok=True)
+        job = {"source": source, "settings": settings.to_dict(), "folder": str(place / "run")}
+        if before is not None:
+            job["initialise_from"] = str(before / "run" / "model")
+        names = {"title": ARMS[arm].title, "nodes": nodes, "gpus": 8, "steps": settings.max_steps}
+        text = LAUNCH.format(**names, script=place / "launch.sh", job=place / "run.json")
+        for name, content in (("run.json", json.dumps(job, indent=1) + "\n"), ("launch.sh", text)):
+            (place / name).write_text(content)
+            written.append(place / name)
+        before = place
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`table` prints what the paper's runs take; `prepare` writes their run folder too."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["table", "prepare"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/paper"), help="of run.json files (runs/paper)")
+    parser.add_argument("--source", default="hub", help="of the pairs: hub or a folder (hub)")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the GPUs' peak (0.4)")
+    options = parser.parse_args(arguments)
+    print(table(utilisation=options.utilisation).to_string(float_format=lambda value: f"{value:,.2f}"))
+    if options.what == "prepare":
+        for path in prepare(options.folder, options.source):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""What a run will take, before anything is downloaded: weights, memory of each GPU by part, operations, hours.
+
+Shapes come from a config: of the embedded backbone, a folder, a model that is already here, or `KNOWN`. Parts of memory
+are counted (`rmlib.memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+
+from rmlib import backbones, batches, memory
+from rmlib.memory import PlanningError
+from rmlib.presets import PRESETS, STAGES, Preset
+from rmlib.settings import TrainSettings
+
+# Shapes as published in the model's config.json; vocabulary and positions of Llama 3.1.
+KNOWN: dict[str, dict[str, Any]] = {
+    "meta-llama/Llama-3.1-70B-Instruct": {
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+    }
+}
+NF4_BYTES = 0.5 + 0.127 / 8  # a weight, and its share of the doubly quantised constants (QLoRA, arXiv 2305.14314, §3)
+ADAM_BYTES, FP32, BF16, GB = 8, 4, 2, 1e9
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """GPUs of one kind; `tflops` is the dense bf16 peak of one."""
+
+    nodes: int = 1
+    gpus_per_node: int = 8
+    memory_gb: float = 80.0
+    tflops: float = 989.0  # H100 SXM, dense, as the vendor states it
+    name: str = "H100"
+
+    @property
+    def n_gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a typical pair: HelpSteer2's means, in Llama-like tokens."""
+
+    prompt: int = 150
+    responses: tuple[int, int] = (365, 405)
+
+    @property
+    def shared(self) -> int:
+        """Tokens of a pair whose prompt is computed once."""
+        return self.prompt + sum(self.responses)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes; memory in GB of one GPU, by part."""
+
+    backbone: str
+    parameters: int
+    trained: int
+    n_steps: int
+    tokens: int  # of the whole run, each prompt once
+    memory_gb: dict[str, float]
+    petaflop: float  # operations of the whole run, in 10^15
+    hours: float  # at `utilisation` of the peak
+    utilisation: float
+    recompute: bool
+    hardware: Hardware
+
+    @property
+    def total_gb(self) -> float:
+        return sum(self.memory_gb.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the parts together leave a tenth of the memory to the allocator and the libraries."""
+        return self.total_gb <= 0.9 * self.hardware.memory_gb
+
+
+def plan(
+    settings: TrainSettings,
+    hardware: Hardware,
+    *,
+    n_pairs: int | None = None,
+    lengths: Lengths = Lengths(),
+    utilisation: float = 0.4,
+    recompute: bool = True,
+) -> Plan:
+    """Parameters, memory by part, operations and hours of a run; weights are sharded over all GPUs (FSDP).
+
+    `n_pairs` is needed unless the settings say `max_steps`. The activations are those of a pass over `token_budget`
+    tokens, or over all that a GPU gets of a step where that is less, at the longest texts allowed. Raises PlanningError
+    for a backbone whose config is not on this machine, or without a number of steps.
+    """
+    if n_pairs is None and settings.max_steps is None:
+        raise PlanningError("how many steps? give n_pairs, or settings with max_steps")
+    config = config_of(settings.backbone)
+    weights = memory.weights_of(config)
+    n_steps = settings.n_steps(n_pairs or 1)
+    n_tokens = n_steps * settings.pairs_per_step * lengths.shared
+    trained = _trained(settings, weights, config)
+    flop = n_tokens * _flop_a_token(settings, weights, config, lengths, recompute)
+    return Plan(
+        settings.backbone,
+        weights.total,
+        trained,
+        n_steps,
+        n_tokens,
+        _memory(settings, hardware, config, weights, trained, lengths, recompute),
+        flop / 1e15,
+        flop / (hardware.n_gpus * hardware.tflops * 1e12 * utilisation) / 3600,
+        utilisation,
+        recompute,
+        hardware,
+    )
+
+
+def config_of(backbone: str) -> PreTrainedConfig:
+    """The config of a backbone, without a download; raises PlanningError where that is impossible."""
+    if backbone in KNOWN:
+        return LlamaConfig(**KNOWN[backbone])
+    try:
+        return AutoConfig.from_pretrained(backbones.folder_of(backbone), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PlanningError(
+            f"the shape of {backbone} is not on this machine; fetch its config.json alone and name its folder as the "
+            f"backbone, or use one of {', '.join(KNOWN)}"
+        ) from error
+
+
+def _trained(settings: TrainSettings, weights: memory.Weights, config: PreTrainedConfig) -> int:
+    head = (config.hidden_size + 1) * len(settings.attributes)
+    if settings.trainable == "head":
+        return head
+    return head + (settings.lora_rank * weights.widths if settings.lora_rank else weights.total)
+
+
+def _memory(
+    settings: TrainSettings,
+    hardware: Hardware,
+    config: PreTrainedConfig,
+    weights: memory.Weights,
+    trained: int,
+    lengths: Lengths,
+    recompute: bool,
+) -> dict[str, float]:
+    """GB of one GPU by part."""
+    shards = hardware.n_gpus
+    stored = weights.total * FP32
+    if settings.quantization == "nf4":
+        stored = weights.linear * NF4_BYTES + (weights.total - weights.linear) * FP32
+    if settings.lora_rank:
+        stored += trained * FP32
+    parts = {
+        "weights": stored / shards,
+        "gradients": trained * FP32 / shards,
+        "optimizer": trained * ADAM_BYTES / shards,
+        # Layer by layer the weights come together in bf16, two layers at a time, or the embedding.
+        "gathered weights": max(2 * weights.layer, weights.embedding) * BF16 if shards > 1 else 0,
+        "activations": _activations(settings, hardware, config, lengths, recompute),
+    }
+    return {name: value / GB for name, value in parts.items()}
+
+
+def _activations(
+    settings: TrainSettings, hardware: Hardware, config: PreTrainedConfig, lengths: Lengths, recompute: bool
+) -> float:
+    if settings.trainable == "head":
+        return 0.0
+    longest = settings.max_length or lengths.prompt + max(lengths.responses)
+    scale = max(1.0, longest / (lengths.prompt + max(lengths.responses)))
+    pair = Lengths(int(lengths.prompt * scale), tuple(int(length * scale) for length in lengths.responses))  # type: ignore[arg-type]
+    pairs_a_gpu = math.ceil(settings.pairs_per_step / hardware.n_gpus)
+    tokens = max(pair.shared, min(settings.token_budget, pairs_a_gpu * pair.shared))
+    kept = _bytes_of_pair(json.dumps(config.to_dict(), default=str), pair, settings.precision, recompute)
+    return kept * tokens / pair.shared
+
+
+@lru_cache
+def _bytes_of_pair(shape: str, pair: Lengths, precision: str, recompute: bool) -> int:
+    """What a pass over one pair keeps; counted once for each shape."""
+    values = json.loads(shape)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    prompt, *responses = (np.zeros(length, dtype=np.int64) for length in (pair.prompt, *pair.responses))
+    group = batches.Group(tuple(np.concatenate([prompt, own]) for own in responses), pair.prompt)
+    return memory.activation_bytes(config, [group], precision, recompute=recompute)
+
+
+def _flop_a_token(
+    settings: TrainSettings, weights: memory.Weights, config: PreTrainedConfig, lengths: Lengths, recompute: bool
+) -> float:
+    """Operations for a token of text: two for each weight and pass, and the attention's share.
+
+    Passes: forward, backward to the inputs, backward to the weights that are trained, and forward again with
+    `recompute`. A frozen backbone is passed through once.
+    """
+    if settings.trainable == "head":
+        return 2 * weights.linear / max(1.0, settings.epochs)
+    to_weights = 0 if settings.lora_rank else 1
+    linear = 2 * weights.linear * (2 + to_weights + recompute)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    scores = lengths.prompt**2 / 2 + sum(own * (lengths.prompt + own / 2) for own in lengths.responses)
+    width = config.num_hidden_layers * config.num_attention_heads * head_dim
+    return linear + 4 * width * scores * (3 + recompute) / lengths.shared
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(plans: dict[str, Plan]) -> pd.DataFrame:
+    """Plans side by side: one column for each, parts of memory in GB of one GPU."""
+    columns = {}
+    for name, made in plans.items():
+        machines = f"{made.hardware.nodes} x {made.hardware.gpus_per_node} {made.hardware.name}"
+        column: dict[str, Any] = {"GPUs": machines, "parameters (B)": made.parameters / 1e9, "steps": made.n_steps}
+        column |= {"tokens (M)": made.tokens / 1e6, "recomputation": "on" if made.recompute else "off"}
+        column |= {f"{part} (GB)": value for part, value in made.memory_gb.items()}
+        column |= {"together (GB)": made.total_gb, "fits": "yes" if made.fits else "no"}
+        column |= {"petaflop": made.petaflop, f"hours at {made.utilisation:.0%} of peak": made.hours}
+        columns[name] = column
+    return pd.DataFrame(columns)
+
+
+def fitting(hardware: Hardware, *, n_pairs: int = 7118, presets: Sequence[Preset] | None = None) -> pd.DataFrame:
+    """Which presets fit: one row for each, largest stage; a shape that is not here is said to be unknown."""
+    rows = []
+    for preset in presets or list(PRESETS.values()):
+        try:
+            made = [plan(getattr(preset, stage), hardware, n_pairs=n_pairs) for stage in STAGES]
+        except PlanningError as error:
+            rows.append({"preset": preset.name, "backbone": preset.backbone, "fits": "unknown", "why": str(error)})
+            continue
+        largest = max(made, key=lambda one: one.total_gb)
+        rows.append({"preset": preset.name, "backbone": preset.backbone, "fits": "yes" if largest.fits else "no"})
+        rows[-1] |= {"GB a GPU": largest.total_gb, "hours": sum(one.hours for one in made), "why": ""}
+    return pd.DataFrame(rows)
