@@ -39,10 +39,11 @@ class Texts:
         """Each segment's queries see the keys of its text up to themselves: the last query sees all of them."""
         if dropout:
             raise NotImplementedError("varlen flash attention has no dropout; set attention_dropout to 0 in the config")
-        rows = [states[0].transpose(0, 1) for states in (query, key, value)]
-        return varlen_attn(
-            rows[0].contiguous(),
-            *(states.index_select(0, self.key) for states in rows[1:]),
+        keys, values = (states[0].transpose(0, 1).index_select(0, self.key) for states in (key, value))
+        output = varlen_attn(
+            query[0].transpose(0, 1).contiguous(),
+            keys,
+            values,
             self.query_bounds,
             self.key_bounds,
             self.longest_query,
@@ -51,6 +52,8 @@ class Texts:
             window_size=(-1, 0),  # causal
             enable_gqa=query.shape[1] != key.shape[1],
         )
+        assert isinstance(output, Tensor)  # a pair where log-sums are asked for
+        return output
 
 
 def texts_of(table: np.ndarray) -> Texts:

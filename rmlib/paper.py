@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,11 @@ from rmlib import planning
 from rmlib.arms import ARMS, settings_for
 from rmlib.planning import Hardware, plan
 from rmlib.presets import PRESETS
+from rmlib.settings import TrainSettings
 
 # Arm, and nodes of eight GPUs, of the two stages of the authors' replication recipe.
 PAPER_STAGES = (("regression", 8), ("bt_scaled_init", 4))
+TOKEN_BUDGET = 8192  # of a pass: one pair of the longest texts allowed, for which memory is counted
 LAUNCH = """#!/bin/bash
 # {title}: {nodes} nodes of {gpus} GPUs, {steps} steps. Submit in the repository's root: sbatch {script}
 #SBATCH --nodes={nodes} --ntasks-per-node=1 --gpus-per-node={gpus} --exclusive
@@ -29,12 +32,17 @@ srun torchrun --nnodes={nodes} --nproc_per_node={gpus} --rdzv_backend=c10d --rdz
 """
 
 
+def settings_of(arm: str) -> TrainSettings:
+    """The recipe of a stage, in passes that fit."""
+    return replace(settings_for(arm, PRESETS["paper"], seed=0), token_budget=TOKEN_BUDGET)
+
+
 def table(*, utilisation: float = 0.4) -> pd.DataFrame:
     """The paper's 70B recipe: regression on 8 nodes of 8 GPUs, scaled Bradley-Terry on 4, with recomputation or not."""
     plans = {}
     for arm, nodes in PAPER_STAGES:
         for recompute in (True, False):
-            settings = settings_for(arm, PRESETS["paper"], seed=0)
+            settings = settings_of(arm)
             made = plan(settings, Hardware(nodes), utilisation=utilisation, recompute=recompute)
             plans[f"{ARMS[arm].title}; recomputation {'on' if recompute else 'off'}"] = made
     return planning.table(plans)
@@ -47,7 +55,7 @@ def prepare(folder: Path, source: str = "hub") -> list[Path]:
     """
     written, before = [], None
     for number, (arm, nodes) in enumerate(PAPER_STAGES, start=1):
-        settings, place = settings_for(arm, PRESETS["paper"], seed=0), folder / f"{number}_{arm}"
+        settings, place = settings_of(arm), folder / f"{number}_{arm}"
         place.mkdir(parents=True, exist_ok=True)
         job = {"source": source, "settings": settings.to_dict(), "folder": str(place / "run")}
         if before is not None:

@@ -161,7 +161,7 @@ def _memory(
 ) -> dict[str, float]:
     """GB of one GPU by part."""
     shards = hardware.n_gpus
-    stored = weights.total * FP32
+    stored: float = weights.total * FP32
     if settings.quantization == "nf4":
         stored = weights.linear * NF4_BYTES + (weights.total - weights.linear) * FP32
     if settings.lora_rank:
@@ -238,7 +238,7 @@ def table(plans: dict[str, Plan]) -> pd.DataFrame:
 
 def fitting(hardware: Hardware, *, n_pairs: int = 7118, presets: Sequence[Preset] | None = None) -> pd.DataFrame:
     """Which presets fit: one row for each, largest stage; a shape that is not here is said to be unknown."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for preset in presets or list(PRESETS.values()):
         try:
             made = [plan(getattr(preset, stage), hardware, n_pairs=n_pairs) for stage in STAGES]

@@ -1,6 +1,7 @@
 """The planner: its counts against tensors that are really there, and against hand arithmetic."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +138,9 @@ def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(
     paper.prepare(tmp_path)
     stages = tmp_path / "1_regression", tmp_path / "2_bt_scaled_init"
     first, second = (json.loads((stage / "run.json").read_text()) for stage in stages)
-    assert TrainSettings.from_dict(first["settings"]) == settings_for("regression", PRESETS["paper"], seed=0)
-    assert TrainSettings.from_dict(second["settings"]) == settings_for("bt_scaled_init", PRESETS["paper"], seed=0)
+    for arm, job in (("regression", first), ("bt_scaled_init", second)):
+        recipe = settings_for(arm, PRESETS["paper"], seed=0)
+        assert TrainSettings.from_dict(job["settings"]) == replace(recipe, token_budget=paper.TOKEN_BUDGET)
     assert (first["settings"]["loss"], second["settings"]["loss"]) == ("regression", "scaled_bradley_terry")
     assert second["initialise_from"] == str(Path(first["folder"]) / "model")
     launch = (stages[1] / "launch.sh").read_text()
@@ -148,6 +150,7 @@ def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(
 def test_the_table_of_the_paper_has_a_column_for_each_stage_and_layout_of_memory() -> None:
     table = paper.table()
     assert list(table.loc["steps"]) == [317, 317, 105, 105]
+    assert list(table.loc["fits"]) == ["yes", "no", "yes", "no"]  # with recomputation
     assert list(table.loc["GPUs"]) == ["8 x 8 H100", "8 x 8 H100", "4 x 8 H100", "4 x 8 H100"]
 
 

@@ -162,7 +162,7 @@ def test_accuracy_by_uncertainty_by_hand() -> None:
 
 
 def test_disagreement_over_the_mean_margin_by_hand() -> None:
-    # Root mean squares of 1. Pair 1: margins 1.4 and 1.0, so 0.2 / 1.2; pair 2: 0.2 and 1.0 of the other sign, 0.4 / 0.6.
+    # Root mean squares of 1. Pair 1: margins 1.4 and 1.0, so 0.2 / 1.2; pair 2: -0.2 and -1.0, so 0.4 / 0.6.
     first, second = np.array([1.4, -0.2]), np.array([1.0, -1.0])
     table = summaries.accuracy_by_uncertainty([first, second], bins=2, relative=True)
     assert table["uncertainty"].tolist() == pytest.approx([0.2 / 1.2, 0.4 / 0.6])
