@@ -151,8 +151,10 @@ def win_rates_figure(file: Path) -> Figure:
     figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     start = table["length before"].mean()
     n = int(table["prompts"].max())
-    detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half"
-    headline(figure, "Against the policy that it started as", detail, "lines: 95 % over prompts, seeds together")
+    source = about(curves.curve_table(file), file).split(";")[0]
+    detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half; "
+    detail += "lines: 95 % over prompts, seeds together"
+    headline(figure, "Against the policy that it started as", source, detail)
     return figure
 
 
