@@ -110,14 +110,18 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
         """Settings from JSON; raises ValueError for a name that is no setting."""
-        if unknown := values.keys() - {item.name for item in fields(cls)}:
-            known = ", ".join(item.name for item in fields(cls))
-            raise ValueError(f"unknown settings {sorted(unknown)}; known: {known}")
-        tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**(values | tuples))
+        return cls(**as_fields(cls, values))
 
     def n_steps(self, n_pairs: int) -> int:
         """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
         if self.max_steps is not None:
             return self.max_steps
         return max(1, math.floor(self.epochs * n_pairs / self.pairs_per_step))
+
+
+def as_fields(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """What JSON says of a dataclass of settings, lists as tuples; raises ValueError for a name that is no setting."""
+    known = [item.name for item in fields(kind)]
+    if unknown := values.keys() - set(known):
+        raise ValueError(f"unknown settings {sorted(unknown)}; known: {', '.join(known)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rmlib import losses
+from rmlib.settings import as_fields
 
 METHODS = ("reinforce", "ppo", "dpo")
 
@@ -71,11 +72,7 @@ class AlignSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AlignSettings:
         """Settings from JSON; raises ValueError for a name that is no setting."""
-        if unknown := values.keys() - {item.name for item in fields(cls)}:
-            known = ", ".join(item.name for item in fields(cls))
-            raise ValueError(f"unknown settings {sorted(unknown)}; known: {known}")
-        tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**(values | tuples))
+        return cls(**as_fields(cls, values))
 
     def change(self, **settings: Any) -> AlignSettings:
         """The same settings with some changed."""
