@@ -1,4 +1,4 @@
-"""Whether adapters sit on a backbone, asked without importing peft, which takes longer than all other imports."""
+"""Whether adapters sit on a backbone and what lies beneath, asked without importing peft, which is slow to import."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def is_adapted(backbone: Any) -> bool:
     """Whether peft wraps this backbone: where nobody has imported peft, nothing can."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(backbone, peft.PeftModel)
+
+
+def base_of(backbone: Any) -> Any:
+    """The transformers model itself, beneath an adapter if there is one."""
+    return backbone.get_base_model() if is_adapted(backbone) else backbone

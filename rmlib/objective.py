@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rmlib import batches, distinct, losses
 from rmlib.batches import Batch
+from rmlib.distributed import ALONE, Processes, shares
 from rmlib.examples import Examples
 from rmlib.lookahead import Lookahead
 from rmlib.models import RewardModel
@@ -28,18 +29,20 @@ def rewards_of(
     indices: Sequence[int],
     precision: str = "fp32",
     ahead: Lookahead[Merged] | None = None,
+    call: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "pair response attribute"]:
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
     A text that occurs in several of them is encoded once.
     Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `ahead` may have
-    made the batch already.
+    made the batch already. `call` stands for the model where it is wrapped (`rmlib.wrapping`).
     """
+    call = call or model
     if examples.features is not None:
-        return model.read(examples.features[list(indices)].to(model.device))
+        return call(examples.features[list(indices)].to(model.device))
     batch, place = (ahead or batches_ahead(model, examples)).take(indices)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        rewards = model(batch)
+        rewards = call(batch)
     rewards = rewards if place is None else rewards[torch.from_numpy(place).to(rewards.device)]
     return pad_sequence(rewards.split(examples.sizes(indices)), batch_first=True)
 
@@ -96,16 +99,20 @@ def n_valid(loss: str, examples: Examples, indices: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def evaluate(model: RewardModel, examples: Examples, settings: TrainSettings) -> dict[str, float]:
-    """Mean loss and strict accuracy of the first attribute over all examples, each counted once.
+def evaluate(
+    model: RewardModel, examples: Examples, settings: TrainSettings, processes: Processes = ALONE
+) -> dict[str, float]:
+    """Mean loss and strict accuracy of the first attribute over all examples, each counted once by one process.
 
     A tie counts as wrong; accuracy is over decided pairs, of a ranking all its pairs, and NaN where there are none.
     """
     was_training = model.training
     model.eval()
     total, correct, decided = 0.0, 0, 0
-    for indices in forward_batches(model, examples, range(len(examples)), settings.token_budget):
+    for indices, counts in passes(model, examples, range(len(examples)), settings.token_budget, processes):
         rewards = rewards_of(model, examples, indices, settings.precision)
+        if not counts:
+            continue
         total += float(example_losses(settings, rewards, examples, indices).double().sum())
         first, second = torch.triu_indices(rewards.shape[1], rewards.shape[1], offset=1)  # (0, 1) alone for pairs
         margin = (rewards[:, first, 0] - rewards[:, second, 0]).cpu() * examples.strength[indices, None]
@@ -113,8 +120,28 @@ def evaluate(model: RewardModel, examples: Examples, settings: TrainSettings) ->
         correct += int((margin[compared] > 0).sum())
         decided += int(compared.sum())
     model.train(was_training)
+    total, correct, decided = processes.sum(total, correct, decided)
     count = n_valid(settings.loss, examples, range(len(examples)))
     return {"loss": total / count, "accuracy": correct / decided if decided else math.nan}
+
+
+def passes(
+    model: RewardModel, examples: Examples, indices: Sequence[int], token_budget: int, processes: Processes
+) -> Iterator[tuple[list[int], bool]]:
+    """This process's share of the indices, one list per forward pass, and whether it counts.
+
+    Every process makes as many passes, since all take part in each exchange of weights or gradients: one whose share
+    is used up repeats a short example, which is not to be counted.
+    """
+    if processes.size == 1:
+        yield from ((batch, True) for batch in forward_batches(model, examples, indices, token_budget))
+        return
+    dealt = shares(examples.groups, indices, processes.size)
+    packed = [list(forward_batches(model, examples, share, token_budget)) if share else [] for share in dealt]
+    own, n_passes = packed[processes.rank], max(map(len, packed))
+    yield from ((batch, True) for batch in own)
+    filler = [min(indices, key=lambda index: examples.groups[index].n_tokens_shared)]
+    yield from [(filler, False)] * (n_passes - len(own))
 
 
 def forward_batches(

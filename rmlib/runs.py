@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from rmlib.examples import TrainingError
 from rmlib.models import RewardModel
 from rmlib.settings import TrainSettings
 
 SETTINGS_FILE, LOG_FILE, FINISHED_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "finished.json", "model"
+LOCK_FILE = "lock"
+
+logger = logging.getLogger(__name__)
+
+
+class DiskError(TrainingError):
+    """Something that could not be written, because the disk is full or a quota is reached; what was before is kept."""
 
 
 @dataclass
@@ -65,6 +81,47 @@ def claim(folder: Path, settings: TrainSettings, identity: str) -> None:
     write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings.to_dict()})
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a run's folder for this process, until it ends however it ends.
+
+    Raises TrainingError where another process is training in it.
+    """
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(f"another process is training in {folder.name}: wait for it, or stop it") from error
+        except OSError as error:  # some file systems of clusters know no locks
+            logger.warning("%s cannot be locked (%s): see to it that no other process trains in it", folder.name, error)
+        yield
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Says what could not be written and what to do: raises DiskError where the system, safetensors or torch fail."""
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
+        if type(error) is RuntimeError and "inline_container" not in str(error) and "StreamWriter" not in str(error):
+            raise  # not torch.save's way to say so
+        if isinstance(error, TrainingError):
+            raise
+        raise DiskError(
+            f"{what} could not be written ({error}); what was written before is kept: make room, and start the same "
+            "run again"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _identity_in(folder: Path) -> str:
     try:
         return str(json.loads((folder / SETTINGS_FILE).read_text())["identity"])
@@ -78,7 +135,40 @@ def write_json(file: Path, content: Any) -> None:
     """Write to a temporary name, then rename: a reader sees the old file or the new one, never half of it."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")  # another process may write the same file
     temporary.write_text(json.dumps(content, indent=1) + "\n")
+    sync(temporary)
     temporary.replace(file)
+
+
+def append_row(log: FileIO, row: dict[str, Any]) -> None:
+    """One line of a log that is open without a buffer; raises DiskError where the disk takes only part of it."""
+    line = (json.dumps(row) + "\n").encode()
+    with writing(f"the log of step {row['step']}"):
+        if log.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def cut_log(folder: Path, until_step: int) -> None:
+    """Leave out the rows after a step, and a last line that is not whole."""
+    file = folder / LOG_FILE
+    temporary = file.with_name(LOG_FILE + ".tmp")
+    try:
+        with writing(f"the log up to step {until_step}"):
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in read_log(folder, until_step)))
+            temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_result(
+    folder: Path, model: RewardModel, summary: dict[str, Any], state: dict[str, Tensor] | None = None
+) -> None:
+    """Model and, after all that it stands for, the mark that the run is finished.
+
+    `state`: the whole state dict, where the model holds only a shard of it. Raises DiskError where the disk is full.
+    """
+    with writing(f"the model of {folder.name}"):
+        model.save(folder / MODEL_FOLDER, state)
+        write_json(folder / FINISHED_FILE, {**summary, **read_log(folder)[-1]})
 
 
 def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:

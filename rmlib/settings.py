@@ -17,13 +17,12 @@ SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("error", "leave_out"),
 )
 
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")  # the last three: bitsandbytes
+SHARDINGS, COMPILERS = ("none", "full"), ("none", "inductor", "aot_eager")
 LATER_FIELDS = {
-    "strength_scale",
-    "label_smoothing",
-    "head_layers",
-    "regression_weight",
-    "soft_labels",
-    "benchmark_every_steps",
+    *("strength_scale", "label_smoothing", "head_layers", "regression_weight", "soft_labels", "benchmark_every_steps"),
+    *("lora_alpha", "lora_dropout", "double_quantization", "backbone_dtype", "optimizer"),
+    *("sharding", "activation_checkpointing", "compile"),
 }
 
 
@@ -64,6 +63,14 @@ class TrainSettings:
     regression_weight: float = 0.0  # of a regression loss that is added to a pair loss, on the same output
     soft_labels: bool = False  # the annotators' votes in place of their majority (`annotations.vote_share`)
     benchmark_every_steps: int = 0  # 0: after the last step only
+    lora_alpha: int = 0  # 0: twice the rank
+    lora_dropout: float = 0.0
+    double_quantization: bool = True  # of nf4: its scales are quantised too
+    backbone_dtype: str = "fp32"  # bf16: half the memory, for weights that are not trained themselves
+    optimizer: str = "adamw"  # 8 bit: a quarter of its memory; paged: moves to the host where a GPU runs out
+    sharding: str = "none"  # "full": weights, gradients and optimizer states spread over the processes (FSDP2)
+    activation_checkpointing: bool = False  # compute activations again in the backward pass instead of keeping them
+    compile: str = "none"  # backend of torch.compile, for the backbone
 
     def __post_init__(self) -> None:
         known = {
@@ -73,6 +80,10 @@ class TrainSettings:
             "trainable": TRAINABLE,
             "overlong": OVERLONG,
             "quantization": ("none", "nf4"),
+            "backbone_dtype": PRECISIONS,
+            "optimizer": OPTIMIZERS,
+            "sharding": SHARDINGS,
+            "compile": COMPILERS,
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -85,6 +96,28 @@ class TrainSettings:
         if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
             raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
         self._check_labels()
+        self._check_scale()
+
+    def _check_scale(self) -> None:
+        """What does not go together, said before anything is loaded."""
+        adapted = self.lora_rank > 0 or self.trainable == "head"
+        if self.quantization != "none" and not adapted:
+            raise ValueError("a quantised backbone cannot be trained: give a lora_rank, or trainable='head'")
+        if self.backbone_dtype == "bf16" and not adapted:
+            raise ValueError(
+                "backbone_dtype='bf16' loses updates smaller than 1/256 of a weight: give a lora_rank or "
+                "trainable='head', or keep fp32 weights with precision='bf16'"
+            )
+        if self.sharding != "none" and (self.quantization != "none" or self.backbone_dtype != "fp32"):
+            raise ValueError("sharding='full' needs weights of one kind: quantization='none', backbone_dtype='fp32'")
+        if self.sharding != "none" and self.trainable == "head":
+            raise ValueError("sharding='full' with trainable='head': a frozen backbone computes its features unsharded")
+        if self.sharding != "none" and self.optimizer != "adamw":
+            raise ValueError("sharding='full' spreads the states of optimizer='adamw'; bitsandbytes' cannot be spread")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout must be from 0 to below 1, got {self.lora_dropout}")
+        if self.lora_alpha < 0:
+            raise ValueError(f"lora_alpha must not be negative, got {self.lora_alpha}")
 
     def _check_labels(self) -> None:
         if not 0 <= self.label_smoothing < 0.5:

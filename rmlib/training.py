@@ -1,39 +1,45 @@
 """The training loop: batches, rewards, loss summed over valid examples and divided by their count, step.
 
-`train` runs in a process, in a notebook, or from the shell: `python -m rmlib.training run.json`.
+`train` runs in a process, in a notebook, or from the shell: `python -m rmlib.training run.json`. Under torchrun, with
+the same file, several processes share each step, which stays the same step.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
-from torch import Tensor
 
 from rmlib import checkpoints, paths
 from rmlib import pairs as tables
-from rmlib.adapted import is_adapted
 from rmlib.annotations import preference_items
+from rmlib.backbones import without_weights
 from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
 from rmlib.curves import Curves
+from rmlib.distributed import Processes
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel, fingerprint
-from rmlib.objective import batches_ahead, evaluate, example_losses, forward_batches, n_valid, rewards_of
-from rmlib.runs import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, Run, claim, read_log, write_json
+from rmlib.objective import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
+from rmlib.optimizing import optimizer_for, sampling_order, scheduler_for
+from rmlib.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
 from rmlib.settings import TrainSettings
-from rmlib.starts import Start, create_model
+from rmlib.starts import Start
+from rmlib.starts import create_model as create_model  # notebooks take it from here, beside `train`
+from rmlib.wrapping import Wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -54,18 +60,23 @@ def train(
     interrupted it goes on from its last checkpoint, to the same bits on a CPU. `selection` pairs are evaluated every
     `evaluate_every_steps`, items of `benchmarks` (by name; see `watching.sample`) every `benchmark_every_steps`, and
     both at the end; neither changes what is learnt. Raises TrainingError for a non-finite loss (with the pair ids of
-    the step), an over-long pair, a model with another number of head layers, or a `folder` that holds another run.
+    the step), an over-long pair, a model with another number of head layers, a `folder` that holds another run, or one
+    in which another process is training; DiskError where the disk is full.
     """
-    watched = dict(benchmarks or {})
+    processes, watched = Processes.join(), dict(benchmarks or {})
     identity = run_identity(model.identity, pairs, settings, selection, watched)
     path = Path(folder) if folder is not None else run_folder(identity)
     run = Run(path, settings)
-    claim(path, settings, identity)
-    if not run.is_finished:
-        made = model if isinstance(model, RewardModel) else model.make()
+    processes.on_main(lambda: claim(path, settings, identity))
+    if not processes.on_main(lambda: run.is_finished):
+        with without_weights(settings.sharding == "full" and not processes.is_main):
+            made = model if isinstance(model, RewardModel) else model.make()
         _check_head(made, settings)
         watching.check(watched)
-        _Loop(made, pairs, selection, watched, settings, path, identity).run(progress)
+        with ExitStack() as stack:
+            processes.on_main(lambda: stack.enter_context(held(path)))
+            loop = _Loop(made, pairs, selection, watched, settings, path, identity, processes)
+            loop.run(progress and processes.is_main)
     return run
 
 
@@ -115,24 +126,26 @@ class _Loop:
         settings: TrainSettings,
         folder: Path,
         identity: str,
+        processes: Processes,
     ) -> None:
         self.settings, self.folder, self.identity, self.benchmarks = settings, folder, identity, benchmarks
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.model = model.to(self.accelerator.device)
-        self.examples = prepare(model, pairs, settings)
-        self.selection = prepare(model, selection, settings) if selection is not None else None
-        if settings.trainable == "all":
-            model.check_layout(self.examples.groups[:4], settings.precision)
-        self.ahead = batches_ahead(model, self.examples)
+        self.model, self.processes = model, processes
+        if settings.sharding == "none":  # else each layer reaches its device when it is sharded: whole, it may not fit
+            model.to(processes.device)
+        with processes.main_first():  # features are computed once, and kept
+            self.examples = prepare(model, pairs, settings)
+            self.selection = prepare(model, selection, settings) if selection is not None else None
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             self._start_at_mean_rating()
-        if settings.trainable == "head" or not is_adapted(model.backbone):  # peft sets its own flags
-            model.backbone.requires_grad_(settings.trainable == "all")
-        self.optimizer = torch.optim.AdamW(
-            _decay_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
-        )
+        self.ahead = batches_ahead(model, self.examples)
+        self.wrapped = Wrapped(model, settings, processes)
+        if settings.trainable == "all":
+            with torch.compiler.set_stance("force_eager"):  # two passes are not worth compiling for
+                model.check_layout(self.examples.groups[:4], settings.precision)
+        self.optimizer = optimizer_for(model, settings)
         self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)
+        self.state = checkpoints.State(model, self.optimizer, self.scheduler, processes, self.wrapped.sharded)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
         self.curves = Curves(folder)
 
@@ -143,51 +156,41 @@ class _Loop:
 
     def run(self, progress: bool) -> None:
         with torch.random.fork_rng():  # the caller's generators stay as they were
-            torch.manual_seed(self.settings.seed)  # for dropout; the order of the data has a generator of its own
+            # For dropout, which differs between processes; the order of the data has a generator of its own.
+            torch.manual_seed(self.settings.seed + self.processes.rank)
             self._resume()
-            self._steps(progress)
+            with (self.folder / LOG_FILE).open("ab", buffering=0) as log:
+                self._steps(log, progress)
         self._finish()
 
-    def _steps(self, progress: bool) -> None:
+    def _steps(self, log: FileIO, progress: bool) -> None:
         self.model.train()
         order = sampling_order(len(self.examples), self.n_steps * self.settings.pairs_per_step, self.settings)
-        with (
-            (self.folder / LOG_FILE).open("a") as log,
-            progress_bar(total=self.n_steps, initial=self.step, unit="step", show=progress, leave=False) as bar,
-        ):
+        with progress_bar(total=self.n_steps, initial=self.step, unit="step", show=progress, leave=False) as bar:
             while self.step < self.n_steps:
                 row = self._train_step(order)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                self.curves.add(row)
+                self.processes.on_main(partial(self._write_row, log, row))
                 shown = {k: f"{v:.3f}" for k, v in row.items() if "loss" in k or "accuracy" in k}
                 bar.set_postfix(shown | {"tokens/s": f"{self.n_tokens / self.seconds:,.0f}"})
                 bar.update()
                 every = self.settings.checkpoint_every_steps
                 if every and self.step % every == 0 and self.step < self.n_steps:
-                    checkpoints.write(self.folder, self.model, self.optimizer, self.scheduler, self._progress())
+                    checkpoints.write(self.folder, self.state, self._progress())
 
     def _train_step(self, order: np.ndarray) -> dict[str, float]:
         start, settings = time.perf_counter(), self.settings
         indices = self._step_indices(order, self.step)
-        passes = list(forward_batches(self.model, self.examples, indices, settings.token_budget))
-        self._look_ahead(order, passes)
-        count = n_valid(settings.loss, self.examples, indices)
-        total = 0.0
-        for batch in passes:
-            rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.ahead)
-            loss = example_losses(settings, rewards, self.examples, batch).sum() / count
-            self._refuse_non_finite(loss, batch)
-            self.accelerator.backward(loss)
-            total += float(loss.detach())
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        own = self._passes(indices)
+        self._look_ahead(order, own)
+        loss = self._backward(own, n_valid(settings.loss, self.examples, indices))
+        norm = self.wrapped.clip(settings.clip_norm)
         learning_rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.step += 1
         self.n_tokens += sum(self.examples.groups[index].n_tokens_shared for index in indices)
-        row = {"step": self.step, "loss": total, "gradient_norm": float(norm), "learning_rate": learning_rate}
+        row = {"step": self.step, "loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
         row |= self._evaluation()
         self.seconds += time.perf_counter() - start
         return row | {"pairs": self.step * settings.pairs_per_step, "tokens": self.n_tokens, "seconds": self.seconds}
@@ -196,9 +199,10 @@ class _Loop:
         """What is known of the model after this step, where it is looked at."""
         row: dict[str, float] = {}
         if self.selection is not None and self._is_due(self.settings.evaluate_every_steps):
-            scores = evaluate(self.model, self.selection, self.settings)
+            scores = evaluate(self.model, self.selection, self.settings, self.processes)
             row |= {f"selection_{name}": value for name, value in scores.items()}
         if self.benchmarks and self._is_due(self.settings.benchmark_every_steps):
+            # By every process, all items: of sharded weights each has to take part, of replicas each would only wait.
             row |= watching.log_row(self.model, self.benchmarks, self.settings)
         return row
 
@@ -209,100 +213,85 @@ class _Loop:
         size = self.settings.pairs_per_step
         return order[step * size : (step + 1) * size].tolist()
 
-    def _look_ahead(self, order: np.ndarray, passes: list[list[int]]) -> None:
+    def _passes(self, indices: Sequence[int]) -> list[tuple[list[int], bool]]:
+        return list(passes(self.model, self.examples, indices, self.settings.token_budget, self.processes))
+
+    def _look_ahead(self, order: np.ndarray, own: list[tuple[list[int], bool]]) -> None:
         """Have the batches of this step and of the next one made in a thread."""
         if self.examples.features is None:
-            following = self._step_indices(order, self.step + 1) if self.step + 1 < self.n_steps else []
-            after = forward_batches(self.model, self.examples, following, self.settings.token_budget)
-            self.ahead.start([*passes, *after])
+            more = self.step + 1 < self.n_steps
+            following = self._passes(self._step_indices(order, self.step + 1)) if more else []
+            self.ahead.start([batch for batch, _ in [*own, *following]])
 
-    def _refuse_non_finite(self, loss: Tensor, batch: Sequence[int]) -> None:
-        if not torch.isfinite(loss):
-            ids = [self.examples.pair_ids[index] for index in batch]
-            raise TrainingError(
-                f"loss is {float(loss)} at step {self.step + 1}, pairs {ids}; lower the learning rate, or look "
-                "at these pairs. The last checkpoint is kept"
-            )
+    def _backward(self, own: list[tuple[list[int], bool]], count: int) -> float:
+        """Gradients of the mean loss over the step's `count` valid examples, of all processes; returns that mean."""
+        settings, total, spoilt = self.settings, 0.0, list[str]()
+        for number, (batch, counts) in enumerate(own, start=1):
+            with self.wrapped.until_last(number == len(own)):
+                call = self.wrapped.call
+                rewards = rewards_of(self.model, self.examples, batch, settings.precision, self.ahead, call=call)
+                loss = example_losses(settings, rewards, self.examples, batch).sum() / count * float(counts)
+                (loss * self.processes.size).backward()  # replicas and shards average over the processes
+            total += (value := float(loss.detach()))
+            if not math.isfinite(value):
+                spoilt += [self.examples.pair_ids[index] for index in batch]
+        return self._refuse_non_finite(total, spoilt)
+
+    def _refuse_non_finite(self, own: float, spoilt: list[str]) -> float:
+        """The loss of all processes; where it is not finite every one of them stops, with the pair ids of all."""
+        (total,) = self.processes.sum(own)
+        if math.isfinite(total):
+            return total
+        ids = [pair_id for part in self.processes.gather(spoilt) for pair_id in part]
+        raise TrainingError(
+            f"loss is {total} at step {self.step + 1}, pairs {ids}; lower the learning rate, or look at these pairs. "
+            "The last checkpoint is kept"
+        )
+
+    def _write_row(self, log: FileIO, row: dict[str, float]) -> None:
+        append_row(log, row)
+        with writing(f"the curves of step {self.step}"):
+            self.curves.add(row)
 
     def _finish(self) -> None:
         self.model.eval()
         self.model.identity, self.model.fresh_head = self.identity, False
         if self.settings.trainable == "all":
             self.model.body_identity = self.identity
-        self.model.save(self.folder / MODEL_FOLDER)
-        last = read_log(self.folder)[-1]
+        whole = self.wrapped.whole_state()
         summary = {
             "n_steps": self.n_steps,
             "n_pairs": len(self.examples),
             "left_out": self.examples.left_out,
             "n_cut": self.examples.n_cut,
             "layout": self.model.layout,
-            **last,
         }
-        write_json(self.folder / FINISHED_FILE, summary)
-        self.curves.close()
-        checkpoints.remove(self.folder)
+        self.processes.on_main(lambda: self._write_result(summary, whole))
+        self.processes.on_main(lambda: checkpoints.remove(self.folder))
+
+    def _write_result(self, summary: dict[str, Any], whole: dict[str, torch.Tensor] | None) -> None:
+        with writing(f"the curves of {self.folder.name}"):
+            self.curves.close()
+        write_result(self.folder, self.model, summary, whole)
 
     def _progress(self) -> dict[str, float]:
         return {"step": self.step, "seconds": self.seconds, "n_tokens": self.n_tokens}
 
     def _resume(self) -> None:
-        found = checkpoints.read_latest(self.folder, self.model, self.optimizer, self.scheduler)
+        found = checkpoints.read_latest(self.folder, self.state)
         if found is not None:
             self.step, self.seconds, self.n_tokens = int(found["step"]), found["seconds"], int(found["n_tokens"])
             logger.info("continuing %s at step %d", self.folder.name, self.step)
-        rows = read_log(self.folder, until_step=self.step)
-        (self.folder / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def scheduler_for(settings: TrainSettings, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
-    """Warm-up and schedule of the learning rate over `n_steps` steps."""
-    from transformers import get_scheduler  # imports peft, which takes seconds that drawing a figure can do without
-
-    return get_scheduler(
-        settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        optimizer,
-        num_warmup_steps=settings.warmup_steps,
-        num_training_steps=n_steps,
-    )
-
-
-def sampling_order(n_pairs: int, n_draws: int, settings: TrainSettings) -> np.ndarray:
-    """Which pair each draw takes: whole epochs end to end, each shuffled from the seed unless `shuffle` is off."""
-    rng = np.random.default_rng(settings.seed)
-    n_epochs = -(-n_draws // n_pairs)
-    epochs = [rng.permutation(n_pairs) if settings.shuffle else np.arange(n_pairs) for _ in range(n_epochs)]
-    return np.concatenate(epochs)[:n_draws]
-
-
-def _decay_groups(model: RewardModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices only, as in Megatron: shrinking a norm or a bias is no regularisation."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    return [
-        {"params": [weight for weight in trained if weight.ndim > 1], "weight_decay": weight_decay},
-        {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+        self.processes.on_main(lambda: cut_log(self.folder, self.step))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m rmlib.training run.json`: keys `source`, `settings`, and where wanted `initialise_from` (a folder),
-    `folder`, `benchmarks` (see `watching.load`)."""
-    from rmlib import sources
+    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`: see `rmlib.jobs`."""
+    from rmlib.jobs import run_file  # needs this module
 
     if len(arguments) != 1:
         raise SystemExit("usage: python -m rmlib.training run.json")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    job = json.loads(Path(arguments[0]).read_text())
-    if unknown := job.keys() - {"source", "settings", "initialise_from", "folder", "benchmarks"}:
-        raise SystemExit(f"{arguments[0]}: unknown keys {sorted(unknown)}")
-    settings = TrainSettings.from_dict(job["settings"])
-    table = sources.load(job["source"])
-    start = job.get("initialise_from")
-    model = RewardModel.load(start) if start else create_model(settings)
-    pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
-    watched = watching.load(job.get("benchmarks", {}))
-    run = train(model, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
-    print(json.dumps(run.summary, indent=1))
+    run_file(Path(arguments[0]))
 
 
 if __name__ == "__main__":

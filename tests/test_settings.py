@@ -45,6 +45,14 @@ LATER: list[dict[str, Any]] = [
     {"regression_weight": 0.5},
     {"soft_labels": True},
     {"benchmark_every_steps": 50},
+    {"lora_alpha": 8},
+    {"lora_dropout": 0.1},
+    {"double_quantization": False},
+    {"backbone_dtype": "bf16", "lora_rank": 4},
+    {"optimizer": "paged_adamw_8bit"},
+    {"sharding": "full"},
+    {"activation_checkpointing": True},
+    {"compile": "inductor"},
 ]
 
 
@@ -53,12 +61,11 @@ def test_each_later_field_names_a_run_and_comes_back_from_json(change: dict[str,
     settings = TrainSettings(**change)
     assert settings.hash != TrainSettings().hash
     assert TrainSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    (name,) = change
-    assert settings.to_dict()[name] == change[name]
+    assert settings.to_dict().items() >= change.items()
 
 
 def test_every_later_field_is_tried_here() -> None:
-    assert {name for change in LATER for name in change} == LATER_FIELDS
+    assert {name for change in LATER for name in change} >= LATER_FIELDS
 
 
 @pytest.mark.parametrize(

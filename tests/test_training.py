@@ -14,6 +14,7 @@ from datasets import Dataset
 from rmlib import training
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel
+from rmlib.objective import forward_batches
 from rmlib.pairs import make_pairs
 from rmlib.settings import TrainSettings
 from rmlib.training import evaluate, sampling_order, train
@@ -67,7 +68,7 @@ def gradients_of_first_step(model: RewardModel, pairs: Dataset, wanted: TrainSet
     indices = list(range(len(examples)))
     count = training.n_valid(wanted.loss, examples, indices)
     model.zero_grad()
-    for batch in training.forward_batches(model, examples, indices, wanted.token_budget):
+    for batch in forward_batches(model, examples, indices, wanted.token_budget):
         rewards = training.rewards_of(model, examples, batch)
         (training.example_losses(wanted, rewards, examples, batch).sum() / count).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])

@@ -145,9 +145,10 @@ def optimise(
     """
     settings, started = learner.settings, time.perf_counter()
     learner.prepare()
-    state = checkpoints.read_latest(folder, learner, learner.optimizer, learner.scheduler)
-    first = int(state["step"]) if state else 0
-    rows = read_log(folder, first) if state else []
+    state = checkpoints.State(learner, learner.optimizer, learner.scheduler)
+    found = checkpoints.read_latest(folder, state)
+    first = int(found["step"]) if found else 0
+    rows = read_log(folder, first) if found else []
     best = max((np.mean(row["watched"]["proxy"]) for row in rows if "watched" in row), default=-np.inf)
     before = rows[-1]["seconds"] if rows else 0.0
     with (
@@ -157,7 +158,7 @@ def optimise(
         bar.set_description(label or settings.method)
         log.writelines(json.dumps(row) + "\n" for row in rows)
         for step in range(first, settings.n_steps + 1):
-            if step == first and state:
+            if step == first and found:
                 continue
             row: dict[str, Any] = {"step": step} | (learner.update(step - 1) if step else {})
             due = watch is not None and (step == settings.n_steps or step % watch.every_steps == 0)
@@ -173,7 +174,7 @@ def optimise(
             bar.update(bool(step))
             every = settings.checkpoint_every_steps
             if every and step and step % every == 0 and step < settings.n_steps:
-                checkpoints.write(folder, learner, learner.optimizer, learner.scheduler, {"step": step})
+                checkpoints.write(folder, state, {"step": step})
     _save(learner.policy, folder / POLICY_FOLDER)
     write_json(folder / FINISHED_FILE, {k: v for k, v in row.items() if k != "watched"})
     checkpoints.remove(folder)

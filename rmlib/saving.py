@@ -1,0 +1,157 @@
+"""A reward model on disk: head, backbone or adapter, tokenizer, and a card that says how they belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rmlib import backbones
+from rmlib.adapted import is_adapted
+from rmlib.heads import draw_head, new_head
+from rmlib.identities import deeper, fingerprint
+from rmlib.models import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError, RewardModel
+
+FORMAT_VERSION = 1
+AS_SAVED = "as_saved"
+Model = TypeVar("Model", bound=RewardModel)
+
+
+def save(model: RewardModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """See `RewardModel.save`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict() if state is None else state
+    save_file({name: weight.contiguous() for name, weight in _part(state, "head.").items()}, folder / HEAD_FILE)
+    _save_backbone(model, folder, _part(state, "backbone."))
+    model.tokenizer.save_pretrained(folder)
+    card = {
+        "format_version": FORMAT_VERSION,
+        "backbone": model.name,
+        "attributes": model.attributes,
+        "identity": model.identity,
+        "body_identity": model.body_identity,
+        "adapted": is_adapted(model.backbone),
+        "fresh_head": model.fresh_head,
+        "head_layers": model.head_layers,
+    }
+    if model.base_identity != model.name:
+        card["base_identity"] = model.base_identity
+    if quantization := quantization_of(model):
+        card["quantization"] = quantization
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _save_backbone(model: RewardModel, folder: Path, state: dict[str, Tensor]) -> None:
+    if not is_adapted(model.backbone):
+        if model.body_identity != model.name:
+            model.backbone.save_pretrained(folder, state_dict=state)
+        return
+    model.backbone.save_pretrained(folder / ADAPTER_FOLDER, state_dict=state)
+    if model.base_identity != model.name:  # weights that no hub has, beneath the adapter
+        names = {name.removeprefix("base_model.model."): name for name in state if ".lora_" not in name}
+        base = {short.replace(".base_layer.", "."): state[name] for short, name in names.items()}
+        model.backbone.get_base_model().save_pretrained(folder, state_dict=base)
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def quantization_of(model: RewardModel) -> dict[str, Any] | None:
+    """How the backbone is quantised, as keywords of transformers' BitsAndBytesConfig; None where it is not."""
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return None
+    keywords = config if isinstance(config, dict) else config.to_diff_dict()
+    return {name: value for name, value in keywords.items() if not name.startswith("_")}
+
+
+def load(
+    cls: type[Model],
+    folder: Path,
+    head: str,
+    attributes: Any,
+    head_layers: int | None,
+    *,
+    quantization: Any,
+    dtype: torch.dtype,
+    seed: int,
+) -> Model:
+    """See `RewardModel.load`."""
+    card = _read_card(folder)
+    wanted, n_layers = _checked_head(folder, card, head, attributes, head_layers)
+    if quantization == AS_SAVED:
+        quantization = card.get("quantization")
+    body, tokenizer = backbones.build(_source(folder, card), dtype=dtype, quantization=quantization)
+    if card["adapted"]:
+        from peft import PeftModel  # slow to import, see `adapted`
+
+        body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
+    hidden = body.config.hidden_size
+    if head == "keep":
+        new = _saved_head(folder, hidden, len(wanted), n_layers)
+        identity, fresh = card["identity"], card["fresh_head"]
+    else:
+        new = draw_head(hidden, len(wanted), seed, n_layers)
+        identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, *deeper(n_layers)), True
+    return cls(
+        body,
+        new,
+        tokenizer,
+        name=card["backbone"],
+        attributes=wanted,
+        identity=identity,
+        fresh_head=fresh,
+        body_identity=card["body_identity"],
+        base_identity=card.get("base_identity"),
+    ).eval()
+
+
+def _source(folder: Path, card: dict[str, Any]) -> str:
+    """Where the backbone's own weights lie: under its name as long as nothing has changed them, else in the folder."""
+    own = "base_identity" in card if card["adapted"] else card["body_identity"] != card["backbone"]
+    return str(folder) if own else card["backbone"]
+
+
+def _checked_head(
+    folder: Path, card: dict[str, Any], head: str, attributes: Any, head_layers: int | None
+) -> tuple[tuple[str, ...], int]:
+    """Attributes and layers of the head to come; ModelError where it is to be kept and differs."""
+    if head not in ("keep", "redraw"):
+        raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
+    wanted = tuple(attributes or card["attributes"])
+    if head == "keep" and wanted != tuple(card["attributes"]):
+        raise ModelError(
+            f"{folder.name}: the saved head has attributes {card['attributes']}, asked for {list(wanted)}; "
+            "use head='redraw' to draw a new head on the same backbone"
+        )
+    saved_layers = card.get("head_layers", 1)  # cards without it are of a time when there was one
+    n_layers = head_layers or saved_layers
+    if head == "keep" and n_layers != saved_layers:
+        raise ModelError(
+            f"{folder.name}: the saved head has {saved_layers} layer(s), asked for {n_layers}; "
+            "use head='redraw' to draw a new head on the same backbone"
+        )
+    return wanted, n_layers
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    if not (folder / CARD_FILE).is_file():
+        raise ModelError(f"{folder.name} holds no reward model: {CARD_FILE} is missing; write one with model.save")
+    return json.loads((folder / CARD_FILE).read_text())
+
+
+def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> nn.Linear | nn.Sequential:
+    state = load_file(folder / HEAD_FILE)
+    with torch.random.fork_rng():  # what is drawn here is overwritten
+        head = new_head(hidden_size, n_attributes, n_layers)
+    for name, weight in head.state_dict().items():
+        found = list(state[name].shape) if name in state else "missing"
+        if found != list(weight.shape):
+            raise ModelError(f"{folder.name}/{HEAD_FILE}: {name} is {found}, the model needs {list(weight.shape)}")
+    head.load_state_dict(state)
+    return head
