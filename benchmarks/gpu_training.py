@@ -1,9 +1,11 @@
 """The GPU part of `benchmarks.training`: a 1 B decoder in bf16 beside TRL at its best, and QLoRA of an 8 B shape.
 
 Weights are random. Utilisation is that of the device's own measured matrix products, for the operations that the tokens
-need when each prompt is computed once: padding and repeated prompts count for nothing.
+need when each prompt is computed once: padding and repeated prompts count for nothing, nor does attention itself.
 """
 
+import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +19,108 @@ from rmlib.models import RewardModel
 _LLAMA = {"max_position_embeddings": 8192, "num_key_value_heads": 8, "num_attention_heads": 32}
 ONE_BILLION = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, **_LLAMA}  # Llama 3.2 1B
 EIGHT_BILLION = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, **_LLAMA}  # Llama 3.1 8B
-PAIRS_A_STEP, STEPS, ROUNDS, TOKEN_BUDGET, VOCABULARY = 64, 4, 3, 32_768, 16_384
-NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+PAIRS_A_STEP, TOKEN_BUDGET, VOCABULARY = 64, 16_384, 16_384
+NF4 = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": torch.bfloat16,
+}
 
 
-def run(pairs: Dataset, texts: list[str], folder: Path) -> dict[str, Any] | None:
+def run(pairs: Dataset, texts: list[str], folder: Path, n_rounds: int, n_steps: int) -> dict[str, Any] | None:
     """Everything on the GPU, or None where there is none."""
     if not torch.cuda.is_available():
         print("gpu: not run, this machine has no CUDA device; the script is ready for one that has")
         return None
+    part, rate = pairs.select(range(PAIRS_A_STEP * n_steps)), _matrix_rate()
+    outcome = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "matrix TFLOP/s": rate / 1e12}
     decoders.write(folder / "1b", texts, VOCABULARY, ONE_BILLION, 0)
-    rows = _alternate(folder / "1b", pairs)
-    return {"device": torch.cuda.get_device_name(), "rows": rows, "qlora": _qlora(folder / "8b", texts, pairs)}
+    outcome["rows"] = _alternate(folder / "1b", part, n_rounds, rate)
+    return outcome | {"qlora": _qlora(folder / "8b", texts, part, rate)}
 
 
-def _alternate(folder: Path, pairs: Dataset) -> list[dict[str, Any]]:
-    part = pairs.select(range(PAIRS_A_STEP * STEPS))
-    ways: dict[str, Any] = {"ours": Ours(load(folder), PAIRS_A_STEP, precision="bf16", token_budget=TOKEN_BUDGET)}
-    ways["TRL"] = _largest(folder, part)
-    n_useful = n_shared(groups_of(ways["ours"].model.tokenizer, part))
-    needed, rate = 6 * _linear_weights(ways["ours"].model) * n_useful, _matrix_rate()
+def _alternate(folder: Path, part: Dataset, n_rounds: int, rate: float) -> list[dict[str, Any]]:
+    ours = {"precision": "bf16", "token_budget": TOKEN_BUDGET}
+    ways: dict[str, Any] = {
+        "ours": Ours(load(folder), PAIRS_A_STEP, **ours),
+        "ours, compiled": Ours(load(folder), PAIRS_A_STEP, **ours, compile="inductor"),
+        "TRL": _largest(folder, part),
+    }
+    model = ways["ours"].model
+    needed = 6 * _linear_weights(model) * n_shared(groups_of(model.tokenizer, part))
     rows = []
-    for number in range(ROUNDS + 1):
+    for number in range(n_rounds + 1):
         for name, way in ways.items():
             way.model.to("cuda")
-            torch.cuda.reset_peak_memory_stats()
-            done = way(part)
-            row = {"round": number, "way": name, "tokens": done.n_tokens, **vars(done.time), **_memory()}
-            rows.append(row | {"utilisation": needed / done.time.seconds / rate})
+            rows.append({"round": number, "way": name, **_run(way, part, needed, rate)})
             way.model.to("cpu")
-            torch.cuda.empty_cache()
+            _free()
             print(rows[-1], flush=True)
     return [row for row in rows if row["round"]]  # the first compiles and fills caches
 
 
+def _run(way: Ours | Trl, part: Dataset, needed: float, rate: float) -> dict[str, Any]:
+    """Time, memory, losses of a way on these pairs; `needed`: operations of the linear layers without waste."""
+    torch.cuda.reset_peak_memory_stats()
+    done = way(part)
+    row = {"pairs in a pass": way.batch, "tokens": done.n_tokens, **vars(done.time), "losses": done.losses}
+    return row | {"peak GB": torch.cuda.max_memory_allocated() / 1e9, "utilisation": needed / done.time.seconds / rate}
+
+
 def _largest(folder: Path, part: Dataset) -> Trl:
-    """TRL without activation checkpointing, with the largest batch that fits."""
+    """TRL in bf16 without activation checkpointing, with the largest batch that fits all of these pairs."""
     for size in (64, 32, 16, 8, 4, 2, 1):
         steps = PAIRS_A_STEP // size
         way = Trl(folder, size, bf16=True, gradient_checkpointing=False, gradient_accumulation_steps=steps)
-        try:
-            way(part.select(range(PAIRS_A_STEP)))
+        if _fits(lambda way=way: way(part)):
             return way
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
+        del way
+        _free()
     raise RuntimeError("not even one pair fits this GPU")
 
 
-def _qlora(folder: Path, texts: list[str], pairs: Dataset) -> dict[str, Any]:
-    """Time and memory of four steps with adapters on a 4-bit backbone."""
-    decoders.write_backbone(folder, texts, VOCABULARY, EIGHT_BILLION, 0, dtype=torch.bfloat16)
-    model = RewardModel.create(str(folder / "backbone"), lora={"r": 32, "lora_alpha": 64}, quantization=NF4)
-    way = Ours(model, PAIRS_A_STEP, precision="bf16", token_budget=TOKEN_BUDGET)
-    torch.cuda.reset_peak_memory_stats()
-    done = way(pairs.select(range(PAIRS_A_STEP * STEPS)))
-    return {"tokens": done.n_tokens, **vars(done.time), **_memory()}
+def _fits(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except torch.cuda.OutOfMemoryError:
+        return False
+    return True
+
+
+def _free() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _qlora(folder: Path, texts: list[str], part: Dataset, rate: float) -> dict[str, Any]:
+    """Time and memory of some steps with adapters on a 4-bit backbone, of the second call: the first fills caches.
+
+    A frozen weight has no gradient: four operations in place of six.
+    """
+    with torch.device("cuda"):
+        decoders.write_backbone(folder, texts, VOCABULARY, EIGHT_BILLION, 0, dtype=torch.bfloat16)
+    _free()
+    model = RewardModel.create(
+        str(folder / "backbone"), lora={"r": 32, "lora_alpha": 64}, quantization=NF4, dtype=torch.bfloat16
+    )
+    n_weights = EIGHT_BILLION["num_hidden_layers"] * _weights_of_a_layer(EIGHT_BILLION)
+    needed = 4 * n_weights * n_shared(groups_of(model.tokenizer, part))
+    way = Ours(model, PAIRS_A_STEP, precision="bf16", token_budget=TOKEN_BUDGET // 2)
+    rows = [_run(way, part, needed, rate) for _ in range(2)]
+    print(rows[-1], flush=True)
+    return {"linear weights": n_weights, **rows[-1]}
+
+
+def _weights_of_a_layer(shape: dict[str, int]) -> int:
+    """Weights of the linear layers of one Llama layer."""
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    shared = hidden * shape["num_key_value_heads"] // shape["num_attention_heads"]
+    return 2 * hidden * hidden + 2 * hidden * shared + 3 * hidden * inner
 
 
 def _linear_weights(model: RewardModel) -> int:
     return sum(weight.numel() for weight in model.backbone.layers.parameters() if weight.ndim == 2)
-
-
-def _memory() -> dict[str, float]:
-    return {"peak GB": torch.cuda.max_memory_allocated() / 1e9}
 
 
 def _matrix_rate() -> float:

@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rmlib import paths, records
 
 
@@ -57,7 +59,9 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Timed]:
 
 
 def now() -> tuple[float, float, float]:
-    """Wall clock, CPU seconds of this process, busy seconds of all cores."""
+    """Wall clock, CPU seconds of this process, busy seconds of all cores; what a GPU has been given is done first."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time(), _busy_seconds()
 
 

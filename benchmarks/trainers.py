@@ -75,17 +75,21 @@ def clock(model: torch.nn.Module) -> Iterator[Clock]:
 class Ours:
     """`rmlib.training.train`."""
 
-    def __init__(self, model: RewardModel, batch: int, *, precision: str = "fp32", token_budget: int) -> None:
-        self.model = model
-        self.start = copy.deepcopy(model.state_dict())
+    def __init__(self, model: RewardModel, batch: int, *, precision: str = "fp32", token_budget: int, **options: Any) -> None:
+        self.model, self.batch = model, batch
+        self.start = {name: weight.detach().clone() for name, weight in self._trained()}
         self.settings = TrainSettings(
             backbone="random decoder", loss="bradley_terry", pairs_per_step=batch, token_budget=token_budget,
             learning_rate=LEARNING_RATE, warmup_steps=0, weight_decay=0.0, betas=(0.9, 0.999), precision=precision,
-            shuffle=False,
+            shuffle=False, **options,
         )  # fmt: skip
 
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
+
     def __call__(self, pairs: Dataset) -> Round:
-        self.model.load_state_dict(self.start)
+        for name, weight in self._trained():
+            weight.data.copy_(self.start[name])
         with tempfile.TemporaryDirectory() as name, clock(self.model) as watch:
             run = train(self.model, pairs, self.settings, folder=name, progress=False)
             losses, n_tokens = run.history["loss"].tolist(), int(run.summary["tokens"])

@@ -6,6 +6,7 @@ masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trai
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
+
+# Before torch 2.12 heads that share keys were taken unasked, and the keyword was unknown.
+_GROUPED: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Texts:
             self.longest_key,
             scale=scaling,
             window_size=(-1, 0),  # causal
-            enable_gqa=query.shape[1] != key.shape[1],
+            **(_GROUPED if query.shape[1] != key.shape[1] else {}),
         )
         assert isinstance(output, Tensor)  # a pair where log-sums are asked for
         return output
