@@ -75,7 +75,9 @@ def clock(model: torch.nn.Module) -> Iterator[Clock]:
 class Ours:
     """`rmlib.training.train`."""
 
-    def __init__(self, model: RewardModel, batch: int, *, precision: str = "fp32", token_budget: int, **options: Any) -> None:
+    def __init__(
+        self, model: RewardModel, batch: int, *, precision: str = "fp32", token_budget: int, **options: Any
+    ) -> None:
         self.model, self.batch = model, batch
         self.start = {name: weight.detach().clone() for name, weight in self._trained()}
         self.settings = TrainSettings(
