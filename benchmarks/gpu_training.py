@@ -28,25 +28,22 @@ NF4 = {
 }
 
 
-def run(pairs: Dataset, texts: list[str], folder: Path, n_rounds: int, n_steps: int) -> dict[str, Any] | None:
-    """Everything on the GPU, or None where there is none."""
+def run(
+    pairs: Dataset, texts: list[str], folder: Path, n_rounds: int, n_steps: int, wanted: list[str]
+) -> dict[str, Any] | None:
+    """Everything on the GPU, or what is `wanted` beside ours (WAYS); None where there is no GPU."""
     if not torch.cuda.is_available():
         print("gpu: not run, this machine has no CUDA device; the script is ready for one that has")
         return None
     part, rate = pairs.select(range(PAIRS_A_STEP * n_steps)), _matrix_rate()
     outcome = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "matrix TFLOP/s": rate / 1e12}
     decoders.write(folder / "1b", texts, VOCABULARY, ONE_BILLION, 0)
-    outcome["rows"] = _alternate(folder / "1b", part, n_rounds, rate)
-    return outcome | {"qlora": _qlora(folder / "8b", texts, part, rate)}
+    outcome["rows"] = _alternate(folder / "1b", part, n_rounds, rate, wanted or list(WAYS))
+    return outcome | ({"qlora": _qlora(folder / "8b", texts, part, rate)} if not wanted or "QLoRA" in wanted else {})
 
 
-def _alternate(folder: Path, part: Dataset, n_rounds: int, rate: float) -> list[dict[str, Any]]:
-    ours = {"precision": "bf16", "token_budget": TOKEN_BUDGET}
-    ways: dict[str, Any] = {
-        "ours": Ours(load(folder), PAIRS_A_STEP, **ours),
-        "ours, compiled": Ours(load(folder), PAIRS_A_STEP, **ours, compile="inductor"),
-        "TRL": _largest(folder, part),
-    }
+def _alternate(folder: Path, part: Dataset, n_rounds: int, rate: float, wanted: list[str]) -> list[dict[str, Any]]:
+    ways = {name: make(folder, part) for name, make in WAYS.items() if name in ("ours", *wanted)}
     model = ways["ours"].model
     needed = 6 * _linear_weights(model) * n_shared(groups_of(model.tokenizer, part))
     rows = []
@@ -68,6 +65,10 @@ def _run(way: Ours | Trl, part: Dataset, needed: float, rate: float) -> dict[str
     return row | {"peak GB": torch.cuda.max_memory_allocated() / 1e9, "utilisation": needed / done.time.seconds / rate}
 
 
+def _ours(folder: Path, part: Dataset, **options: Any) -> Ours:
+    return Ours(load(folder), PAIRS_A_STEP, precision="bf16", token_budget=TOKEN_BUDGET, **options)
+
+
 def _largest(folder: Path, part: Dataset) -> Trl:
     """TRL in bf16 without activation checkpointing, with the largest batch that fits all of these pairs."""
     for size in (64, 32, 16, 8, 4, 2, 1):
@@ -78,6 +79,13 @@ def _largest(folder: Path, part: Dataset) -> Trl:
         del way
         _free()
     raise RuntimeError("not even one pair fits this GPU")
+
+
+WAYS: dict[str, Callable[[Path, Dataset], Ours | Trl]] = {
+    "ours": _ours,
+    "ours, compiled": lambda folder, part: _ours(folder, part, compile="inductor"),
+    "TRL": _largest,
+}
 
 
 def _fits(call: Callable[[], Any]) -> bool:

@@ -211,7 +211,7 @@ def run_growth(folder: Path, data: Path, options: argparse.Namespace) -> dict[st
 
 def run_gpu(folder: Path, data: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     pairs = read_pairs(data)
-    return gpu_training.run(pairs, texts_of(pairs), folder, options.rounds, options.steps)
+    return gpu_training.run(pairs, texts_of(pairs), folder, options.rounds, options.steps, options.ways)
 
 
 PARTS: dict[str, Callable[..., dict[str, Any] | None]] = {

@@ -28,6 +28,7 @@ BACKENDS = ("segments", "flash", "varlen", "flex")
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function
 # Of a narrower decoder calls take the time, not arithmetic: segments of similar size in one call are faster there.
 FEWEST_HIDDEN = 128
+FLEX_WIDTH = 16  # the narrowest heads that FlexAttention compiles for
 # Merging segments pads scores, splitting costs one more call, taken to be worth this many score entries. A rough
 # guess: it changes speed alone, never a reward.
 CALL_OVERHEAD = 20_000
@@ -104,7 +105,10 @@ def layout_of(table: np.ndarray, n_tokens: int, backend: str = "segments") -> Ro
 def backend_for(device: torch.device, config: Any, *, half: bool = False) -> str:
     """The attention that suits a device and a decoder; every one of them gives the same rewards."""
     if device.type == "cuda":
-        return "varlen" if half else "flex"
+        if half:
+            return "varlen"
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return "flex" if width >= FLEX_WIDTH else "segments"
     dropout = getattr(config, "attention_dropout", 0)
     return "flash" if device.type == "cpu" and config.hidden_size >= FEWEST_HIDDEN and not dropout else "segments"
 

@@ -94,6 +94,7 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
             options = {"dtype": dtype, "use_safetensors": True, **_quantized(quantization)}
             backbone, loaded = AutoModel.from_pretrained(source, output_loading_info=True, **options)
             _refuse_missing(name, loaded["missing_keys"])
+            _keep_layout(backbone)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BackboneError(
             f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
@@ -108,6 +109,17 @@ def prepare_attention(backbone: PreTrainedModel) -> None:
     """Give a decoder the attention that can share prompts, where its class lets attention be chosen."""
     if kind_of(backbone.config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
         backbone.set_attn_implementation(SHARED_PREFIX)
+
+
+def _keep_layout(backbone: PreTrainedModel) -> None:
+    """Where a CPU multiplies in bf16, bitsandbytes would lay 4-bit weights out anew when a model is evaluated.
+
+    Its kernel takes no narrow matrices, and what saves or merges the model would find other weights than were loaded.
+    """
+    module: Any
+    for module in backbone.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _refuse_missing(name: str, missing: Iterable[str]) -> None:

@@ -37,10 +37,16 @@ class Spans:
         """Attention of the parts' queries; zeros for tokens that are in none."""
         if dropout:
             raise NotImplementedError("flash attention on a CPU has no dropout; take attention by segments")
-        if torch.is_autocast_enabled(query.device.type):  # which knows SDPA, and not this kernel
-            precision = torch.get_autocast_dtype(query.device.type)
-            query, key, value = (states.to(precision) for states in (query, key, value))
+        query, key, value = in_autocast_precision(query, key, value)
         return _Flash.apply(query, key, value, self.parts, scaling)[0].transpose(0, 1)
+
+
+def in_autocast_precision(*states: Tensor) -> tuple[Tensor, ...]:
+    """The states as autocast would hand them to SDPA: it knows that function, and no kernel beside it."""
+    kind = states[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return states
+    return tuple(part.to(torch.get_autocast_dtype(kind)) for part in states)
 
 
 def spans_of(table: np.ndarray) -> Spans:

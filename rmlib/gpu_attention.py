@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
+from rmlib.flash_attention import in_autocast_precision
+
 # Before torch 2.12 heads that share keys were taken unasked, and the keyword was unknown.
 _GROUPED: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
@@ -43,6 +45,7 @@ class Texts:
         """Each segment's queries see the keys of its text up to themselves: the last query sees all of them."""
         if dropout:
             raise NotImplementedError("varlen flash attention has no dropout; set attention_dropout to 0 in the config")
+        query, key, value = in_autocast_precision(query, key, value)
         keys, values = (states[0].transpose(0, 1).index_select(0, self.key) for states in (key, value))
         output = varlen_attn(
             query[0].transpose(0, 1).contiguous(),
@@ -90,6 +93,7 @@ class Blocks:
         """A token sees what comes before it in its segment, and its prompt."""
         if dropout:
             raise NotImplementedError("FlexAttention has no dropout; set attention_dropout to 0 in the config")
+        query, key, value = in_autocast_precision(query, key, value)
         function: Any = _compiled() if query.is_cuda else flex_attention
         gqa = query.shape[1] != key.shape[1]
         output = function(query, key, value, block_mask=self._mask(), scale=scaling, enable_gqa=gqa)

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -141,7 +141,9 @@ class _Loop:
         self.ahead = batches_ahead(model, self.examples)
         self.wrapped = Wrapped(model, settings, processes)
         if settings.trainable == "all":
-            with torch.compiler.set_stance("force_eager"):  # two passes are not worth compiling for
+            # Two passes are not worth compiling layers for; a kernel of attention has to, and is given up here if not.
+            eager = torch.compiler.set_stance("force_eager") if settings.compile != "none" else nullcontext()
+            with eager:
                 model.check_layout(self.examples.groups[:4], settings.precision)
         self.optimizer = optimizer_for(model, settings)
         self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)

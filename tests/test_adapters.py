@@ -14,6 +14,7 @@ from test_training import made_pairs, settings
 from transformers import AutoModelForSequenceClassification
 
 from rmlib import adapters, training
+from rmlib.adapted import is_adapted
 from rmlib.jobs import run_job
 from rmlib.models import ModelError, RewardModel
 from rmlib.settings import TrainSettings
@@ -32,7 +33,6 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def backbone(tmp_path: Path) -> str:
-    # 64 wide: bitsandbytes quantises blocks of 64 weights.
     return tiny.save_backbone(tmp_path / "backbone", "llama")
 
 
@@ -58,7 +58,7 @@ def test_save_load_merge_and_export_give_the_rewards_of_the_trained_adapter(
     assert adapters.is_quantised(loaded) == (quantization == "nf4")
     np.testing.assert_array_equal(score(loaded), rewards)
     merged = adapters.merge(loaded)
-    assert not adapters.is_adapted(merged) and not adapters.is_quantised(merged)
+    assert not is_adapted(merged.backbone) and not adapters.is_quantised(merged)
     np.testing.assert_allclose(score(merged), rewards, atol=1e-4)
     merged.save(tmp_path / "merged")
     np.testing.assert_array_equal(score(RewardModel.load(tmp_path / "merged")), score(merged))

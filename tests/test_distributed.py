@@ -36,8 +36,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     for home in (place, place / "for one"):
-        for kind in ("llama", "bert"):
-            tiny.save_backbone(home / kind, kind)
+        tiny.save_backbone(home / "llama")
+        # Dropout would draw other numbers in each process.
+        off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        tiny.save_backbone(home / "bert", "bert", config=off)
     command = [sys.executable, str(TESTS / "notebook_launch.py"), str(place), str(port)]
     environment = os.environ | ENVIRONMENT | {"RMLIB_RUNS": str(place / "runs")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
@@ -75,7 +77,9 @@ def test_two_processes_have_the_losses_and_the_model_of_one(folder: Path, alone,
         np.testing.assert_allclose(two.history[column], one.history[column], atol=1e-5 * rough, rtol=0)
     np.testing.assert_allclose(two.history["gradient_norm"], one.history["gradient_norm"], rtol=1e-4 * rough)
     assert two.history["tokens"].tolist() == one.history["tokens"].tolist()
-    np.testing.assert_allclose(score(two.model), score(one.model), atol=1e-4 * rough)
+    # Pairs leave the level of all rewards open: there Adam walks along the rounding of a gradient that is zero.
+    level = (lambda rewards: rewards) if one.settings.loss == "regression" else np.diff
+    np.testing.assert_allclose(level(score(two.model)), level(score(one.model)), atol=1e-4 * rough)
 
 
 @pytest.mark.parametrize("name", several_processes.KILLED)

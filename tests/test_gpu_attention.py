@@ -18,7 +18,7 @@ def states(n_tokens: int, seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(1, heads, n_tokens, 8, generator=generator) for heads in (4, 2, 2)]
 
 
-def by_the_definition(query, key, value, query_bounds, key_bounds, *_, scale, window_size, enable_gqa):  # type: ignore[no-untyped-def]
+def by_the_definition(query, key, value, query_bounds, key_bounds, *_, scale, window_size, enable_gqa=False):  # type: ignore[no-untyped-def]
     """Varlen attention, sequence by sequence: causal, the last query aligned with the last key."""
     assert window_size == (-1, 0)
     outputs = []
@@ -27,7 +27,7 @@ def by_the_definition(query, key, value, query_bounds, key_bounds, *_, scale, wi
     ):
         q, k, v = (part.transpose(0, 1)[None] for part in (query[q0:q1], key[k0:k1], value[k0:k1]))
         mask = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool).tril(int((k1 - k0) - (q1 - q0)))
-        outputs.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=enable_gqa))
+        outputs.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True))
     return torch.cat([output[0].transpose(0, 1) for output in outputs])
 
 
@@ -83,6 +83,7 @@ def test_wide_decoders_take_flash_attention_and_narrow_ones_stay_as_they_were() 
         ("segments", LlamaConfig(hidden_size=128, attention_dropout=0.1)),
     ):
         assert attention.backend_for(cpu, config) == wanted
+    assert attention.backend_for(cuda, LlamaConfig(hidden_size=32, num_attention_heads=4)) == "segments"  # 8 a head
     assert attention.backend_for(cuda, LlamaConfig(), half=True) == "varlen"
     assert attention.backend_for(cuda, LlamaConfig()) == "flex"
 
@@ -106,7 +107,7 @@ def test_dropout_is_refused_where_the_kernel_has_none() -> None:
 def test_on_a_gpu_rewards_and_gradients_are_those_of_padded_rows(
     precision: str, backend: str, tolerance: float, tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
-    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "llama")).cuda()
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", config={"hidden_size": 64})).cuda()
     groups = random_groups(4)
     model.check_layout(groups, precision)
     assert model.shared and model.attention == backend

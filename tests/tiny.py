@@ -25,10 +25,10 @@ SPECIAL = ["<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|syst
 SHAPE = {"vocab_size": 270, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 DECODER = SHAPE | {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 512}
 CONFIGS = {
-    "llama": lambda: LlamaConfig(**DECODER),
-    "qwen2": lambda: Qwen2Config(**DECODER),
-    "qwen3": lambda: Qwen3Config(**DECODER, head_dim=8),
-    "bert": lambda: BertConfig(**SHAPE, intermediate_size=64, max_position_embeddings=64),
+    "llama": lambda **changes: LlamaConfig(**DECODER | changes),
+    "qwen2": lambda **changes: Qwen2Config(**DECODER | changes),
+    "qwen3": lambda **changes: Qwen3Config(**DECODER | {"head_dim": 8} | changes),
+    "bert": lambda **changes: BertConfig(**SHAPE | {"intermediate_size": 64, "max_position_embeddings": 64} | changes),
 }
 
 
@@ -54,10 +54,13 @@ def byte_tokenizer(
     return fast
 
 
-def save_backbone(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: object) -> str:
-    """A random backbone of a kind with its tokenizer in `folder`; returns the folder as a backbone name."""
+def save_backbone(
+    folder: Path, kind: str = "llama", *, seed: int = 0, config: dict[str, object] | None = None, **tokenizer: object
+) -> str:
+    """A random backbone of a kind, with changes of its config, and its tokenizer; returns the folder as its name."""
     torch.manual_seed(seed)
-    return _save(AutoModel.from_config(CONFIGS[kind]()), folder, kind, byte_tokenizer(**tokenizer))
+    made = CONFIGS[kind](**config or {})
+    return _save(AutoModel.from_config(made), folder, kind, byte_tokenizer(**tokenizer))
 
 
 def save_classifier(
