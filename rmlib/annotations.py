@@ -247,6 +247,8 @@ def _kept_positions(values: tuple[Value, ...]) -> tuple[int, ...]:
 
 def _exact(value: Any) -> Fraction | int:
     """The number itself: an int where it is whole, which is fast, else a Fraction. Nothing is rounded."""
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
     try:
         exact = Fraction(value)
     except (ValueError, OverflowError) as error:
@@ -255,7 +257,7 @@ def _exact(value: Any) -> Fraction | int:
 
 
 def _mean(values: Sequence[Any]) -> Fraction:
-    return sum(map(Fraction, values), Fraction()) / len(values)
+    return Fraction(sum(map(_exact, values)), len(values))
 
 
 def _valid(values: Sequence[Value]) -> list[Any]:

@@ -18,7 +18,7 @@ DIFFERENCES = tuple(range(-4, 5))
 def frame(pairs: Dataset) -> pd.DataFrame:
     """One row per pair: split, preference, rating differences (response 2 minus 1), lengths in characters, turns."""
     table = pd.DataFrame({"split": pairs["split"][:], "preference": pd.array(pairs["preference"][:], dtype="Int64")})
-    first, second = ([row or {} for row in pairs[side]] for side in ("ratings_1", "ratings_2"))
+    first, second = ([row or {} for row in pairs[side][:]] for side in ("ratings_1", "ratings_2"))
     for name in ATTRIBUTES:
         sides = [pd.Series([row.get(name) for row in side], dtype="float64") for side in (first, second)]
         table[f"{name}_1"], table[f"{name}_2"] = sides
@@ -27,7 +27,7 @@ def frame(pairs: Dataset) -> pd.DataFrame:
     table["turns"] = [sum(message["role"] == "user" for message in prompt) for prompt in prompts]
     table["prompt_chars"] = [sum(len(message["content"]) for message in prompt) for prompt in prompts]
     for side in ("1", "2"):
-        table[f"chars_{side}"] = [len(text) for text in pairs[f"response_{side}"]]
+        table[f"chars_{side}"] = [len(text) for text in pairs[f"response_{side}"][:]]
     return table
 
 

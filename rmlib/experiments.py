@@ -211,7 +211,7 @@ def sweep_beside(
     file, outcome = results or results_file(splits, settings), chosen.record["outcome"]
     asked = {key: chosen.record["asked"][key] for key in ("arm", "preset", "comparison", "source")}
     if items is not None:
-        asked["items"] = sorted(set(items["source"]))[0]
+        asked["items"] = sorted(set(items["source"][:]))[0]
     kind = "sweep_on_test" if items is None else "sweep_on_benchmark"
     wanted = sorted({*factors, outcome["factor"]})
     record = records.find(file, kind=kind, asked=asked, seed=chosen.seed)

@@ -143,8 +143,8 @@ def about_winner_and_loser(pairs: Dataset) -> tuple[pd.Series, pd.Series]:
 def winners_and_losers(pairs: Dataset) -> tuple[pd.Series, pd.Series]:
     """The preferred responses and the others of all decided pairs: two series of texts, index pair_id."""
     decided = preference_view(pairs)
-    chosen, rejected = ([messages[-1]["content"] for messages in decided[side]] for side in ("chosen", "rejected"))
-    return _series(decided["pair_id"], chosen), _series(decided["pair_id"], rejected)
+    chosen, rejected = ([messages[-1]["content"] for messages in decided[side][:]] for side in ("chosen", "rejected"))
+    return _series(decided["pair_id"][:], chosen), _series(decided["pair_id"][:], rejected)
 
 
 def log_odds(texts_a: pd.Series, texts_b: pd.Series, *, prior: float = 500.0, min_pairs: int = 5) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def outcome_of(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
     for met, missing in zip(orders["problem"], orders[[*ORDERS]].isna().sum(axis=1), strict=True):
         kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
         problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
-    strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"]]
+    strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]
     return {**values, "problems": dict(problems), "strength": strength}
 
 

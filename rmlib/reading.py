@@ -144,6 +144,7 @@ def stated_preference(statement: str) -> int | None:
     return None
 
 
+@lru_cache(maxsize=2**17)  # sentences recur, and whoever reads justifications asks more than once
 def named(text: str) -> frozenset[int]:
     """Which responses a text names: {1}, {2}, both or none.
 

@@ -112,14 +112,21 @@ def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise FileNotFoundError(f"no records at {path}: run the notebook that writes them, or `make reproduce`")
-    records = [record | {"file": file.name} for file in files for record in _latest(file.read_bytes(), file).values()]
-    kinds = sorted({record["kind"] for record in records})
+    lines = [(file.name, *found) for file in files for found in _last_lines(file.read_bytes(), file).values()]
+    kinds = sorted({known for _, known, _ in lines})
     if kind is not None and kind not in kinds:
         raise RecordError(f"{path.name}: no record of kind {kind!r}, only {kinds}: run the notebook that writes them")
-    chosen = [record for record in records if kind in (None, record["kind"])]
+    chosen = [_spread(json.loads(line)) | {"file": name} for name, known, line in lines if kind in (None, known)]
     if not chosen:
         return pd.DataFrame(columns=[*FIELDS, "file"])
-    return pd.json_normalize(chosen, max_level=1).astype({"seed": "Int64"})
+    return pd.DataFrame(chosen).astype({"seed": "Int64"})
+
+
+def _spread(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its mappings spread one level deep, after all else; pandas' json_normalize copies every list."""
+    flat = {key: value for key, value in record.items() if not isinstance(value, dict)}
+    nested = ((key, value) for key, value in record.items() if isinstance(value, dict))
+    return flat | {f"{key}.{name}": item for key, value in nested for name, item in value.items()}
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -238,23 +245,21 @@ def _json(value: Any, *, sort_keys: bool = False) -> str:
     return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
 
 
-def _latest(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
-    return {record_id: json.loads(line) for record_id, line in _last_lines(content, path).items()}
-
-
 def _known(content: bytes, path: Path, record_id: str) -> dict[str, Any] | None:
-    line = _last_lines(content, path).get(record_id)
+    _, line = _last_lines(content, path).get(record_id, (None, None))
     return None if line is None else json.loads(line)
 
 
-@lru_cache(maxsize=4)  # a ladder that is finished asks for each of its records in a file that stays as it is
-def _last_lines(content: bytes, path: Path) -> dict[str, bytes]:
+@lru_cache(maxsize=16)  # a ladder that is finished asks for each of its records in a file that stays as it is
+def _last_lines(content: bytes, path: Path) -> dict[str, tuple[str, bytes]]:
+    """Kind and line of the latest record of each id."""
     lines = content.split(b"\n")
     if lines[-1] and json_lines.is_cut_short(lines[-1]):
         logger.warning("%s: left out line %d, cut short by a killed writer", path, len(lines))
         lines.pop()
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line]
-    return {_parsed(line, f"{path}, line {number}")["record_id"]: line for number, line in numbered}
+    records = ((_parsed(line, f"{path}, line {number}"), line) for number, line in numbered)
+    return {record["record_id"]: (record["kind"], line) for record, line in records}
 
 
 def _parsed(line: bytes, place: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, get_scheduler
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmlib import backbones, paths
 from rmlib.alignment.policies import Policy
@@ -111,6 +111,8 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bo
     optimizer = torch.optim.AdamW(
         policy.network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
+    from transformers import get_scheduler  # imports peft, which is slow
+
     scheduler = get_scheduler("cosine", optimizer, settings.warmup_steps, n_steps)
     take = _order(len(groups), settings)
     history = []

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from transformers import get_scheduler
 
 from rmlib import checkpoints, paths
 from rmlib.alignment.policies import Policy, Reference
@@ -104,6 +103,8 @@ class Learner(nn.Module):
 
     def prepare(self) -> None:
         """Optimizer and schedule, anew."""
+        from transformers import get_scheduler  # imports peft, which is slow
+
         settings = self.settings
         self.optimizer = torch.optim.AdamW(
             self.parameter_groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay

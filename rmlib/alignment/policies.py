@@ -18,12 +18,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches
+from rmlib.adapted import is_adapted
 from rmlib.batches import Group, Prompt
 from rmlib.likelihood import header, targets_of, token_log_probabilities
 
@@ -116,12 +116,14 @@ class Policy:
         other = copy.copy(self)
         other.__dict__.pop("identity", None)  # its weights may change
         other.network = copy.deepcopy(self.network)
-        if isinstance(other.network, PeftModel):
+        if is_adapted(other.network):
             other.network = other.network.merge_and_unload()
         return other
 
     def adapt(self, rank: int, *, seed: int) -> None:
         """Train low-rank adapters of all linear layers from now on, in place of the weights (peft's LoRA)."""
+        from peft import LoraConfig, get_peft_model  # slow to import, see `adapted`
+
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             wanted = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
@@ -129,7 +131,7 @@ class Policy:
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors, adapters merged), config and tokenizer as any transformers model."""
-        network = self.copy().network if isinstance(self.network, PeftModel) else self.network
+        network = self.copy().network if is_adapted(self.network) else self.network
         network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -233,7 +235,7 @@ class Reference:
                 f"the tokenizers of {policy.name} and {other.name} differ, so their log-probabilities are of different "
                 "tokens; a reference may be of another size, but needs the policy's tokenizer"
             )
-        self.adapted = policy if other is None and isinstance(policy.network, PeftModel) else None
+        self.adapted = policy if other is None and is_adapted(policy.network) else None
         self.policy = other or self.adapted or policy.copy()
         if self.adapted is None:
             self.policy.network.requires_grad_(False)

@@ -78,7 +78,7 @@ def summarise(items: Dataset, scores: Scores | pd.DataFrame, *, level: float = 0
 
 
 def _benchmark(items: Dataset) -> Benchmark:
-    return Benchmark(NAME, {name: Subset(name, None) for name in sorted(set(items["subset"]))}, _credit, micro=True)
+    return Benchmark(NAME, {name: Subset(name, None) for name in sorted(set(items["subset"][:]))}, _credit, micro=True)
 
 
 def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def read_scores(file: str | Path, items: Dataset) -> Scores:
     of rewards than the item has candidates, a reward that is no finite number, and for items without a row.
     """
     file = Path(file)
-    sizes = dict(zip(items["item_id"], map(len, items["candidates"]), strict=True))
+    sizes = dict(zip(items["item_id"][:], map(len, items["candidates"][:]), strict=True))
     scores = Scores()
     for place, row in _rows(file):
         name = _item_id(row, place, sizes)

@@ -58,7 +58,7 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     name, loader = _loader(name_or_folder)
     pairs = loader(**options)
     digest = content_hash(pairs)
-    counts = Counter(pairs["split"])
+    counts = Counter(pairs["split"][:])
     title = f"{_TITLES[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
     public = f"folder-{digest[:8]}" if name == "folder" else name
     return pairs, SourceInfo(public, title, pairs.info.description, digest)
