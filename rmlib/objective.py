@@ -120,9 +120,9 @@ def evaluate(
         correct += int((margin[compared] > 0).sum())
         decided += int(compared.sum())
     model.train(was_training)
-    total, correct, decided = processes.sum(total, correct, decided)
+    total, n_correct, n_decided = processes.sum(total, correct, decided)
     count = n_valid(settings.loss, examples, range(len(examples)))
-    return {"loss": total / count, "accuracy": correct / decided if decided else math.nan}
+    return {"loss": total / count, "accuracy": n_correct / n_decided if n_decided else math.nan}
 
 
 def passes(

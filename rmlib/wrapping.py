@@ -54,7 +54,9 @@ class Wrapped:
         """All weights, where this process holds a shard (on the main process alone); None where the model has them."""
         if not self.sharded:
             return None
-        return get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        whole: dict[str, Any] = get_model_state_dict(self.model, options=options)
+        return whole
 
 
 def _freeze(model: RewardModel, settings: TrainSettings) -> None:
@@ -90,7 +92,7 @@ def _shard(model: RewardModel, processes: Processes) -> None:
         raise ProcessesError("sharding='full' spreads a model over processes: start them with torchrun")
     mesh = init_device_mesh(processes.device.type, (processes.size,))
     is_empty = any(weight.is_meta for weight in model.parameters())
-    whole = model.state_dict() if processes.is_main else {}
+    whole: dict[str, Any] = model.state_dict() if processes.is_main else {}
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh)
     # What is not a layer would stay whole after an evaluation, where no backward pass follows, and be saved so.
@@ -99,7 +101,7 @@ def _shard(model: RewardModel, processes: Processes) -> None:
         _fill_from_main(model, whole, processes, is_empty)
 
 
-def _fill_from_main(model: RewardModel, whole: dict[str, Tensor], processes: Processes, is_empty: bool) -> None:
+def _fill_from_main(model: RewardModel, whole: dict[str, Any], processes: Processes, is_empty: bool) -> None:
     """Weights that the first process alone has read (`backbones.without_weights`) reach the others' shards."""
     if is_empty:
         model.to_empty(device=processes.device)
