@@ -11,7 +11,7 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 run=${1:?usage: sbatch --nodes=N launch/slurm.sh run.json}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # reads on: a broken pipe would end this script
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 exec srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes="$SLURM_NNODES" --nproc_per_node="${GPUS:-8}" \

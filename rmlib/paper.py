@@ -1,13 +1,16 @@
-"""What the paper's recipe for 70 billion parameters takes: memory by part, operations, hours.
+"""The paper's recipe for 70 billion parameters: what it takes, and both of its stages down to the launch line.
 
-    python -m rmlib.paper                        with recomputation of activations and without
+    python -m rmlib.paper                              memory by part, operations, hours, with and without recomputation
+    python -m rmlib.paper prepare --folder runs/paper  beside it a folder for each stage: run.json and launch.sh
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -19,11 +22,20 @@ from rmlib.settings import TrainSettings
 
 # Arm, and nodes of eight GPUs, of the two stages of the authors' replication recipe.
 PAPER_STAGES = (("regression", 8), ("bt_scaled_init", 4))
+GPUS_PER_NODE = 8
 TOKEN_BUDGET = 8192  # of a pass: one pair of the longest texts allowed, for which memory is counted
+LAUNCH = """#!/usr/bin/env bash
+# {title}: {nodes} nodes of {gpus} GPUs, {steps} steps. Start it in the repository's root; again, and it goes on.
+exec sbatch --nodes={nodes} launch/slurm.sh {job}
+"""
+
 
 def settings_of(arm: str) -> TrainSettings:
-    """The recipe of a stage, in passes that fit."""
-    return replace(settings_for(arm, PRESETS["paper"], seed=0), token_budget=TOKEN_BUDGET)
+    """The recipe of a stage, in passes that fit; sharded, with a checkpoint every 25 steps."""
+    recipe = settings_for(arm, PRESETS["paper"], seed=0)
+    return replace(
+        recipe, token_budget=TOKEN_BUDGET, sharding="full", activation_checkpointing=True, checkpoint_every_steps=25
+    )
 
 
 def table(*, utilisation: float = 0.4) -> pd.DataFrame:
@@ -37,12 +49,41 @@ def table(*, utilisation: float = 0.4) -> pd.DataFrame:
     return planning.table(plans)
 
 
+def prepare(folder: Path, source: str = "hub") -> list[Path]:
+    """Write both stages of the paper's recipe to a folder: run.json and launch.sh each; returns what was written.
+
+    The second stage starts from the model of the first. Paths are relative to the repository's root.
+    """
+    written, before = [], None
+    for number, (arm, nodes) in enumerate(PAPER_STAGES, start=1):
+        settings, place = settings_of(arm), folder / f"{number}_{arm}"
+        place.mkdir(parents=True, exist_ok=True)
+        job = {"source": source, "processes": nodes * GPUS_PER_NODE, "settings": settings.to_dict()}
+        job["folder"] = str(place / "run")
+        if before is not None:
+            job["initialise_from"] = str(before / "run" / "model")
+        names = {"title": ARMS[arm].title, "nodes": nodes, "gpus": GPUS_PER_NODE, "steps": settings.max_steps}
+        for name, text in (
+            ("run.json", json.dumps(job, indent=1) + "\n"),
+            ("launch.sh", LAUNCH.format(**names, job=place / "run.json")),
+        ):
+            (place / name).write_text(text)
+            written.append(place / name)
+        before = place
+    return written
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what the paper's runs take."""
+    """Print what the paper's runs take; with `prepare`, write their folders too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["table", "prepare"], nargs="?", default="table")
+    parser.add_argument("--folder", type=Path, default=Path("runs/paper"), help="of the two stages (runs/paper)")
+    parser.add_argument("--source", default="hub", help="of the pairs: hub or a folder (hub)")
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the GPUs' peak (0.4)")
     options = parser.parse_args(arguments)
     print(table(utilisation=options.utilisation).to_string(float_format=lambda value: f"{value:,.2f}"))
+    if options.what == "prepare":
+        print(*prepare(options.folder, options.source), sep="\n")
 
 
 if __name__ == "__main__":

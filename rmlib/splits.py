@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from rmlib import pairs as tables

@@ -1,5 +1,7 @@
 """The planner: its counts against tensors that are really there, and against hand arithmetic."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
 from rmlib import attention, batches, last_layer, memory, paper, planning
+from rmlib import jobs as jobs_module
+from rmlib.arms import settings_for
 from rmlib.attention import SHARED_PREFIX, backend_for
 from rmlib.planning import Hardware, PlanningError, plan
 from rmlib.presets import PRESETS
@@ -129,6 +133,21 @@ def test_a_shape_that_is_not_here_is_an_error_that_says_what_to_do() -> None:
 def test_a_run_without_a_number_of_steps_is_an_error() -> None:
     with pytest.raises(PlanningError, match="give n_pairs"):
         plan(TrainSettings(), Hardware())
+
+
+def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(tmp_path: Path) -> None:
+    paper.prepare(tmp_path)
+    stages = tmp_path / "1_regression", tmp_path / "2_bt_scaled_init"
+    jobs = [json.loads((stage / "run.json").read_text()) for stage in stages]
+    for arm, job, nodes in zip(("regression", "bt_scaled_init"), jobs, (8, 4), strict=True):
+        wanted = TrainSettings.from_dict(job["settings"])
+        how = {"sharding": "full", "activation_checkpointing": True, "checkpoint_every_steps": 25}
+        assert wanted == replace(settings_for(arm, PRESETS["paper"], seed=0), token_budget=8192, **how)
+        assert job["processes"] == 8 * nodes and job.keys() <= jobs_module.KEYS
+    assert [job["settings"]["loss"] for job in jobs] == ["regression", "scaled_bradley_terry"]
+    assert jobs[1]["initialise_from"] == str(Path(jobs[0]["folder"]) / "model")
+    last_line = (stages[1] / "launch.sh").read_text().splitlines()[-1]
+    assert last_line == f"exec sbatch --nodes=4 launch/slurm.sh {stages[1] / 'run.json'}"
 
 
 def test_the_table_of_the_paper_has_a_column_for_each_stage_and_layout_of_memory() -> None:
