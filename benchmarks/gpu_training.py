@@ -20,6 +20,11 @@ _LLAMA = {"max_position_embeddings": 8192, "num_key_value_heads": 8, "num_attent
 ONE_BILLION = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, **_LLAMA}  # Llama 3.2 1B
 EIGHT_BILLION = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, **_LLAMA}  # Llama 3.1 8B
 PAIRS_A_STEP, TOKEN_BUDGET, VOCABULARY = 64, 16_384, 16_384
+ASKED = {
+    "shapes": {"1 B": ONE_BILLION, "8 B": EIGHT_BILLION},
+    "pairs a step": PAIRS_A_STEP,
+    "token budget": TOKEN_BUDGET,
+}
 NF4 = {
     "load_in_4bit": True,
     "bnb_4bit_quant_type": "nf4",

@@ -254,7 +254,8 @@ def main() -> None:
             start = time.perf_counter()
             outcome = PARTS[part](Path(folder), data, options)
             if outcome is not None:
-                record("training", {"part": part, **asked}, outcome, time.perf_counter() - start)
+                own = asked | gpu_training.ASKED if part == "gpu" else asked
+                record("training", {"part": part, **own}, outcome, time.perf_counter() - start)
 
 
 if __name__ == "__main__":
