@@ -49,8 +49,7 @@ def run(
 
 def _alternate(folder: Path, part: Dataset, n_rounds: int, rate: float, wanted: list[str]) -> list[dict[str, Any]]:
     ways = {name: make(folder, part) for name, make in WAYS.items() if name in ("ours", *wanted)}
-    model = ways["ours"].model
-    needed = 6 * _linear_weights(model) * n_shared(groups_of(model.tokenizer, part))
+    needed = 6 * _linear_weights(ONE_BILLION) * n_shared(groups_of(ways["ours"].model.tokenizer, part))
     rows = []
     for number in range(n_rounds + 1):
         for name, way in ways.items():
@@ -117,7 +116,7 @@ def _qlora(folder: Path, texts: list[str], part: Dataset, rate: float) -> dict[s
     model = RewardModel.create(
         str(folder / "backbone"), lora={"r": 32, "lora_alpha": 64}, quantization=NF4, dtype=torch.bfloat16
     )
-    n_weights = EIGHT_BILLION["num_hidden_layers"] * _weights_of_a_layer(EIGHT_BILLION)
+    n_weights = _linear_weights(EIGHT_BILLION)
     needed = 4 * n_weights * n_shared(groups_of(model.tokenizer, part))
     way = Ours(model, PAIRS_A_STEP, precision="bf16", token_budget=TOKEN_BUDGET // 2)
     rows = [_run(way, part, needed, rate) for _ in range(2)]
@@ -125,15 +124,11 @@ def _qlora(folder: Path, texts: list[str], part: Dataset, rate: float) -> dict[s
     return {"linear weights": n_weights, **rows[-1]}
 
 
-def _weights_of_a_layer(shape: dict[str, int]) -> int:
-    """Weights of the linear layers of one Llama layer."""
+def _linear_weights(shape: dict[str, int]) -> int:
+    """Weights of the linear layers of a Llama, embeddings aside."""
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
     shared = hidden * shape["num_key_value_heads"] // shape["num_attention_heads"]
-    return 2 * hidden * hidden + 2 * hidden * shared + 3 * hidden * inner
-
-
-def _linear_weights(model: RewardModel) -> int:
-    return sum(weight.numel() for weight in model.backbone.layers.parameters() if weight.ndim == 2)
+    return shape["num_hidden_layers"] * (2 * hidden * hidden + 2 * hidden * shared + 3 * hidden * inner)
 
 
 def _matrix_rate() -> float:

@@ -1,4 +1,4 @@
-"""Whether adapters sit on a backbone and what lies beneath, asked without importing peft, which is slow to import."""
+"""Adapters on a backbone: whether they are there, and put on; peft is imported only where it is needed, being slow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ def is_adapted(backbone: Any) -> bool:
     """Whether peft wraps this backbone: where nobody has imported peft, nothing can."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(backbone, peft.PeftModel)
+
+
+def with_adapter(backbone: Any, lora: dict[str, Any]) -> Any:
+    """The backbone under new low-rank adapters of all linear layers; `lora` holds keywords of peft's LoraConfig."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(backbone, LoraConfig(**{"target_modules": "all-linear", **lora}))
 
 
 def base_of(backbone: Any) -> Any:

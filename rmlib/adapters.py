@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from rmlib.adapted import base_of, is_adapted
+from rmlib.adapted import base_of, is_adapted, with_adapter
 from rmlib.models import ModelError, RewardModel, fingerprint
 
 
@@ -22,14 +22,12 @@ def add(model: RewardModel, lora: dict[str, Any], *, seed: int = 0) -> RewardMod
     Returns a new model that shares head and weights with the old one; raises ModelError where there is an adapter
     already (merge it first).
     """
-    from peft import LoraConfig, get_peft_model  # slow to import, see `adapted`
-
     if is_adapted(model.backbone):
         raise ModelError(f"{model.name} has an adapter already: merge it first")
     identity = fingerprint("adapter", model.body_identity, lora, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        body = get_peft_model(model.backbone, LoraConfig(**{"target_modules": "all-linear", **lora}))
+        body = with_adapter(model.backbone, lora)
     base = model.body_identity if model.body_identity != model.name else None
     return _with(model, body, fingerprint("adapter", model.identity, lora, seed), identity, base)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rmlib import backbones, batches, kept_tokens, last_layer
-from rmlib.adapted import base_of
+from rmlib.adapted import base_of, with_adapter
 from rmlib.attention import backend_for
 from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
@@ -96,9 +96,7 @@ class RewardModel(nn.Module):
             torch.manual_seed(seed)
             body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
             if lora is not None:
-                from peft import LoraConfig, get_peft_model  # slow to import, see `adapted`
-
-                body = get_peft_model(body, LoraConfig(**{"target_modules": "all-linear", **lora}))
+                body = with_adapter(body, lora)
             head = new_head(body.config.hidden_size, len(attributes), head_layers)
         return cls(
             body,

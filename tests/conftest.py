@@ -36,6 +36,20 @@ def shared_data() -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture
+def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test alone: none of an earlier one is found again."""
+    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> str:
+    """A tiny random decoder with its tokenizer, as the name of a backbone."""
+    import tiny  # torch, which not every test needs
+
+    return tiny.save_backbone(tmp_path / "backbone")
+
+
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
     """What a command sets up for its messages ends with the test that runs it."""

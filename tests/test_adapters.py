@@ -26,14 +26,7 @@ TEXTS = ["good good bad", "bad", "x y z", "good"]
 QLORA = {"lora_rank": 4, "quantization": "nf4", "learning_rate": 1e-2, "max_steps": 6}
 
 
-@pytest.fixture(autouse=True)
-def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
-
-
-@pytest.fixture
-def backbone(tmp_path: Path) -> str:
-    return tiny.save_backbone(tmp_path / "backbone", "llama")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 def score(model: RewardModel) -> np.ndarray:

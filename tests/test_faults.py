@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from test_training import made_pairs, settings
 
 from rmlib import training
@@ -27,14 +26,7 @@ from rmlib.training import train
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
-
-
-@pytest.fixture
-def backbone(tmp_path: Path) -> str:
-    return tiny.save_backbone(tmp_path / "backbone", "llama")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 def run(backbone: str, folder: Path, **changes: object) -> Run:

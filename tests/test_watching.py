@@ -20,14 +20,7 @@ from rmlib.training import train
 SECTIONS = (*rewardbench.SECTIONS, "Score")
 
 
-@pytest.fixture(autouse=True)
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
-
-
-@pytest.fixture
-def backbone(tmp_path: Path) -> str:
-    return tiny.save_backbone(tmp_path / "backbone", "llama")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 @pytest.fixture

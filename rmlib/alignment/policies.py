@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib import backbones, batches
-from rmlib.adapted import is_adapted
+from rmlib.adapted import is_adapted, with_adapter
 from rmlib.batches import Group, Prompt
 from rmlib.likelihood import header, targets_of, token_log_probabilities
 
@@ -122,12 +122,9 @@ class Policy:
 
     def adapt(self, rank: int, *, seed: int) -> None:
         """Train low-rank adapters of all linear layers from now on, in place of the weights (peft's LoRA)."""
-        from peft import LoraConfig, get_peft_model  # slow to import, see `adapted`
-
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            wanted = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-            self.network = get_peft_model(self.network, wanted).eval()
+            self.network = with_adapter(self.network, {"r": rank, "lora_alpha": 2 * rank}).eval()
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors, adapters merged), config and tokenizer as any transformers model."""
