@@ -62,7 +62,7 @@ def now() -> tuple[float, float, float]:
     """Wall clock, CPU seconds of this process, busy seconds of all cores; what a GPU has been given is done first."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter(), time.process_time(), _busy_seconds()
+    return time.perf_counter(), time.process_time(), busy_seconds()
 
 
 def between(start: tuple[float, float, float], end: tuple[float, float, float]) -> Timed:
@@ -71,7 +71,7 @@ def between(start: tuple[float, float, float], end: tuple[float, float, float]) 
     return Timed(seconds, cpu_seconds, max(0.0, busy - cpu_seconds) / (seconds * (os.cpu_count() or 1)))
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Seconds for which the cores worked since the machine started, of all processes."""
     user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

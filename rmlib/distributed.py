@@ -6,7 +6,7 @@ Started by torchrun, `accelerate launch` or `accelerate.notebook_launcher`; one 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,6 +81,18 @@ class Processes:
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+    def add_gradients(self, weights: Iterable[torch.Tensor]) -> None:
+        """Put the sum over the processes in the place of each weight's gradient; one that has none counts as zero."""
+        if self.size == 1:
+            return
+        sent = []
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            sent.append(dist.all_reduce(weight.grad, async_op=True))
+        for one in sent:
+            one.wait()
 
     @contextmanager
     def main_first(self) -> Iterator[None]:

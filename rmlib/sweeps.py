@@ -34,8 +34,9 @@ def rows(at: Callable[[float], dict[str, float]], factors: Iterable[float]) -> S
 
 
 def ordering(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
-    """Accuracy on the decided pairs, with the mean loss of regular BT."""
-    return ordering_of(oriented_margins(pairs, score_pairs(scorer(model, settings), pairs)))
+    """Accuracy on the decided pairs, which alone are scored, with the mean loss of regular BT."""
+    decided = pairs.select(np.flatnonzero([bool(value) for value in pairs["preference"][:]]))
+    return ordering_of(oriented_margins(decided, score_pairs(scorer(model, settings), decided)))
 
 
 def ordering_of(margin: Float[np.ndarray, "decided"]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 import several_processes
 import tiny
 import torch
+from notebook_launch import ENVIRONMENT, SECONDS, launch
 
 from rmlib import training
 from rmlib.batches import Group
@@ -23,27 +23,17 @@ from rmlib.models import RewardModel
 from rmlib.objective import passes
 from rmlib.settings import TrainSettings
 
-TESTS = Path(__file__).resolve().parent
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
-SECONDS = 600  # of a machine that is busy with other things; idle, it takes some 15
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes trained, all in one launch."""
     place = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     for home in (place, place / "for one"):
         tiny.save_backbone(home / "llama")
         # Dropout would draw other numbers in each process.
         off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         tiny.save_backbone(home / "bert", "bert", config=off)
-    command = [sys.executable, str(TESTS / "notebook_launch.py"), str(place), str(port)]
-    environment = os.environ | ENVIRONMENT | {"RMLIB_RUNS": str(place / "runs")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    launch("several_processes", place)
     return place
 
 

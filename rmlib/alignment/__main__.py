@@ -1,4 +1,4 @@
-"""Optimise one policy from the shell: `python -m rmlib.alignment run.json`.
+"""Optimise one policy from the shell: `python -m rmlib.alignment run.json`, or by torchrun in several processes.
 
 The file holds `source` (as in `load_splits`), `settings` (`AlignSettings`), `policy` (a hub id or folder of a causal
 language model), for REINFORCE and PPO `reward` (a folder of ours, or of any sequence classifier, or a hub id), and
@@ -23,6 +23,7 @@ from rmlib.alignment.policies import Policy
 from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
+from rmlib.distributed import Processes
 from rmlib.splits import load_splits
 
 KEYS = {"source", "settings", "policy", "reward", "max_pairs", "watched", "every_steps"}
@@ -36,7 +37,8 @@ def run(asked: Mapping[str, Any], *, progress: bool = True) -> Alignment:
     needed = {"source", "policy"} | ({"reward"} if settings.method != "dpo" else set())
     if missing := needed - asked.keys():
         raise ValueError(f"a run of {settings.method} needs the keys {', '.join(sorted(missing))}")
-    splits = load_splits(asked["source"], max_pairs=asked.get("max_pairs", -1))
+    with Processes.join().main_first():  # what one has read from the source the others find in the cache
+        splits = load_splits(asked["source"], max_pairs=asked.get("max_pairs", -1))
     reward = load_reward(asked["reward"]) if "reward" in asked else None
     watch = None
     if n_watched := asked.get("watched", 64):
@@ -61,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    summary = {name: value for name, value in found.summary.items() if not isinstance(value, list)}
-    print(json.dumps(summary))
-    print(f"policy: {found.folder / 'policy'}")
+    processes = Processes.join()
+    if processes.is_main:
+        print(json.dumps({name: value for name, value in found.summary.items() if not isinstance(value, list)}))
+        print(f"policy: {found.folder / 'policy'}")
+    processes.leave()
     return 0
 
 

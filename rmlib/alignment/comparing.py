@@ -26,6 +26,7 @@ from rmlib.alignment.rewards import Scorer
 from rmlib.batches import Prompt
 from rmlib.benchmarks.judges import Judge
 from rmlib.models import fingerprint
+from rmlib.scheduling import default_processes, run_jobs
 
 TRUTH, OWN, OTHER = "the truth", "its own reward", "another seed's reward"
 SEED = 5_000  # of the answers that are compared
@@ -85,6 +86,27 @@ def win_rates(plan: Plan, method: str, arm: str, seeds: Sequence[int], *, n_prom
         records.append(plan.file, kind="win_rate", asked=asked | {"reader": name}, outcome=row)
         for name, row in rows.items()
     ]
+
+
+def run_all(
+    policies: Sequence[tuple[str, str]],
+    plan: Plan,
+    seeds: Sequence[int],
+    *,
+    n_prompts: int,
+    n: int = 16,
+    processes: int | None = None,
+) -> list[dict]:
+    """`win_rates` of policies given as method and reward arm, several at a time. Raises JobFailed, which names one."""
+    rates = partial(_win_rates, plan=plan, seeds=seeds, n_prompts=n_prompts, n=n)
+    _ = plan.start  # once, not by two processes at a time
+    count = default_processes() if processes is None else processes
+    run_jobs(dict.fromkeys(policies, ()), rates, processes=count, show=", ".join)
+    return [row for method, arm in policies for row in win_rates(plan, method, arm, seeds, n_prompts=n_prompts, n=n)]
+
+
+def _win_rates(policy: tuple[str, str], plan: Plan, seeds: Sequence[int], n_prompts: int, n: int) -> None:
+    win_rates(plan, *policy, seeds, n_prompts=n_prompts, n=n)
 
 
 def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: int, n: int) -> dict[str, Any]:

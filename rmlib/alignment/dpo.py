@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rmlib import alignment
-from rmlib.alignment.loop import Learner, indices_at, parts
+from rmlib.alignment.loop import Learner, parts
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.batches import Prompt
+from rmlib.distributed import ALONE, Processes
 from rmlib.models import fingerprint
 from rmlib.pairs import preference_view, prompt_key
 
@@ -66,24 +67,24 @@ def labelled(samples: Samples, reward: Scorer) -> PreferencePairs:
 class DPO(Learner):
     """Regular, margin or scaled DPO on pairs of given texts (`estimators.dpo_loss`)."""
 
-    def __init__(self, start: Policy, pairs: PreferencePairs, settings: AlignSettings) -> None:
-        super().__init__(start, settings)
+    def __init__(
+        self, start: Policy, pairs: PreferencePairs, settings: AlignSettings, processes: Processes = ALONE
+    ) -> None:
+        super().__init__(start, settings, processes)
         texts = [text for couple in zip(pairs.chosen, pairs.rejected, strict=True) for text in couple]
         self.pairs, self.samples = pairs, start.read(pairs.prompts, 2, texts)
 
     def update(self, step: int) -> dict[str, Any]:
-        chosen = indices_at(step, len(self.pairs.prompts), self.settings)
-        total = 0.0
-        margins: list[Tensor] = []
+        chosen = self.own(step, len(self.pairs.prompts))
+        n_pairs = len(chosen) * self.processes.size
+        right = margins = total = 0.0
         for start, stop in parts(len(chosen), self.settings.prompts_at_once):
-            indices = chosen[start:stop]
-            margin, loss = self._margin_and_loss(indices)
-            (loss.sum() / len(chosen)).backward()
-            margins.append(margin)
+            margin, loss = self._margin_and_loss(chosen[start:stop])
+            (loss.sum() / n_pairs).backward()
+            right, margins = right + int((margin > 0).sum()), margins + float(margin.sum())
             total += float(loss.detach().sum())
-        together = torch.cat(margins)
-        row = {"accuracy": float((together > 0).float().mean()), "margin": float(together.mean())}
-        return row | {"loss": total / len(chosen), "gradient_norm": self.descend()}
+        sums = zip(("accuracy", "margin", "loss"), self.processes.sum(right, margins, total), strict=True)
+        return {name: value / n_pairs for name, value in sums} | {"gradient_norm": self.descend()}
 
     def _margin_and_loss(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         whole, settings = self.samples, self.settings

@@ -113,6 +113,7 @@ class Plan:
         """The name that the runs of a comparison share."""
         shared = {method: settings.to_dict() for method, settings in sorted(self.settings.items())}
         rest = [
+            self.n_fitted,
             self.n_watched,
             self.samples_watched,
             self.every_steps,

@@ -1,13 +1,18 @@
-"""The loop that all methods share: steps, log, measurements, checkpoints, the best policy so far."""
+"""The loop that all methods share: steps, log, measurements, checkpoints, the best policy so far.
+
+Several processes share the prompts of each step: each draws, reads and differentiates its own, gradients are summed,
+and the policies stay equal. The first one measures and writes.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.bars import progress_bar
+from rmlib.distributed import ALONE, Processes
 from rmlib.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log, write_json
 
 logger = logging.getLogger(__name__)
@@ -65,11 +71,19 @@ class Alignment:
 
 
 class Learner(nn.Module):
-    """A copy of a policy under training, held against what it started as; a method adds `update`, a step or a few."""
+    """A copy of a policy under training, held against what it started as; a method adds `update`, a step or a few.
 
-    def __init__(self, start: Policy, settings: AlignSettings) -> None:
+    Raises AlignmentError where the prompts of a step cannot be dealt evenly to the processes.
+    """
+
+    def __init__(self, start: Policy, settings: AlignSettings, processes: Processes = ALONE) -> None:
         super().__init__()
-        self.settings, self.policy = settings, start.copy()
+        self.settings, self.policy, self.processes = settings, start.copy(), processes
+        if settings.prompts_per_step % processes.size:
+            raise AlignmentError(
+                f"{settings.prompts_per_step} prompts a step cannot be dealt evenly to {processes.size} processes: "
+                "choose another prompts_per_step"
+            )
         if settings.lora_rank:
             self.policy.adapt(settings.lora_rank, seed=settings.seed)
             self.reference = Reference(self.policy)
@@ -90,8 +104,15 @@ class Learner(nn.Module):
         """One step of the method; a row for the log."""
         raise NotImplementedError
 
+    def own(self, step: int, n: int) -> list[int]:
+        """Those of n prompts or pairs that this process takes of a step."""
+        taken = indices_at(step, n, self.settings)
+        share = len(taken) // self.processes.size
+        return taken[self.processes.rank * share :][:share]
+
     def descend(self) -> float:
-        """One optimizer step along the gradients that were gathered; the policy's norm before clipping."""
+        """One optimizer step along the gradients of all processes; the policy's norm before clipping."""
+        self.processes.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
         groups = [group["params"] for group in self.optimizer.param_groups]  # the policy's weights first
         norm, *others = (nn.utils.clip_grad_norm_(weights, self.settings.clip_norm) for weights in groups)
         if not all(torch.isfinite(value) for value in (norm, *others)):
@@ -120,9 +141,9 @@ def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:
     return order[step % per_epoch * size :][:size].tolist()
 
 
-def seed_of(settings: AlignSettings, step: int) -> int:
-    """The seed of the samples of a step."""
-    return int(np.random.default_rng([settings.seed, step, 7]).integers(2**31))
+def seed_of(settings: AlignSettings, step: int, rank: int = 0) -> int:
+    """The seed of the samples that a process draws in a step."""
+    return int(np.random.default_rng([settings.seed, step, 7, *([rank] if rank else [])]).integers(2**31))
 
 
 def run_folder(identity: str) -> Path:
@@ -144,17 +165,19 @@ def optimise(
     The log holds the rows; the start and every `watch.every_steps` are measured. Samples are drawn from seeds of their
     own step, so that a run that was killed goes on as if nothing had happened.
     """
-    settings, started = learner.settings, time.perf_counter()
+    settings, processes, started = learner.settings, learner.processes, time.perf_counter()
     learner.prepare()
-    state = checkpoints.State(learner, learner.optimizer, learner.scheduler)
+    state = checkpoints.State(learner, learner.optimizer, learner.scheduler, processes)
     found = checkpoints.read_latest(folder, state)
     first = int(found["step"]) if found else 0
     rows = read_log(folder, first) if found else []
     best = max((np.mean(row["watched"]["proxy"]) for row in rows if "watched" in row), default=-np.inf)
     before = rows[-1]["seconds"] if rows else 0.0
     with (
-        (folder / LOG_FILE).open("w") as log,
-        progress_bar(total=settings.n_steps, initial=first, unit="step", show=progress, leave=False) as bar,
+        (folder / LOG_FILE if processes.is_main else Path(os.devnull)).open("w") as log,
+        progress_bar(
+            total=settings.n_steps, initial=first, unit="step", show=progress and processes.is_main, leave=False
+        ) as bar,
     ):
         bar.set_description(label or settings.method)
         log.writelines(json.dumps(row) + "\n" for row in rows)
@@ -164,11 +187,12 @@ def optimise(
             row: dict[str, Any] = {"step": step} | (learner.update(step - 1) if step else {})
             due = watch is not None and (step == settings.n_steps or step % watch.every_steps == 0)
             if watch is not None and due:
-                row["watched"] = watch.measure(learner.policy, origin, max_new_tokens=settings.max_new_tokens)
+                measure = partial(watch.measure, learner.policy, origin, max_new_tokens=settings.max_new_tokens)
+                row["watched"] = processes.on_main(measure)
                 mean = float(np.mean(row["watched"].get("proxy", step)))
                 if mean > best:
                     best = mean
-                    _save(learner.policy, folder / BEST_FOLDER)
+                    processes.on_main(partial(_save, learner.policy, folder / BEST_FOLDER))
             row["seconds"] = before + time.perf_counter() - started
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -176,9 +200,9 @@ def optimise(
             every = settings.checkpoint_every_steps
             if every and step and step % every == 0 and step < settings.n_steps:
                 checkpoints.write(folder, state, {"step": step})
-    _save(learner.policy, folder / POLICY_FOLDER)
-    write_json(folder / FINISHED_FILE, {k: v for k, v in row.items() if k != "watched"})
-    checkpoints.remove(folder)
+    processes.on_main(partial(_save, learner.policy, folder / POLICY_FOLDER))
+    processes.on_main(lambda: write_json(folder / FINISHED_FILE, {k: v for k, v in row.items() if k != "watched"}))
+    processes.on_main(lambda: checkpoints.remove(folder))
 
 
 def _save(policy: Policy, folder: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rmlib.alignment.dpo import DPO, PreferencePairs
-from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, claim, optimise, run_folder
+from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, claim, optimise, run_folder
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import Reinforce
@@ -19,6 +20,7 @@ from rmlib.alignment.rewards import AlignmentError, Scorer, reward_identity
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.batches import Prompt
+from rmlib.distributed import Processes
 from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import prompt_key
 from rmlib.runs import FINISHED_FILE, LOG_FILE, read_log, write_json
@@ -39,26 +41,33 @@ def align(
 
     REINFORCE and PPO need a `reward` and `prompts`; PPO a `critic` too, where the reward is not itself a RewardModel
     with the policy's tokens; DPO needs `pairs`. Asked for again, the run is returned as it is; one that was interrupted
-    goes on from its last checkpoint. Raises AlignmentError for parts that do not fit, rewards that are no numbers, and
-    a gradient that is not finite.
+    goes on from its last checkpoint. Of several processes (torchrun, accelerate launch) each calls this and takes its
+    share of every step: DPO then takes the same steps as alone, the other two draw other samples, and have another
+    name. Raises AlignmentError for parts that do not fit, rewards that are no numbers, and a gradient that is not
+    finite.
     """
+    processes = Processes.join()
     identity = identity_of(policy, settings, reward=reward, prompts=prompts, pairs=pairs, critic=critic, watch=watch)
+    if processes.size > 1 and settings.method != "dpo":
+        identity = fingerprint(identity, processes.size)
     run = Alignment(run_folder(identity), settings)
-    if run.is_finished:
+    if processes.on_main(lambda: run.is_finished):
         return run
-    claim(run.folder, settings, identity)
-    _to_device(policy, reward)
+    processes.on_main(lambda: claim(run.folder, settings, identity))
+    _to_device(policy, reward, processes.device)
     if settings.method == "dpo":
         if pairs is None:
             raise AlignmentError("DPO learns from pairs: give some (dpo.annotated, dpo.labelled)")
-        optimise(DPO(policy, pairs, settings), run.folder, watch, Reference(policy, policy), progress=progress)
+        learner: Learner = DPO(policy, pairs, settings, processes)
+        optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
     elif reward is None:
         raise AlignmentError(f"{settings.method} needs a reward: a model, an ensemble, or rewards.load_reward(folder)")
     elif settings.method == "reinforce":
-        learner = Reinforce(policy, reward, prompts, settings)
+        learner = Reinforce(policy, reward, prompts, settings, processes)
         optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
     else:
-        _ppo_rounds(policy, reward, prompts, settings, _critic(reward, critic), watch, run.folder, progress)
+        made = partial(PPO, reward=reward, prompts=prompts, critic=_critic(reward, critic), processes=processes)
+        _ppo_rounds(policy, made, settings, processes, watch, run.folder, progress)
     return run
 
 
@@ -80,8 +89,7 @@ def identity_of(
     return fingerprint("align", policy.identity, settings.to_dict(), given, keys, learnt, measured)
 
 
-def _to_device(policy: Policy, reward: Scorer | None) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _to_device(policy: Policy, reward: Scorer | None, device: torch.device) -> None:
     policy.network.to(device)
     for member in getattr(reward, "members", [reward]):
         if hasattr(member, "to"):
@@ -99,33 +107,39 @@ def _critic(reward: Scorer, critic: RewardModel | None) -> RewardModel:
 
 def _ppo_rounds(
     policy: Policy,
-    reward: Scorer,
-    prompts: Sequence[Prompt],
+    made: Callable[..., PPO],
     settings: AlignSettings,
-    critic: RewardModel,
+    processes: Processes,
     watch: Watch | None,
     folder: Path,
     progress: bool,
 ) -> None:
     """Each round starts from the best policy of the one before, which is its reference too, with a new value model."""
-    start, rows, last = policy, [], folder
-    for number in range(settings.rounds):
-        last = folder / f"round-{number + 1}"
-        last.mkdir(exist_ok=True)
-        of_round = settings.change(seed=settings.seed + 1000 * number)
-        if not (last / FINISHED_FILE).is_file():
-            learner = PPO(start, reward, prompts, of_round, critic)
+    start = policy
+    folders = [folder / f"round-{number + 1}" for number in range(settings.rounds)]
+    for number, own in enumerate(folders):
+        if not processes.on_main(partial(_is_finished, own)):
+            learner = made(start, settings=settings.change(seed=settings.seed + 1000 * number))
             label = f"ppo, round {number + 1}"
-            optimise(learner, last, watch, Reference(start, policy), progress=progress, label=label)
-        rows += _rows_of_round(last, number, settings.n_steps)
-        chosen = last / (BEST_FOLDER if (last / BEST_FOLDER).is_dir() else POLICY_FOLDER)
-        start = Policy.create(str(chosen))
+            optimise(learner, own, watch, Reference(start, policy), progress=progress, label=label)
+        start = Policy.create(str(own / (BEST_FOLDER if (own / BEST_FOLDER).is_dir() else POLICY_FOLDER)))
         start.network.to(policy.device)
+    processes.on_main(lambda: _write_rounds(folders, folder, settings.n_steps))
+
+
+def _is_finished(folder: Path) -> bool:
+    folder.mkdir(exist_ok=True)
+    return (folder / FINISHED_FILE).is_file()
+
+
+def _write_rounds(folders: Sequence[Path], folder: Path, n_steps: int) -> None:
+    """The logs of all rounds as one, and the policies of the last."""
+    rows = [row for number, own in enumerate(folders) for row in _rows_of_round(own, number, n_steps)]
     with (folder / LOG_FILE).open("w") as log:
         log.writelines(json.dumps(row) + "\n" for row in rows)
     for name in (POLICY_FOLDER, BEST_FOLDER):
-        if (last / name).is_dir():
-            shutil.copytree(last / name, folder / name, dirs_exist_ok=True)
+        if (folders[-1] / name).is_dir():
+            shutil.copytree(folders[-1] / name, folder / name, dirs_exist_ok=True)
     write_json(folder / FINISHED_FILE, {k: v for k, v in rows[-1].items() if k != "watched"})
 
 

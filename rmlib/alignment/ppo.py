@@ -18,10 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from rmlib import alignment, batches
 from rmlib.alignment.loop import parts
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
-from rmlib.alignment.reinforce import OnPolicy, log_row
+from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError, Scorer
 from rmlib.alignment.settings import AlignSettings
 from rmlib.batches import Batch, Prompt, SharedBatch
+from rmlib.distributed import ALONE, Processes
 from rmlib.likelihood import targets_of
 from rmlib.models import RewardModel
 
@@ -46,9 +47,15 @@ class PPO(OnPolicy):
     """
 
     def __init__(
-        self, start: Policy, reward: Scorer, prompts: Sequence[Prompt], settings: AlignSettings, critic: RewardModel
+        self,
+        start: Policy,
+        reward: Scorer,
+        prompts: Sequence[Prompt],
+        settings: AlignSettings,
+        critic: RewardModel,
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(start, reward, prompts, settings)
+        super().__init__(start, reward, prompts, settings, processes)
         check_critic(start, critic)
         self.critic = copy.deepcopy(critic).requires_grad_(True).to(self.policy.device)
 
@@ -58,16 +65,17 @@ class PPO(OnPolicy):
 
     def update(self, step: int) -> dict[str, Any]:
         samples, reward, ended = self.draw(step)
-        if not ended.any():
-            return log_row(samples, reward, ended, loss=0.0, value_loss=0.0, gradient_norm=0.0)
         rollout = self._rollout(samples, reward, ended)
-        losses: list[list[float]] = []
+        found: list[tuple[float, float, float]] = []
         size = -(-len(samples.prompts) // self.settings.minibatches)
         for start, stop in parts(len(samples.prompts), size):
-            if self._rows(rollout.valid, start, stop).any():
-                losses.append([*self._losses(rollout, start, stop), self.descend()])
-        loss, value_loss, norm = np.mean(losses, axis=0).tolist()
-        return log_row(samples, reward, ended, loss=loss, value_loss=value_loss, gradient_norm=norm)
+            n_own = int(self._rows(rollout.valid, start, stop).sum())
+            (n_valid,) = self.processes.sum(n_own)
+            if n_valid:
+                own = self._losses(rollout, start, stop, n_own / n_valid) if n_own else (0.0, 0.0)
+                found.append((*own, self.descend()))
+        loss, value_loss, norm = np.mean(found or [(0.0, 0.0, 0.0)], axis=0).tolist()
+        return self.log_row(samples, reward, ended, gradient_norm=norm, loss=loss, value_loss=value_loss)
 
     @torch.no_grad()
     def _rollout(self, samples: Samples, reward: Tensor, ended: Tensor) -> Rollout:
@@ -80,17 +88,24 @@ class PPO(OnPolicy):
         advantage, returns = alignment.generalised_advantages(
             rewards, value, valid, gamma=self.settings.gamma, lam=self.settings.lam
         )
-        known = advantage[valid]
-        if len(known) > 1:
-            advantage = torch.where(valid, (advantage - known.mean()) / (known.std() + 1e-8), 0.0)
-        return Rollout(samples, logp, value, advantage, returns, valid)
+        return Rollout(samples, logp, value, self._standardised(advantage, valid), returns, valid)
+
+    def _standardised(self, advantage: Tensor, valid: Tensor) -> Tensor:
+        """With mean 0 and standard deviation 1 over the tokens of all processes."""
+        known = advantage[valid].double()
+        total, n = self.processes.sum(float(known.sum()), len(known))
+        if n < 2:
+            return advantage
+        mean = total / n
+        (squares,) = self.processes.sum(float((known - mean).square().sum()))
+        return torch.where(valid, (advantage - mean) / ((squares / (n - 1)) ** 0.5 + 1e-8), 0.0)
 
     def _rows(self, table: Tensor, start: int, stop: int) -> Tensor:
         n = self.settings.samples_per_prompt
         return table[start * n : stop * n]
 
-    def _losses(self, rollout: Rollout, start: int, stop: int) -> tuple[float, float]:
-        """Gradients of both losses over a minibatch, and their values."""
+    def _losses(self, rollout: Rollout, start: int, stop: int, share: float) -> tuple[float, float]:
+        """Gradients of both losses over a minibatch, of whose tokens this process has a share, and their values."""
         budget, settings = self.settings.token_budget, self.settings
         part = rollout.samples.part(start, stop)
         width = int(part.n_tokens.max())
@@ -99,10 +114,10 @@ class PPO(OnPolicy):
             self._rows(getattr(rollout, name), start, stop)[:, :width] for name in names
         )
         logp = self.policy.log_probabilities(part, token_budget=budget)
-        policy_loss = alignment.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
+        policy_loss = share * alignment.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
         policy_loss.backward()
         value = token_values(self.critic, part, token_budget=budget)
-        value_loss = alignment.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
+        value_loss = share * alignment.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
         value_loss.backward()
         return float(policy_loss.detach()), float(value_loss.detach())
 

@@ -14,43 +14,59 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rmlib import alignment
-from rmlib.alignment.loop import Learner, indices_at, parts, seed_of
+from rmlib.alignment.loop import Learner, parts, seed_of
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.batches import Prompt
+from rmlib.distributed import ALONE, Processes
 
 
 class OnPolicy(Learner):
     """What REINFORCE and PPO share: answers drawn from the policy as it is, and their rewards."""
 
-    def __init__(self, start: Policy, reward: Scorer, prompts: Sequence[Prompt], settings: AlignSettings) -> None:
-        super().__init__(start, settings)
+    def __init__(
+        self,
+        start: Policy,
+        reward: Scorer,
+        prompts: Sequence[Prompt],
+        settings: AlignSettings,
+        processes: Processes = ALONE,
+    ) -> None:
+        super().__init__(start, settings, processes)
         self.reward, self.prompts = reward, prompts
         if not prompts:
             raise AlignmentError("there is no prompt to optimise on")
+        if len(prompts) < processes.size:
+            raise AlignmentError(f"{len(prompts)} prompts to optimise on are too few for {processes.size} processes")
 
     def draw(self, step: int) -> tuple[Samples, Float[Tensor, "prompt sample"], Bool[Tensor, "prompt sample"]]:
-        """Samples of a step with their rewards, and which of them ended."""
+        """This process's samples of a step with their rewards, and which of them ended."""
         settings = self.settings
         samples = self.policy.sample(
-            [self.prompts[index] for index in indices_at(step, len(self.prompts), settings)],
+            [self.prompts[index] for index in self.own(step, len(self.prompts))],
             settings.samples_per_prompt,
             max_new_tokens=settings.max_new_tokens,
-            seed=seed_of(settings, step),
+            seed=seed_of(settings, step, self.processes.rank),
         )
         ended = torch.from_numpy(samples.ended).view(len(samples.prompts), -1)
         return samples, rewards_of(self.reward, samples), ended
 
+    def log_row(
+        self, samples: Samples, reward: Tensor, ended: Tensor, *, gradient_norm: float, **sums: float
+    ) -> dict[str, Any]:
+        """What a step's log says of the samples of all processes; the reward is the mean over those that ended.
 
-def log_row(samples: Samples, reward: Tensor, ended: Tensor, **further: float) -> dict[str, Any]:
-    """What a step's log says of its samples; the reward is the mean over those that ended."""
-    known = reward[ended]
-    row: dict[str, Any] = {
-        "reward": float(known.mean()) if len(known) else None,
-        "tokens": float(samples.n_tokens.mean()),
-    }
-    return row | {f"n {name}": count for name, count in samples.counts().items()} | further
+        `sums`: this process's part of further numbers.
+        """
+        known, counts = reward[ended].double(), samples.counts()
+        given = float(known.sum()), len(known), int(samples.n_tokens.sum()), *counts.values(), *sums.values()
+        total, n_known, n_tokens, *rest = self.processes.sum(*given)
+        counted = {f"n {name}": int(count) for name, count in zip(counts, rest, strict=False)}
+        mean = total / n_known if n_known else None
+        row: dict[str, Any] = {"reward": mean, "tokens": n_tokens / counted["n samples"]}
+        further = dict(zip(sums, rest[len(counts) :], strict=True))
+        return row | counted | further | {"gradient_norm": gradient_norm}
 
 
 class Reinforce(OnPolicy):
@@ -63,9 +79,10 @@ class Reinforce(OnPolicy):
     def update(self, step: int) -> dict[str, Any]:
         samples, reward, ended = self.draw(step)
         valid = valid_tokens(samples) & ended.view(-1, 1)
-        n_valid, settings = int(valid.sum()), self.settings
+        n_valid, n_samples = self.processes.sum(int(valid.sum()), len(samples))
+        settings = self.settings
         if not n_valid:
-            return log_row(samples, reward, ended, loss=0.0, gradient_norm=0.0, penalty=0.0)
+            return self.log_row(samples, reward, ended, gradient_norm=0.0, loss=0.0, penalty=0.0)
         total = penalties = 0.0
         for start, stop in parts(len(samples.prompts), settings.prompts_at_once):
             part = samples.part(start, stop)
@@ -82,6 +99,5 @@ class Reinforce(OnPolicy):
             advantage = torch.where(counted, advantage, 0.0).view(-1)  # what never ended may carry a NaN
             loss = alignment.reinforce_loss(logp, advantage, own) * (own.sum() / n_valid)
             loss.backward()
-            total, penalties = total + float(loss.detach()), penalties + float(penalty.sum())
-        norm = self.descend()
-        return log_row(samples, reward, ended, loss=total, gradient_norm=norm, penalty=penalties / len(samples))
+            total, penalties = total + float(loss.detach()), penalties + float(penalty.sum()) / n_samples
+        return self.log_row(samples, reward, ended, gradient_norm=self.descend(), loss=total, penalty=penalties)

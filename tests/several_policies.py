@@ -1,0 +1,58 @@
+"""What each of the two processes does that `test_alignment_processes.py` starts: it optimises policies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rmlib.alignment.dpo import PreferencePairs
+from rmlib.alignment.loop import Alignment
+from rmlib.alignment.optimising import align
+from rmlib.alignment.policies import Policy
+from rmlib.alignment.settings import AlignSettings
+from rmlib.alignment.watching import Watch
+from rmlib.distributed import Processes
+from rmlib.models import RewardModel
+
+PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hello, who is there?", "Why", "And you?")]
+PAIRS = PreferencePairs(PROMPTS, ["good", "b", "c d", "e"], ["bad one", "x", "y", "zz"], np.array([1.0, 2.0, 3.0, 1.0]))
+COMMON: dict[str, Any] = {"prompts_per_step": 4, "max_new_tokens": 10, "learning_rate": 1e-2, "kl_coefficient": 0.3}
+SETTINGS = {
+    "dpo": AlignSettings("dpo", n_steps=5, checkpoint_every_steps=2, **COMMON | {"prompts_at_once": 1}),
+    "reinforce": AlignSettings("reinforce", n_steps=1, **COMMON),
+    "ppo": AlignSettings("ppo", n_steps=1, rounds=1, **COMMON),
+}
+
+
+class Early:
+    """The reward of a text: the share of its letters that have an odd code."""
+
+    name = "early"
+
+    def score(self, prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray:
+        return np.array([np.mean([ord(letter) % 2 for letter in text]) if text else 0.0 for text in responses])
+
+
+def optimised(method: str, folder: Path) -> Alignment:
+    """A run of a method on the policy and the value model in a folder."""
+    policy, critic = Policy.create(str(folder / "policy")), RewardModel.create(str(folder / "critic"), seed=1)
+    given: dict[str, Any] = {"pairs": PAIRS} if method == "dpo" else {"reward": Early(), "prompts": PROMPTS}
+    if method == "ppo":
+        given["critic"] = critic
+    watch = Watch(PROMPTS, {"proxy": Early()}, every_steps=2, samples_per_prompt=2)
+    return align(policy, SETTINGS[method], watch=watch, progress=False, **given)
+
+
+def work(folder: Path) -> None:
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    processes = Processes.join(asked=2)
+    for method in SETTINGS:
+        run = optimised(method, folder)
+        assert optimised(method, folder).folder == run.folder  # found again by both
+        if processes.is_main:
+            run.folder.rename(folder / method)
+        processes.on_main(lambda: None)
+    processes.leave()
