@@ -93,7 +93,7 @@ alignment: setup ## run notebooks 06 and 07: policies aligned by the reward mode
 test: setup ## everything that CI runs: linter, type checker, tests, every notebook small
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy rmlib tools
-	MPLBACKEND=Agg $(PYTHON) -m pytest
+	MPLBACKEND=Agg $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lab: setup ## open JupyterLab at the first notebook
 	@$(PYTHON) -m jupyter lab notebooks/00_start_here.ipynb

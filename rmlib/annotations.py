@@ -130,6 +130,7 @@ def preference_steps(pairs: Dataset) -> Steps[int]:
     return Steps(PREFERENCE_STEPS, labels, survived)
 
 
+@lru_cache(maxsize=4)  # seconds, and asked for again with the same table
 def rating_steps(pairs: Dataset) -> Steps[tuple[Ratings, Ratings]]:
     """The parent's pipeline on the ratings of `annotations`; a label holds the ratings of response 1 and response 2.
 

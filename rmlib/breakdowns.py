@@ -128,7 +128,10 @@ def temperature_table(file: Path) -> pd.DataFrame:
     """
     table, rows = ladder(file), []
     if "outcome.selection_margins" not in table or table["outcome.selection_margins"].isna().any():
-        raise RecordError(f"{file.name}: arms without margins of the selection pairs; run notebook 02 again")
+        raise RecordError(
+            f"{file.name}: arms without margins of the selection pairs; run notebook 02 again (of arms read on "
+            "several folds none are kept, since each fold has pairs and a choice of its own)"
+        )
     groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
         fitted = statistics.fit_temperature(_squeezed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)

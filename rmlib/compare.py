@@ -22,7 +22,6 @@ from rmlib import experiments, fold_runs, losses, paths
 from rmlib.arms import ARMS, changes
 from rmlib.grid import Grid, default_grid, run_folds
 from rmlib.presets import PRESETS, Preset
-from rmlib.reproduce import absolute
 from rmlib.splits import Splits, load_folds, load_splits
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["RMLIB_COMMAND"] = typed_command(options, folds[0].source.name)
     source = folds[0].source.name + (f"_{options.line}" if options.line else "")
     file = paths.results_dir() / f"{paths.line_name(source, options.backbone)}.jsonl"
-    preset = PRESETS[options.how].change(backbone=absolute(options.backbone))
+    preset = PRESETS[options.how].change(backbone=paths.absolute(options.backbone))
     if options.how == "frozen":
         _frozen(options, folds, preset, file)
         return
@@ -83,7 +82,7 @@ def parse_inputs(text: str) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> list[Splits]:
     """The splits, one for each fold that is asked for."""
-    data, wanted = absolute(options.data), {"subset": options.subset} if options.subset else {}
+    data, wanted = paths.absolute(options.data), {"subset": options.subset} if options.subset else {}
     if not options.folds:
         return [load_splits(data, **wanted)]
     folds = load_folds(data, n_folds=options.folds, **wanted)
@@ -106,7 +105,7 @@ def typed_command(options: argparse.Namespace, source: str) -> str:
         if getattr(options, name) not in (None, ["last"]):
             words.append(f"--{name} {','.join(map(str, getattr(options, name)))}")
     if options.backbone != "minilm":
-        words.append("--backbone $BACKBONE" if Path(absolute(options.backbone)).is_dir() else options.backbone)
+        words.append("--backbone $BACKBONE" if Path(paths.absolute(options.backbone)).is_dir() else options.backbone)
     return " ".join(words)
 
 

@@ -110,23 +110,30 @@ def run_all(
     splits: Splits,
     seeds: Iterable[int],
     *,
+    other_seeds: Mapping[str, Sequence[int]] | None = None,
     results: Path | None = None,
     processes: int | None = None,
 ) -> list[ArmRun]:
     """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished.
 
+    `other_seeds`: of the arms that do not run under `seeds`.
     `processes`: how many train at the same time, each with one thread (default: one for each core, two at most, one
     on a GPU); the numbers are the same. What occurs twice in the data is logged before anything is trained. Raises
     JobFailed, which names arm and seed, where one fails; what was finished, also beside it, is kept and recorded.
     """
     file, seeds = results or results_file(splits, settings), list(seeds)
+    under = dict.fromkeys(arms, seeds) | {arm: list(own) for arm, own in (other_seeds or {}).items() if arm in arms}
     record_overlap(splits, file)
     record_test_pairs(splits, file)
     _record_comparison(settings, splits, file)
-    missing = trained.missing(arms, settings, splits, seeds)
+    found: dict[trained.Job, list[trained.Job]] = {}
+    for arm, own in under.items():
+        found |= trained.missing([arm], settings, splits, own)
+    missing = dict(sorted(found.items(), key=lambda job: job[0][1]))  # seed by seed
     work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
     _in_processes(missing, work, settings, splits, processes)
-    return [_run(arm, settings, splits, seed, file) for seed in seeds for arm in arms]
+    jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])
+    return [_run(arm, settings, splits, seed, file) for arm, seed in jobs]
 
 
 def _work(job: trained.Job, settings: Preset, splits: Splits, file: Path, asked: frozenset[str]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import experiments, paths, records, statistics
+from rmlib import experiments, paths, records, statistics, trained
 from rmlib.arms import settings_for
-from rmlib.bars import progress_bar
 from rmlib.presets import Preset
+from rmlib.scheduling import default_processes, run_jobs
 from rmlib.splits import Splits
 from rmlib.statistics.curves import FEWEST_SIZES
+
+Job = tuple[int, int]  # size and seed
 
 
 def learning_curve(
@@ -34,11 +37,13 @@ def learning_curve(
     seeds: Sequence[int],
     *,
     results: Path | None = None,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """Train an arm on nested subsets of the training pairs, or reuse the runs that are finished; append the record.
 
     Every size is trained for the same number of epochs (unless the settings give max_steps), selects on the same
-    selection pairs and is read on the same test pairs. A seed draws the subsets, the head and the order.
+    selection pairs and is read on the same test pairs. A seed draws the subsets, the head and the order. `processes` as
+    in `experiments.run_all`, the longest runs first.
 
     Raises ValueError, before anything is trained, for fewer than four sizes, sizes that are not ascending or greater
     than the training split, fewer than two different seeds, and an unknown arm.
@@ -55,12 +60,18 @@ def learning_curve(
         "sizes": list(sizes),
         "seeds": list(seeds),
     }
-    jobs = [(size, seed) for size in sizes for seed in seeds]
+    jobs = [(size, seed) for size in reversed(sizes) for seed in seeds]
+    parts = {(size, seed): replace(splits, train=subset(splits.train, size, seed)) for size, seed in jobs}
+    missing = [job for job, part in parts.items() if not trained.is_finished(arm, settings, part, job[1])]
+    work = partial(_work, arm=arm, settings=settings, splits=splits)
+    if missing and settings.frozen:
+        trained.compute_features(settings, splits)
+    count = default_processes() if processes is None else processes
+    run_jobs(dict.fromkeys(missing, ()), work, processes=count, show=partial(_shown, arm))
     points = []
-    for size, seed in progress_bar(jobs, unit="run", leave=False, desc=f"learning curve of {arm}"):
-        part = replace(splits, train=subset(splits.train, size, seed))
-        margin = experiments.oriented_margins(splits.test, experiments.rewards_on_test(arm, settings, part, seed=seed))
-        points.append({"size": size, "seed": seed, **_answers(margin)})
+    for size, seed in sorted(parts):
+        rewards = experiments.rewards_on_test(arm, settings, parts[size, seed], seed=seed)
+        points.append({"size": size, "seed": seed, **_answers(experiments.oriented_margins(splits.test, rewards))})
     file = results or experiments.results_file(splits, settings)
     return records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
@@ -72,6 +83,16 @@ def subset(pairs: Dataset, size: int, seed: int) -> Dataset:
     """
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:size]
     return pairs if size == len(pairs) else pairs.select(np.sort(chosen))
+
+
+def _work(job: Job, arm: str, settings: Preset, splits: Splits) -> None:
+    size, seed = job
+    part = replace(splits, train=subset(splits.train, size, seed))
+    experiments.rewards_on_test(arm, settings, part, seed=seed)
+
+
+def _shown(arm: str, job: Job) -> str:
+    return f"{arm}, {job[0]} pairs, seed {job[1]}"
 
 
 def _answers(margin: Float[np.ndarray, "decided"]) -> dict[str, Any]:

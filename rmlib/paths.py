@@ -8,6 +8,9 @@ import os
 import re
 from pathlib import Path
 
+# Names of data and backbones that win over a folder called the same.
+NOT_FOLDERS = {"simulated", "simulated-ranked", "hub", "embedded", "minilm"}
+
 
 def root() -> Path:
     """The folder of the clone; FileNotFoundError where rmlib was copied into an environment instead."""
@@ -49,6 +52,12 @@ def line_name(source: str, backbone: str) -> str:
 def _moved(variable: str, default: Path) -> Path:
     folder = os.environ.get(variable)
     return Path(folder).expanduser().resolve() if folder else default
+
+
+def absolute(name_or_folder: str) -> str:
+    """A folder with its full path, since notebooks run in a folder of their own; any other name as it is."""
+    folder = Path(name_or_folder).expanduser()
+    return str(folder.resolve()) if name_or_folder not in NOT_FOLDERS and folder.is_dir() else name_or_folder
 
 
 def public_name(backbone: str) -> str:

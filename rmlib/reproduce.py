@@ -33,8 +33,6 @@ LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 0
 QUIET_KERNEL = ["--log-level=ERROR"]
 GO_ON = "What was finished before is kept; the same command goes on from there."
 WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel: kept notebooks show the figure beside it
-# Names that win over a folder called the same.
-NOT_FOLDERS = {"simulated", "simulated-ranked", "hub", "embedded", "minilm"}
 
 
 class NotebookFailed(RuntimeError):
@@ -91,12 +89,6 @@ def parse_value(name: str, text: str, default: Any) -> Any:
     return value
 
 
-def absolute(name_or_folder: str) -> str:
-    """A folder with its full path, since notebooks run in a folder of their own; any other name as it is."""
-    folder = Path(name_or_folder).expanduser()
-    return str(folder.resolve()) if name_or_folder not in NOT_FOLDERS and folder.is_dir() else name_or_folder
-
-
 def choose_parameters(
     notebooks: Sequence[Path], line: dict[str, str], extra: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
@@ -111,7 +103,7 @@ def choose_parameters(
             raise ValueError(f"no notebook that is to run has a parameter {name}; there are {', '.join(known)}")
     chosen = []
     for notebook, defaults in declared.items():
-        lacks = [name for name, value in line.items() if name not in defaults and value not in NOT_FOLDERS]
+        lacks = [name for name, value in line.items() if name not in defaults and value not in paths.NOT_FOLDERS]
         if lacks:
             raise ValueError(f"{notebook.name} has no parameter {', '.join(lacks)}: leave it out with --only")
         given = [(name, value) for name, value in [*line.items(), *extra] if name in defaults]
@@ -132,7 +124,7 @@ def typed_command(options: argparse.Namespace) -> str:
 
 
 def _hidden(variable: str, value: str) -> str:
-    return f"${variable}" if Path(absolute(value)).is_absolute() else value
+    return f"${variable}" if Path(paths.absolute(value)).is_absolute() else value
 
 
 def execute(task: Task, progress: Progress) -> None:
@@ -219,7 +211,7 @@ def _shown(path: Path) -> str:
 def plan(options: argparse.Namespace) -> tuple[list[Task], str]:
     """The notebooks to run with their parameters, and the name of the line; ValueError for what cannot be run."""
     folder = paths.root() / "notebooks"
-    data, backbone = absolute(options.data), absolute(options.backbone)
+    data, backbone = paths.absolute(options.data), paths.absolute(options.backbone)
     if options.write_back:
         if (data, backbone, options.parameters) != ("simulated", "embedded", []):
             raise ValueError("--write-back runs the committed notebooks as they stand: leave out data, backbone and -p")

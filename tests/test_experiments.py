@@ -182,6 +182,14 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     assert not any(str(source) in line or str(preset.backbone) in line for line in file.read_text().splitlines())
 
 
+def test_an_arm_with_seeds_of_its_own_runs_under_these_alone(source: Path, preset: Preset) -> None:
+    splits = load_splits(source, selection_fraction=0.25)
+    arms = ["bt", "bt_init", "bt_shuffled"]
+    ran = run_all(arms, preset, splits, seeds=[0, 1], other_seeds={"bt_shuffled": [1]}, processes=1)
+    found = [(arm_run.arm.name, arm_run.seed) for arm_run in ran]
+    assert found == [("bt", 0), ("bt_init", 0), ("bt", 1), ("bt_init", 1), ("bt_shuffled", 1)]
+
+
 def test_the_ladder_shows_what_was_asked_for_last_even_where_it_was_finished_before(
     source: Path, preset: Preset
 ) -> None:

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rmlib import reproduce
+from rmlib import paths, reproduce
 from rmlib.progress import Progress, expected_seconds
 from rmlib.reproduce import NotebookFailed, Task
 
@@ -98,8 +98,8 @@ def test_a_relative_folder_becomes_absolute_and_a_name_stays(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     for name in ("mine", "hub"):
         (tmp_path / name).mkdir()
-    assert reproduce.absolute("mine") == str(tmp_path / "mine")
-    assert [reproduce.absolute(name) for name in ("hub", "org/model")] == ["hub", "org/model"]
+    assert paths.absolute("mine") == str(tmp_path / "mine")
+    assert [paths.absolute(name) for name in ("hub", "org/model")] == ["hub", "org/model"]
 
 
 def test_a_line_runs_with_its_parameters_and_counts_what_was_written(tmp_path: Path) -> None:
