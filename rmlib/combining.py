@@ -222,6 +222,7 @@ class Ensemble:
     members: tuple[Scorer, ...]
     offsets: Float[np.ndarray, "member"]
     scales: Float[np.ndarray, "member"]
+    reference: str = ""  # names the texts of `fit`: scales themselves differ in their last digits with the threads
 
     @classmethod
     def fit(cls, members: Sequence[Scorer], prompts: Sequence[Prompt], responses: Sequence[str]) -> Ensemble:
@@ -232,7 +233,7 @@ class Ensemble:
         scales = rewards.std(axis=1)
         if flat := np.flatnonzero(~(scales > 0)).tolist():
             raise ValueError(f"members {flat} give every reference text the same reward, or no number: leave them out")
-        return cls(tuple(members), rewards.mean(axis=1), scales)
+        return cls(tuple(members), rewards.mean(axis=1), scales, fingerprint(list(prompts), list(responses)))
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
         """Rewards, in logits of the members' mean scale."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from rmlib.alignment.fitting import Answers, FitSettings, fit
 from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.reinforce import Reinforce
-from rmlib.alignment.rewards import AlignmentError, load_reward, rewards_of
+from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
+from rmlib.combining import Ensemble
 from rmlib.models import RewardModel
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hello, who is there?", "Why", "And you?")]
@@ -257,6 +259,15 @@ def test_an_exported_folder_with_another_tokenizer_is_a_reward(policy: Policy, t
     np.testing.assert_allclose(found + bias, expected, atol=1e-4)
     run = align(policy, SMALL, reward=load_reward(tmp_path / "exported"), prompts=PROMPTS, progress=False)
     assert run.is_finished
+
+
+def test_an_ensemble_is_named_by_members_and_texts_not_by_the_last_digits_of_its_scales() -> None:
+    members = [RewardModel.create("embedded", seed=seed) for seed in range(2)]
+    ensemble = Ensemble.fit(members, PROMPTS, ["a", "bb", "c", "d"])
+    rounded = replace(ensemble, scales=ensemble.scales * (1 + 1e-9))  # as another number of threads leaves them
+    assert reward_identity(rounded) == reward_identity(ensemble)
+    others = [Ensemble.fit(members, PROMPTS, list("abce")), Ensemble.fit(members[:1], PROMPTS, ["a", "bb", "c", "d"])]
+    assert len({reward_identity(one) for one in (ensemble, *others)}) == 3
 
 
 # --- PPO ---

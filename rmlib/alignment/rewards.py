@@ -40,7 +40,7 @@ def load_reward(source: str | Path) -> Scorer:
 def reward_identity(reward: Scorer) -> str:
     """What names a reward in the name of a run. Raises AlignmentError for one that has no identity."""
     if isinstance(reward, Ensemble):
-        scales = [reward.offsets.tolist(), reward.scales.tolist()]
+        scales = reward.reference or [reward.offsets.tolist(), reward.scales.tolist()]
         return fingerprint("ensemble", *(reward_identity(member) for member in reward.members), scales)
     if isinstance(reward, DecoderClassifier):  # the identity of one of ours says how it was made, this one's its name
         return fingerprint("classifier", weights_hash(reward))
