@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
-from rmlib.arms import FINETUNED, changes
+from rmlib.arms import CONTROL_ARMS, FINETUNED, changes
 from rmlib.pairs import ANNOTATED
 from rmlib.plots import (
     COLOURS,
@@ -99,8 +99,9 @@ def ladder_figure(file: Path) -> Figure:
 
 
 def differences_figure(file: Path) -> Figure:
-    """What each single change does to accuracy, with paired intervals."""
+    """What each single change does to accuracy, with paired intervals; controls, far below their parents, left out."""
     table = differences_table(file)
+    table = table[~table.index.isin(CONTROL_ARMS)] if not set(table.index) <= set(CONTROL_ARMS) else table
     names = [str(arm) for arm in table.index]
     points = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = new_figure(8, 0.38 * len(table) + 1.3)
