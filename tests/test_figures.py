@@ -81,7 +81,7 @@ def test_the_differences_are_in_points_and_against_the_parent(file: Path) -> Non
     drawn = dict(zip(rows(axes), dots(axes), strict=True))
     assert drawn["Scaled BT\nagainst Regular BT"] == pytest.approx(50)  # 0.875 - 0.375
     assert drawn["Scaled BT, from regression\nagainst Scaled BT"] == pytest.approx(0)
-    assert drawn["Control: regular BT, labels shuffled\nagainst Regular BT"] == pytest.approx(12.5)
+    assert not any(name.startswith("Control") for name in drawn)  # so far below that they would set the scale
     assert any("+50.0, p=" in text.get_text() for text in axes.texts)
 
 

@@ -152,8 +152,9 @@ def test_a_notebook_runs_small_and_leaves_committed_files_alone(
     assert parameters.keys() <= papermill.inspect_notebook(str(path)).keys()
     before = committed_files()
     papermill.execute_notebook(
-        path, tmp_path / path.name, parameters, kernel_name="python3", progress_bar=False, cwd=path.parent
-    )
+        path, tmp_path / path.name, parameters, kernel_name="python3", progress_bar=False, cwd=path.parent,
+        execution_timeout=600,  # of a cell: one that hangs is a failure, not a job that never ends
+    )  # fmt: skip
     assert committed_files() == before
 
 
