@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
-from logging.handlers import QueueHandler, QueueListener
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -93,7 +94,8 @@ def _workers(processes: int, work: Callable[[Job], None]) -> Iterator[ProcessPoo
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
     logs = context.Queue()
     stopped, stop = context.Pipe(duplex=False)
-    listener = QueueListener(logs, _Forward())
+    ended = threading.Event()
+    listener = threading.Thread(target=_forward, args=(logs, ended), daemon=True)
     listener.start()
     level = logging.getLogger("rmlib").getEffectiveLevel()
     pool = ProcessPoolExecutor(processes, context, _start_worker, (pickle.dumps(work), logs, level, stopped))
@@ -108,14 +110,23 @@ def _workers(processes: int, work: Callable[[Job], None]) -> Iterator[ProcessPoo
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         stop.close()
-        listener.stop()
+        ended.set()
+        listener.join(timeout=5)  # not for ever: a worker that was killed may have left half a message
         logs.close()
 
 
-class _Forward(logging.Handler):
-    """Gives a worker's messages to the logger of the same name here, where a notebook shows them."""
+def _forward(logs: multiprocessing.Queue, ended: threading.Event) -> None:
+    """Give the workers' messages to the loggers of the same names here, where a notebook shows them.
 
-    def emit(self, record: logging.LogRecord) -> None:
+    Unlike QueueListener it needs no last message through the queue, whose lock a worker that was killed may hold.
+    """
+    while True:
+        try:
+            record = logs.get(timeout=0.1)
+        except queue.Empty:
+            if ended.is_set():
+                return
+            continue
         logging.getLogger(record.name).handle(record)
 
 
