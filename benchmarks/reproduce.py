@@ -13,9 +13,10 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
-from benchmarks.measure import busy_seconds, record
+from benchmarks.measure import between, busy_seconds, record
 from rmlib import paths
 from rmlib.reproduce import LINE
 
@@ -27,14 +28,18 @@ def timed_run(command: list[str]) -> dict[str, Any]:
 
     Raises CalledProcessError where it fails.
     """
-    before, busy, started = os.times(), busy_seconds(), time.perf_counter()
+    start = _now()
     done = subprocess.run(command, cwd=paths.root(), stdout=subprocess.PIPE, text=True, check=True)
-    seconds, after = time.perf_counter() - started, os.times()
+    took = between(start, _now())
     print(done.stdout, flush=True)
-    own = after.children_user + after.children_system - before.children_user - before.children_system
-    others = max(0.0, busy_seconds() - busy - own) / (seconds * (os.cpu_count() or 1))
     rows = re.findall(r"^(\d\d)_\w+ +(\d+) ", done.stdout, flags=re.MULTILINE)
-    return {"seconds": seconds, "cpu_seconds": own, "others": others} | {"notebooks": {n: int(s) for n, s in rows}}
+    return asdict(took) | {"notebooks": {number: int(seconds) for number, seconds in rows}}
+
+
+def _now() -> tuple[float, float, float]:
+    """`measure.now` with the CPU seconds of finished child processes in the place of this one's."""
+    of_children = os.times()
+    return time.perf_counter(), of_children.children_user + of_children.children_system, busy_seconds()
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import content_hash
 from rmlib.presets import Preset
 from rmlib.runs import Run
-from rmlib.scheduling import JobFailed, default_processes, run_jobs
+from rmlib.scheduling import JobFailed
 from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer
 from rmlib.splits import Splits, load_splits
 from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
@@ -131,7 +131,8 @@ def run_all(
         found |= trained.missing([arm], settings, splits, own)
     missing = dict(sorted(found.items(), key=lambda job: job[0][1]))  # seed by seed
     work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
-    _in_processes(missing, work, settings, splits, processes)
+    show = "{0[0]}, seed {0[1]}".format
+    trained.run_training(missing, work, settings, splits, processes=processes, show=show)
     jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])
     return [_run(arm, settings, splits, seed, file) for arm, seed in jobs]
 
@@ -142,19 +143,6 @@ def _work(job: trained.Job, settings: Preset, splits: Splits, file: Path, asked:
         _run(arm, settings, splits, seed, file)
     else:  # only what another arm is made from: no record, and no look at the test pairs
         trained.obtain(arm, settings, splits, seed)
-
-
-def _in_processes(
-    jobs: Mapping[trained.Job, Collection[trained.Job]],
-    work: Callable[[trained.Job], None],
-    settings: Preset,
-    splits: Splits,
-    processes: int | None,
-) -> None:
-    if jobs and settings.frozen:
-        trained.compute_features(settings, splits)
-    processes = default_processes() if processes is None else processes
-    run_jobs(jobs, work, processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
 
 
 def comparison_of(settings: Preset, splits: Splits) -> str:

@@ -14,7 +14,7 @@ from rmlib.justifier import Justifications, Justifier, examples
 from rmlib.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.models import RewardModel
 from rmlib.presets import Preset
-from rmlib.scheduling import default_processes, run_jobs
+from rmlib.scheduling import run_jobs
 from rmlib.splits import Splits
 
 VARIANTS = {"reasons, then statement": True, "statement alone": False}
@@ -72,7 +72,7 @@ def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -
     jobs = [(variant, seed) for seed in seeds for variant in VARIANTS]
     for seed in dict.fromkeys(seed for _, seed in jobs):
         plan.reward_model(seed)  # once, not by two processes at a time
-    run_jobs(dict.fromkeys(jobs, ()), partial(_run, plan=plan), processes=processes or default_processes(), show=_shown)
+    run_jobs(dict.fromkeys(jobs, ()), partial(_run, plan=plan), processes=processes or None, show=_shown)
     return {job: justifier_of(job, plan) for job in jobs}
 
 

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import numpy as np
 import torch
 from datasets import Dataset
@@ -269,17 +268,15 @@ class _Bar(TrainerCallback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the trainer's notices and the bars of its data preparation."""
+    """Without the trainer's notices; `rmlib.bars` keeps the bars of its data preparation off."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of names that transformers 5 and 6 have in common
             yield
     finally:
         transformers_logging.set_verbosity(before)
-        datasets.enable_progress_bars()
 
 
 TRAINERS: dict[str, Callable[[Policy, Dataset, FineTuning, bool], dict[str, Any]]] = {"trl": _train, "own": _fit}

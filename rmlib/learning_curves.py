@@ -22,7 +22,6 @@ from jaxtyping import Float
 from rmlib import experiments, paths, records, statistics, trained
 from rmlib.arms import settings_for
 from rmlib.presets import Preset
-from rmlib.scheduling import default_processes, run_jobs
 from rmlib.splits import Splits
 from rmlib.statistics.curves import FEWEST_SIZES
 
@@ -64,10 +63,8 @@ def learning_curve(
     parts = {(size, seed): replace(splits, train=subset(splits.train, size, seed)) for size, seed in jobs}
     missing = [job for job, part in parts.items() if not trained.is_finished(arm, settings, part, job[1])]
     work = partial(_work, arm=arm, settings=settings, splits=splits)
-    if missing and settings.frozen:
-        trained.compute_features(settings, splits)
-    count = default_processes() if processes is None else processes
-    run_jobs(dict.fromkeys(missing, ()), work, processes=count, show=partial(_shown, arm))
+    show = (arm + ", {0[0]} pairs, seed {0[1]}").format
+    trained.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
     points = []
     for size, seed in sorted(parts):
         rewards = experiments.rewards_on_test(arm, settings, parts[size, seed], seed=seed)
@@ -89,10 +86,6 @@ def _work(job: Job, arm: str, settings: Preset, splits: Splits) -> None:
     size, seed = job
     part = replace(splits, train=subset(splits.train, size, seed))
     experiments.rewards_on_test(arm, settings, part, seed=seed)
-
-
-def _shown(arm: str, job: Job) -> str:
-    return f"{arm}, {job[0]} pairs, seed {job[1]}"
 
 
 def _answers(margin: Float[np.ndarray, "decided"]) -> dict[str, Any]:

@@ -40,17 +40,18 @@ def run_jobs(
     jobs: Mapping[Job, Collection[Job]],
     work: Callable[[Job], None],
     *,
-    processes: int,
+    processes: int | None = None,
     show: Callable[[Job], str] = str,
 ) -> None:
     """Call `work` once for each job, after all jobs that it waits for, with one progress bar.
 
-    `jobs`: each with those it waits for. With several processes, `work` and the jobs are pickled, each worker has one
-    thread and stops with this process, however that ends; a script needs `if __name__ == "__main__"`, a notebook
-    nothing. After an error no job is started, those that run are waited for, and JobFailed is raised; an interrupt
-    stops them where they are. Raises ValueError where `processes` is not positive, graphlib.CycleError where jobs wait
-    for each other.
+    `jobs`: each with those it waits for. `processes`: None for as many as suit the machine (`default_processes`). With
+    several, `work` and the jobs are pickled, each worker has one thread and stops with this process, however that ends;
+    a script needs `if __name__ == "__main__"`, a notebook nothing. After an error no job is started, those that run are
+    waited for, and JobFailed is raised; an interrupt stops them where they are. Raises ValueError where `processes` is
+    not positive, graphlib.CycleError where jobs wait for each other.
     """
+    processes = default_processes() if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
     order: TopologicalSorter[Job] = TopologicalSorter(jobs)

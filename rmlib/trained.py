@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -21,6 +21,7 @@ from rmlib.features import load_or_compute
 from rmlib.models import RewardModel, fingerprint
 from rmlib.presets import Preset
 from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
+from rmlib.scheduling import run_jobs
 from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
 from rmlib.splits import Splits, shuffled_labels
 from rmlib.starts import Start, create_model, initial
@@ -29,6 +30,7 @@ from rmlib.training import run_folder, run_identity, train
 SWEEP_FILE = "sweep.json"
 FIT_FILE = "fit.json"
 Job = tuple[str, int]  # arm and seed
+AnyJob = TypeVar("AnyJob")
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,22 @@ def missing(arms: Sequence[str], settings: Preset, splits: Splits, seeds: Iterab
     return needed
 
 
-def compute_features(settings: Preset, splits: Splits) -> None:
-    """Of a frozen backbone, once and before several processes would each do so."""
+def run_training(
+    jobs: Mapping[AnyJob, Collection[AnyJob]],
+    work: Callable[[AnyJob], None],
+    settings: Preset,
+    splits: Splits,
+    *,
+    processes: int | None,
+    show: Callable[[AnyJob], str],
+) -> None:
+    """`run_jobs`; features of a frozen backbone are computed before, once, where several processes would each do so."""
+    if jobs and settings.frozen:
+        _compute_features(settings, splits)
+    run_jobs(jobs, work, processes=processes, show=show)
+
+
+def _compute_features(settings: Preset, splits: Splits) -> None:
     model = create_model(settings.regression)
     for part in (splits.train, splits.selection, splits.test):
         for side in ("response_1", "response_2"):

@@ -15,7 +15,6 @@ import pandas as pd
 from rmlib import paths, records, trained
 from rmlib.arms import changes
 from rmlib.presets import Preset
-from rmlib.scheduling import default_processes, run_jobs
 from rmlib.splits import Splits
 
 logger = logging.getLogger(__name__)
@@ -44,11 +43,9 @@ def choose(
     for level in _levels([arm for arm in wanted if "extrapolate" not in changes(arm)]):
         preset = replace(settings, learning_rates=dict(rates))
         trials: dict[Trial, list[Trial]] = {(arm, rate, seed): [] for arm in level for rate in grid for seed in seeds}
-        if settings.frozen:
-            trained.compute_features(settings, splits)
-        count = default_processes() if processes is None else processes
+        train = partial(_train, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
-        run_jobs(trials, partial(_train, settings=preset, splits=splits), processes=count, show=show)
+        trained.run_training(trials, train, settings, splits, processes=processes, show=show)
         for arm in level:
             row = _chosen(arm, preset, splits, grid, seeds)
             records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)

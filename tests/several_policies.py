@@ -1,4 +1,7 @@
-"""What each of the two processes does that `test_alignment_processes.py` starts: it optimises policies."""
+"""What each of the two processes does that `test_alignment_processes.py` starts: it optimises policies.
+
+And the small policy and prompts that the tests of optimisation share.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from tiny import save_language_model
 
 from rmlib.alignment.dpo import PreferencePairs
+from rmlib.alignment.fitting import Answers, FitSettings, fit
 from rmlib.alignment.loop import Alignment
 from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy
@@ -24,6 +29,16 @@ SETTINGS = {
     "reinforce": AlignSettings("reinforce", n_steps=1, **COMMON),
     "ppo": AlignSettings("ppo", n_steps=1, rounds=1, **COMMON),
 }
+
+
+def fitted_policy(folder: Path) -> Policy:
+    """A small policy that was fitted to random letters, 1 to 12 of them: some of its answers do not end in time."""
+    made = Policy.create(save_language_model(folder))
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh"), size=rng.integers(1, 13))) for _ in range(400)]
+    settings = FitSettings(epochs=12, prompts_per_step=40, learning_rate=5e-3, warmup_steps=5, weight_decay=0.0)
+    fit(made, Answers(PROMPTS * 50, texts), settings, progress=False)
+    return made
 
 
 class Early:

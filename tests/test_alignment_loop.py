@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from several_policies import PROMPTS, fitted_policy
 from tiny import save_backbone, save_language_model, write_source
 from torch import nn
 
@@ -17,7 +18,6 @@ from rmlib import alignment
 from rmlib.alignment import __main__ as command
 from rmlib.alignment import ppo
 from rmlib.alignment.dpo import DPO, PreferencePairs, labelled
-from rmlib.alignment.fitting import Answers, FitSettings, fit
 from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.reinforce import Reinforce
@@ -27,7 +27,6 @@ from rmlib.alignment.watching import Watch
 from rmlib.combining import Ensemble
 from rmlib.models import RewardModel
 
-PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hello, who is there?", "Why", "And you?")]
 SMALL = AlignSettings(n_steps=3, prompts_per_step=2, max_new_tokens=10, learning_rate=1e-2)
 
 
@@ -54,13 +53,7 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """A small policy that was fitted to random letters, 1 to 12 of them: some of its answers do not end in time."""
-    made = Policy.create(save_language_model(tmp_path_factory.mktemp("policy")))
-    rng = np.random.default_rng(0)
-    texts = ["".join(rng.choice(list("abcdefgh"), size=rng.integers(1, 13))) for _ in range(400)]
-    settings = FitSettings(epochs=12, prompts_per_step=40, learning_rate=5e-3, warmup_steps=5, weight_decay=0.0)
-    fit(made, Answers(PROMPTS * 50, texts), settings, progress=False)
-    return made
+    return fitted_policy(tmp_path_factory.mktemp("policy"))
 
 
 def weights(network: nn.Module) -> torch.Tensor:

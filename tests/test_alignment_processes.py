@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from notebook_launch import launch
-from several_policies import PAIRS, PROMPTS, SETTINGS, Early, optimised
-from tiny import save_backbone, save_language_model
+from several_policies import PAIRS, PROMPTS, SETTINGS, Early, fitted_policy, optimised
+from tiny import save_backbone
 
-from rmlib.alignment.fitting import Answers, FitSettings, fit
 from rmlib.alignment.loop import Alignment, seed_of
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.ppo import PPO
@@ -26,12 +25,7 @@ SEVERAL = Processes(rank=0, size=2)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes optimised, all in one launch; some answers of the policy do not end in time."""
     place = tmp_path_factory.mktemp("two")
-    policy = Policy.create(save_language_model(place / "random"))
-    rng = np.random.default_rng(0)
-    texts = ["".join(rng.choice(list("abcdefgh"), size=rng.integers(1, 13))) for _ in range(400)]
-    settings = FitSettings(epochs=12, prompts_per_step=40, learning_rate=5e-3, warmup_steps=5, weight_decay=0.0)
-    fit(policy, Answers(PROMPTS * 50, texts), settings, progress=False)
-    policy.save(place / "policy")
+    fitted_policy(place / "random").save(place / "policy")
     save_backbone(place / "critic", seed=3)
     launch("several_policies", place)
     return place

@@ -26,7 +26,7 @@ from rmlib.alignment.rewards import Scorer
 from rmlib.batches import Prompt
 from rmlib.benchmarks.judges import Judge
 from rmlib.models import fingerprint
-from rmlib.scheduling import default_processes, run_jobs
+from rmlib.scheduling import run_jobs
 
 TRUTH, OWN, OTHER = "the truth", "its own reward", "another seed's reward"
 SEED = 5_000  # of the answers that are compared
@@ -100,8 +100,7 @@ def run_all(
     """`win_rates` of policies given as method and reward arm, several at a time. Raises JobFailed, which names one."""
     rates = partial(_win_rates, plan=plan, seeds=seeds, n_prompts=n_prompts, n=n)
     _ = plan.start  # once, not by two processes at a time
-    count = default_processes() if processes is None else processes
-    run_jobs(dict.fromkeys(policies, ()), rates, processes=count, show=", ".join)
+    run_jobs(dict.fromkeys(policies, ()), rates, processes=processes, show=", ".join)
     return [row for method, arm in policies for row in win_rates(plan, method, arm, seeds, n_prompts=n_prompts, n=n)]
 
 

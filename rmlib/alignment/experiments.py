@@ -27,7 +27,7 @@ from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.models import RewardModel, fingerprint
 from rmlib.pairs import prompt_key
 from rmlib.presets import Preset
-from rmlib.scheduling import default_processes, run_jobs
+from rmlib.scheduling import run_jobs
 from rmlib.scoring import scalar_model
 from rmlib.sources.simulated.gold import Gold
 from rmlib.splits import Splits
@@ -239,11 +239,10 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     records.append(plan.file, kind="alignment_comparison", asked={}, outcome={"comparison": plan.identity})
     _ = plan.start
     missing = _untrained(rewards_needed(jobs, plan), plan)
-    count = default_processes() if processes is None else processes
-    run_jobs(missing, partial(_train, plan=plan), processes=count, show=lambda job: f"{job[0]}, seed {job[1]}")
+    run_jobs(missing, partial(_train, plan=plan), processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
     waiting: dict[Job, list[Job]] = {job: _waits_for(job) for job in jobs}
     waiting |= {drawn: [] for others in list(waiting.values()) for drawn in others}
-    run_jobs(waiting, partial(_record, plan=plan), processes=count, show=lambda job: ", ".join(map(str, job)))
+    run_jobs(waiting, partial(_record, plan=plan), processes=processes, show=lambda job: ", ".join(map(str, job)))
     return [record_run(job, plan) for job in jobs]
 
 

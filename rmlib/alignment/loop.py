@@ -112,8 +112,8 @@ class Learner(nn.Module):
 
     def descend(self) -> float:
         """One optimizer step along the gradients of all processes; the policy's norm before clipping."""
-        self.processes.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
         groups = [group["params"] for group in self.optimizer.param_groups]  # the policy's weights first
+        self.processes.add_gradients(weight for weights in groups for weight in weights)
         norm, *others = (nn.utils.clip_grad_norm_(weights, self.settings.clip_norm) for weights in groups)
         if not all(torch.isfinite(value) for value in (norm, *others)):
             raise AlignmentError("a gradient is not finite: lower the learning rate; the last checkpoint is kept")

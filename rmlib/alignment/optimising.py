@@ -118,18 +118,14 @@ def _ppo_rounds(
     start = policy
     folders = [folder / f"round-{number + 1}" for number in range(settings.rounds)]
     for number, own in enumerate(folders):
-        if not processes.on_main(partial(_is_finished, own)):
+        processes.on_main(partial(own.mkdir, exist_ok=True))
+        if not processes.on_main((own / FINISHED_FILE).is_file):
             learner = made(start, settings=settings.change(seed=settings.seed + 1000 * number))
             label = f"ppo, round {number + 1}"
             optimise(learner, own, watch, Reference(start, policy), progress=progress, label=label)
         start = Policy.create(str(own / (BEST_FOLDER if (own / BEST_FOLDER).is_dir() else POLICY_FOLDER)))
         start.network.to(policy.device)
     processes.on_main(lambda: _write_rounds(folders, folder, settings.n_steps))
-
-
-def _is_finished(folder: Path) -> bool:
-    folder.mkdir(exist_ok=True)
-    return (folder / FINISHED_FILE).is_file()
 
 
 def _write_rounds(folders: Sequence[Path], folder: Path, n_steps: int) -> None:
