@@ -62,10 +62,16 @@ def small_png(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, name: str, folder: Path) -> None:
-    """Write `name`.pdf and `name`.png into a folder, without dates, so that equal figures are equal files."""
+    """Write `name`.pdf and `name`.png into a folder, without dates, so that equal figures are equal files.
+
+    The figure is laid out here, once for both and for what is shown after: keep it until nothing is added any more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    frame = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    figure.savefig(folder / f"{name}.pdf", bbox_inches=frame, metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png", bbox_inches=frame)
 
 
 def save_table(table: pd.DataFrame, name: str, folder: Path) -> None:

@@ -41,7 +41,7 @@ class Progress:
     in its notebook (`In [7]`), `seconds` what each finished cell of that notebook took, by its source.
     """
 
-    def __init__(self, notebooks: Sequence[tuple[Path, Path | None]]) -> None:
+    def __init__(self, notebooks: Sequence[tuple[Path, Path | None]], *, show: bool = True) -> None:
         """`notebooks`: each with the executed copy of its last run, whose times are read now, or None."""
         self.cell = 0
         self.seconds: dict[str, float] = {}
@@ -51,7 +51,7 @@ class Progress:
         # A terminal redraws the line; a log file gets a new one each time.
         self._every_seconds = 1.0 if sys.stderr.isatty() else 60.0
         total = sum(seconds for cells in self._expected.values() for _, seconds in cells)
-        self._bar = tqdm(desc="starting", total=total, bar_format=BAR, file=sys.stderr)
+        self._bar = tqdm(desc="starting", total=total, bar_format=BAR, file=sys.stderr, disable=not show)
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 

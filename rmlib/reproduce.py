@@ -9,12 +9,14 @@ experiments return runs that are finished.
 
 import argparse
 import ast
+import multiprocessing
 import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from rmlib import paths
 from rmlib.progress import Progress, code_cells
 
 LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 05 runs when asked for
+# 01 needs no model, and before 05 nothing needs what it writes: it runs beside 04, which mostly leaves a core idle.
+BESIDE = {"04": "01"}
 # ipykernel warns that it listens on this machine's loopback: true of each kernel, and noise in the progress bar.
 QUIET_KERNEL = ["--log-level=ERROR"]
 GO_ON = "What was finished before is kept; the same command goes on from there."
@@ -54,8 +58,8 @@ class Outcome:
 
     name: str
     seconds: float
-    n_figures: int
-    n_records: int
+    n_figures: int | None  # None where another notebook was writing too
+    n_records: int | None
 
 
 def select_notebooks(folder: Path, only: str | None, default: Sequence[str]) -> list[Path]:
@@ -179,16 +183,38 @@ def _plain_metadata(metadata: NotebookNode) -> NotebookNode:
 
 
 def run_line(tasks: Sequence[Task]) -> list[Outcome]:
-    """Run the notebooks one after the other; those before a failure have kept what they wrote."""
-    outcomes = []
+    """Run the notebooks one after the other (see BESIDE); those before a failure have kept what they wrote."""
     os.environ["TQDM_DISABLE"] = "1"  # of the kernels' bars: one bar is enough here, and outputs stay free of them
-    with Progress([(task.notebook, task.output) for task in tasks]) as progress:
-        for task in tasks:
-            started, before = time.time(), _count_records()
-            execute(task, progress)
-            figures = [path for path in paths.figures_dir().rglob("*.png") if path.stat().st_mtime >= started - 1]
-            outcomes.append(Outcome(task.notebook.stem, time.time() - started, len(figures), _count_records() - before))
-    return outcomes
+    numbered = {task.notebook.name[:2]: task for task in tasks}
+    aside = {number: other for number, other in BESIDE.items() if {number, other} <= numbered.keys()}
+    in_turn = [task for number, task in numbered.items() if number not in aside.values()]
+    outcomes = []
+    with (
+        Progress([(task.notebook, task.output) for task in in_turn]) as progress,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
+        for task in in_turn:
+            other = aside.get(task.notebook.name[:2])
+            if other is None:
+                outcomes.append(_run(task, progress))
+            else:
+                beside = pool.submit(_run_unseen, numbered[other])
+                together = [_run(task, progress), beside.result()]
+                outcomes += [replace(one, n_figures=None, n_records=None) for one in together]
+    return sorted(outcomes, key=lambda outcome: outcome.name)
+
+
+def _run(task: Task, progress: Progress) -> Outcome:
+    started, before = time.time(), _count_records()
+    execute(task, progress)
+    figures = [path for path in paths.figures_dir().rglob("*.png") if path.stat().st_mtime >= started - 1]
+    return Outcome(task.notebook.stem, time.time() - started, len(figures), _count_records() - before)
+
+
+def _run_unseen(task: Task) -> Outcome:
+    """In a process of its own, without a bar."""
+    with Progress([(task.notebook, task.output)], show=False) as progress:
+        return _run(task, progress)
 
 
 def _count_records() -> int:
@@ -196,11 +222,12 @@ def _count_records() -> int:
 
 
 def summary(outcomes: Sequence[Outcome], records: Path) -> str:
-    """The table shown at the end: seconds, figures written and records added, per notebook."""
+    """The table shown at the end: seconds, figures written and records added, per notebook (–: not told apart)."""
     width = max(len(outcome.name) for outcome in outcomes)
     rows = [f"{'notebook':<{width}}  {'seconds':>8}  {'figures':>8}  {'records':>8}"]
     for outcome in outcomes:
-        rows.append(f"{outcome.name:<{width}}  {outcome.seconds:>8.0f}  {outcome.n_figures:>8}  {outcome.n_records:>8}")
+        figures, written = ("–" if n is None else n for n in (outcome.n_figures, outcome.n_records))
+        rows.append(f"{outcome.name:<{width}}  {outcome.seconds:>8.0f}  {figures:>8}  {written:>8}")
     return "\n".join([*rows, f"records: {_shown(records)}", f"figures: {_shown(paths.figures_dir() / records.stem)}"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -139,7 +140,9 @@ def _start_worker(work: bytes, logs: multiprocessing.Queue, level: int, stopped:
     logging.getLogger().addHandler(QueueHandler(logs))
     logging.getLogger("rmlib").setLevel(level)
     torch.set_num_threads(1)
+    gc.disable()  # importing makes objects that stay: looking for dead ones among them takes a second
     _work = pickle.loads(work)
+    gc.enable()
 
 
 def _die_with_parent(stopped: Connection) -> None:

@@ -123,6 +123,23 @@ def test_a_failure_names_notebook_cell_and_error_and_keeps_what_was_done_before(
     assert texts(tmp_path / "copies" / "01_good.ipynb") == "done\n"
 
 
+def test_01_and_04_run_side_by_side_and_a_failure_of_either_is_named(tmp_path: Path) -> None:
+    meet = "import pathlib, time\nown, other = pathlib.Path('{0}/{1}'), pathlib.Path('{0}/{2}')\nown.touch()\n"
+    meet += "while not other.exists():\n    time.sleep(0.1)"  # for ever, where one runs after the other
+    one = write_notebook(tmp_path / "01_one.ipynb", meet.format(tmp_path, "a", "b"), "1 / 0")
+    two = write_notebook(tmp_path / "02_two.ipynb", "print('two')")
+    four = write_notebook(tmp_path / "04_four.ipynb", meet.format(tmp_path, "b", "a"), "print('four')")
+    tasks = [Task(path, {}, tmp_path / "copies" / path.name) for path in (one, two, four)]
+    with pytest.raises(NotebookFailed, match="01_one.ipynb.*ZeroDivisionError"):
+        reproduce.run_line(tasks)
+    assert texts(tmp_path / "copies" / "04_four.ipynb") == "four\n"
+    write_notebook(tmp_path / "01_one.ipynb", "print('one')")
+    outcomes = reproduce.run_line(tasks)
+    counted = [(outcome.name, outcome.n_records) for outcome in outcomes]
+    assert counted == [("01_one", None), ("02_two", 0), ("04_four", None)]
+    assert "–" in reproduce.summary(outcomes, tmp_path / "records.jsonl")
+
+
 def test_a_kernel_that_dies_is_a_failure_with_its_cell(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "01_dies.ipynb", "import os; os._exit(3)")
     with pytest.raises(NotebookFailed, match=r"01_dies.ipynb, cell In \[2\]: DeadKernelError"):
