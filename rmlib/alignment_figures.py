@@ -56,7 +56,7 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     headline(
         figure,
         f"Gold against proxy: {names}",
-        about(table, file),
+        f"{about(table, file)}; bands: 95 % over seeds and prompts",
         *(["dotted: the published form, fitted"] if law else []),
     )
     return figure
@@ -74,12 +74,14 @@ def _draw_law(axes: Axes, line: pd.DataFrame, colour: str, *, best_of_n: bool) -
 
 def about(table: pd.DataFrame, file: Path) -> str:
     """What the numbers are of."""
-    record = records.read(file, kind="alignment").iloc[-1]
     low, high = table["seeds"].min(), table["seeds"].max()
     seeds = f"{low}" if low == high else f"{low} to {high}"
     n = int(table["n"].max())
-    source = record["asked.source"]["title"]
-    return f"{source}; {n} prompts of the selection split, {seeds} seeds; bands: 95 % over seeds and prompts"
+    return f"{_source_title(file)}; {n} prompts of the selection split, {seeds} seeds"
+
+
+def _source_title(file: Path) -> str:
+    return records.read(file, kind="alignment").iloc[-1]["asked.source"]["title"]
 
 
 def best_of_n_figure(file: Path) -> Figure:
@@ -151,10 +153,9 @@ def win_rates_figure(file: Path) -> Figure:
     figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     start = table["length before"].mean()
     n = int(table["prompts"].max())
-    source = about(curves.curve_table(file), file).split(";")[0]
     detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half; "
     detail += "lines: 95 % over prompts, seeds together"
-    headline(figure, "Against the policy that it started as", source, detail)
+    headline(figure, "Against the policy that it started as", _source_title(file), detail)
     return figure
 
 

@@ -27,6 +27,7 @@ def benchmark_runs(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Records of the models last scored on the same items of a benchmark: one row per model and seed, column `model`.
 
     Arms come in the paper's order, then those fine-tuned beside frozen ones (names in `_finetuned`), then rulers.
+    Raises RecordError where none was scored, or only models of an earlier comparison.
     """
     table = records.read(file, kind=kind).sort_values("time", kind="stable")
     last = table.iloc[-1]
@@ -34,6 +35,8 @@ def benchmark_runs(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     table = table[same & (table["outcome.n"] == last["outcome.n"])].copy()
     if "asked.comparison" in table:
         table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())].copy()
+    if table.empty:
+        raise RecordError(f"{file.name}: the models scored on {kind} are of an earlier comparison; run notebook 04")
     finetuned = (table["asked.preset"] == "finetuned") & table["asked.model"].isin(ARMS)
     table["model"] = table["asked.model"] + np.where(finetuned, FINETUNED, "")
     table["order"] = table["model"].map(POSITIONS).fillna(len(POSITIONS))

@@ -29,6 +29,14 @@ def test_the_runs_are_those_of_the_items_scored_last_with_rulers_at_the_end(file
     assert table.loc["bt", ["low", "high"]].tolist() == pytest.approx([0.5, 0.7])
 
 
+def test_models_scored_for_an_earlier_comparison_are_refused_by_name_of_what_to_run(file: Path) -> None:
+    asked = {"model": "bt", "items": "official", "source": written.SOURCE, "preset": "embedded"}
+    records.append(file, kind="rewardbench", asked=asked | {"comparison": "earlier"}, outcome={"n": 1}, seed=0)
+    records.append(file, kind="comparison", asked={"beside": False}, outcome={"comparison": "newer"})
+    with pytest.raises(RecordError, match=r"rewardbench are of an earlier comparison; run notebook 04"):
+        benchmark_tables.benchmark_table(file)
+
+
 def test_the_leaderboard_ranks_by_the_official_score(file: Path) -> None:
     table = benchmark_tables.leaderboard_table(file)
     assert table["estimate"].to_dict() == pytest.approx({"bt_scaled": 0.7, "longer": 0.4})
