@@ -99,9 +99,10 @@ def ladder_figure(file: Path) -> Figure:
 
 
 def differences_figure(file: Path) -> Figure:
-    """What each single change does to accuracy, with paired intervals; controls, far below their parents, left out."""
+    """What each single change does to accuracy, with paired intervals; controls, far below, only where all are."""
     table = differences_table(file)
-    table = table[~table.index.isin(CONTROL_ARMS)] if not set(table.index) <= set(CONTROL_ARMS) else table
+    changed = table[~table.index.isin(CONTROL_ARMS)]
+    table = table if changed.empty else changed
     names = [str(arm) for arm in table.index]
     points = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = new_figure(8, 0.38 * len(table) + 1.3)
