@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from rmlib import paths, records
+from rmlib import records
+from rmlib.records import paths
 
 
 @dataclass(frozen=True)

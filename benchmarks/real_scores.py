@@ -27,9 +27,10 @@ from rmlib.benchmarks.scoring import RULERS
 from rmlib.benchmarks.watching import sample
 from rmlib.features import load_or_compute
 from rmlib.grid import GridResult, default_grid, run_grid
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.presets import PRESETS
 from rmlib.records import rows
+from rmlib.records.hashing import fingerprint
 from rmlib.splits import Splits, load_splits
 
 SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, options, and the score to compare

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.measure import between, busy_seconds, record
-from rmlib import paths
+from rmlib.records import paths
 from rmlib.reproduce import LINE
 
 ALIGNMENT = ("06", "07")

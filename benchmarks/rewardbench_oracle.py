@@ -24,9 +24,10 @@ import numpy as np
 from datasets import Dataset
 
 from benchmarks.measure import record
-from rmlib import benchmarks, paths, records
+from rmlib import benchmarks, records
 from rmlib.benchmarks import rewardbench, rewardbench2
 from rmlib.models import RewardModel
+from rmlib.records import paths
 
 # datasets below 3.6 does not import beside today's pyarrow; rewardbench needs pkg_resources, gone from setuptools 81.
 PINS = ("rewardbench==0.1.4", "transformers==4.51.0", "datasets>=3.6,<=5.0", "setuptools<81", "torch==2.13.0")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from rmlib.adapted import base_of, is_adapted, with_adapter
-from rmlib.models import ModelError, RewardModel, fingerprint
+from rmlib.models import ModelError, RewardModel
+from rmlib.records.hashing import fingerprint
 
 
 def add(model: RewardModel, lora: dict[str, Any], *, seed: int = 0) -> RewardModel:

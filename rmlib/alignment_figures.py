@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmlib import paths, records
+from rmlib import records
 from rmlib.alignment import curves
 from rmlib.alignment.experiments import BEST_OF_N, METHOD_TITLES, reward_title
 from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
-from rmlib.records import RecordError
+from rmlib.records import RecordError, paths
 
 logger = logging.getLogger(__name__)
 RL = ("reinforce", "ppo")

@@ -18,7 +18,8 @@ from torch import Tensor
 from rmlib.adapted import is_adapted
 from rmlib.batches import Prompt
 from rmlib.extrapolation import Combine, Origin, combined, write_combined
-from rmlib.models import ModelError, RewardModel, fingerprint
+from rmlib.models import ModelError, RewardModel
+from rmlib.records.hashing import fingerprint
 
 Folder = str | Path
 PAPER_FACTOR = 1.52  # of the released 70B model, in the parametrisation of `extrapolate`

@@ -18,10 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmlib import experiments, fold_runs, losses, paths
+from rmlib import experiments, fold_runs, losses
 from rmlib.arms import ARMS, changes
 from rmlib.grid import Grid, default_grid, run_folds
 from rmlib.presets import PRESETS, Preset
+from rmlib.records import paths
 from rmlib.splits import Splits, load_folds, load_splits
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"

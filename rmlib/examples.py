@@ -21,7 +21,8 @@ from rmlib import pairs as tables
 from rmlib.annotations import vote_share
 from rmlib.batches import Group
 from rmlib.features import load_or_compute
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
+from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 
 logger = logging.getLogger(__name__)

@@ -14,12 +14,14 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmark_records, benchmarks, paths, records, sweeps, trained, tuning
+from rmlib import benchmark_records, benchmarks, records, sweeps, trained, tuning
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
 from rmlib.data_records import record_overlap, record_test_pairs
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.pairs import content_hash
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.runs import Run
 from rmlib.scheduling import JobFailed
 from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer

@@ -18,9 +18,10 @@ from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import paths
 from rmlib.batches import Prompt
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 
 KEY_BYTES = 16
 # Of each model its body_identity when it was hashed, and the hashes of weights and tokenizer.

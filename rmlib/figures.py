@@ -17,7 +17,7 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from rmlib import losses, paths
+from rmlib import losses
 from rmlib.benchmark_figures import (
     benchmark_figure,
     beside_published_figure,
@@ -70,7 +70,7 @@ from rmlib.plots import (
     save_table,
     set_style,
 )
-from rmlib.records import RecordError
+from rmlib.records import RecordError, paths
 from rmlib.summaries import (
     arms_table,
     differences_table,

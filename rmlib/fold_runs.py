@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import distinct, experiments, grid_records, paths, records, scoring, statistics, trained
+from rmlib import distinct, experiments, grid_records, records, scoring, statistics, trained
 from rmlib import pairs as tables
 from rmlib.arms import changes, settings_for
-from rmlib.models import fingerprint
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.splits import Splits
 
 # Pairs of one prompt stand together in a step, each of its texts encoded once: a step of many pairs costs few texts,

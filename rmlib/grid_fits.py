@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmlib import features, grid_derived, paths, scoring, trained
+from rmlib import features, grid_derived, scoring, trained
 from rmlib.arms import changes, settings_for
 from rmlib.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.grid_inputs import Inputs, Part, Scaling
@@ -24,8 +24,9 @@ from rmlib.head_stacks import (
     TwoLayerHeads,
     mean_rating,
 )
-from rmlib.models import fingerprint
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 from rmlib.splits import Splits, shuffled_labels
 from rmlib.stack_descent import Fitted, descend

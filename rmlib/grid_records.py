@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import concatenate_datasets
 
-from rmlib import experiments, paths, records, scoring
+from rmlib import experiments, records, scoring
 from rmlib.arms import changes, settings_for
 from rmlib.grid_choice import ArmFit
-from rmlib.models import fingerprint
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.splits import Splits
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ import numpy as np
 from datasets import Dataset
 
 from rmlib.alignment.policies import Policy
-from rmlib.bars import progress_bar
 from rmlib.batches import Message
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
-from rmlib.benchmarks.kept import Kept, text_key
 from rmlib.features import hash_of_tokenizer, hash_of_weights
-from rmlib.models import fingerprint
 from rmlib.reading import sentences, stated_preference, without_names
+from rmlib.records.hashing import fingerprint
+from rmlib.records.kept import Kept, text_key
+from rmlib.records.progress import progress_bar
 from rmlib.schema import NEITHER_VALID
 
 QUESTION = "Between @Response 1 and @Response 2, which is better?"

@@ -29,7 +29,7 @@ from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge
 from rmlib.benchmarks.judging import both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.justifier import Justifier, verdict_of
-from rmlib.models import fingerprint
+from rmlib.records.hashing import fingerprint
 from rmlib.sources import SourceInfo
 from rmlib.sources.simulated import reasons
 

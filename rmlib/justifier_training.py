@@ -25,13 +25,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, TrainerCallback, get_scheduler
 from transformers.utils import logging as transformers_logging
 
-from rmlib import backbones, batches, paths
+from rmlib import backbones, batches
 from rmlib.alignment.policies import Policy
-from rmlib.bars import progress_bar
 from rmlib.batches import Group
 from rmlib.features import hash_of_weights
 from rmlib.likelihood import header, targets_of, token_log_probabilities
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
+from rmlib.records.progress import progress_bar
 
 MODEL_FOLDER, LOG_FILE = "model", "log.json"
 TOKEN_BUDGET = 8_192  # of one pass
@@ -268,7 +270,7 @@ class _Bar(TrainerCallback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the trainer's notices; `rmlib.bars` keeps the bars of its data preparation off."""
+    """Without the trainer's notices; `rmlib.records.progress` keeps the bars of its data preparation off."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -19,9 +19,10 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import experiments, paths, records, statistics, trained
+from rmlib import experiments, records, statistics, trained
 from rmlib.arms import settings_for
 from rmlib.presets import Preset
+from rmlib.records import paths
 from rmlib.splits import Splits
 from rmlib.statistics.curves import FEWEST_SIZES
 

@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from rmlib import backbones, batches, kept_tokens, last_layer
 from rmlib.adapted import base_of, with_adapter
 from rmlib.attention import backend_for
-from rmlib.bars import progress_bar
 from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.heads import new_head, output_layer
-from rmlib.identities import fingerprint, identity_of_new
+from rmlib.records.hashing import fingerprint, identity_of_new
+from rmlib.records.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from rmlib import paths
 from rmlib.progress import Progress, code_cells
+from rmlib.records import paths
 
 LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 05 runs when asked for
 # 01 needs no model, and before 05 nothing needs what it writes: it runs beside 04, which mostly leaves a core idle.

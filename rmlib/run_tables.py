@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmlib import paths
 from rmlib.plots import COLOURS, LINES
+from rmlib.records import paths
 from rmlib.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 from rmlib.settings import TrainSettings
 

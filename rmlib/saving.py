@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rmlib import backbones
 from rmlib.adapted import is_adapted
 from rmlib.heads import draw_head, new_head
-from rmlib.identities import deeper, fingerprint
 from rmlib.models import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError, RewardModel
+from rmlib.records.hashing import deeper, fingerprint
 
 FORMAT_VERSION = 1
 AS_SAVED = "as_saved"

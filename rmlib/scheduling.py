@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import torch
 
-from rmlib.bars import progress_bar
+from rmlib.records.progress import progress_bar
 
 Job = TypeVar("Job")
 _work: Callable[..., None]  # of a worker process, set when it starts

@@ -8,7 +8,7 @@ from typing import Any
 
 from rmlib import losses
 from rmlib.heads import HEAD_LAYERS
-from rmlib.models import fingerprint
+from rmlib.records.hashing import fingerprint
 
 SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
     ("constant", "linear", "cosine"),

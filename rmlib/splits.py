@@ -15,7 +15,7 @@ from datasets import Dataset, concatenate_datasets
 
 from rmlib import pairs as tables
 from rmlib import sources
-from rmlib.models import fingerprint
+from rmlib.records.hashing import fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ import torch
 
 from rmlib import adapters
 from rmlib.adapted import is_adapted
-from rmlib.models import ModelError, RewardModel, identity_of_new
+from rmlib.models import ModelError, RewardModel
+from rmlib.records.hashing import identity_of_new
 from rmlib.settings import TrainSettings
 
 ADAPTER_POLICIES = ("keep", "merge")

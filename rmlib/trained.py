@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, paths, statistics, sweeps
+from rmlib import combining, statistics, sweeps
 from rmlib.arms import ARMS, changes, settings_for
 from rmlib.derived import DERIVATIONS
 from rmlib.features import load_or_compute
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
 from rmlib.scheduling import run_jobs
 from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer

@@ -22,19 +22,21 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from rmlib import checkpoints, paths
+from rmlib import checkpoints
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
 from rmlib.backbones import without_weights
-from rmlib.bars import progress_bar
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
 from rmlib.curves import Curves
 from rmlib.distributed import Processes
 from rmlib.examples import TrainingError, prepare
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.objective import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
 from rmlib.optimizing import optimizer_for, sampling_order, scheduler_for
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
+from rmlib.records.progress import progress_bar
 from rmlib.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
 from rmlib.settings import TrainSettings
 from rmlib.starts import Start

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from rmlib import paths, records, trained
+from rmlib import records, trained
 from rmlib.arms import changes
 from rmlib.presets import Preset
+from rmlib.records import paths
 from rmlib.splits import Splits
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import pytest
 from datasets.utils import are_progress_bars_disabled
 from tqdm.notebook import tqdm as notebook_tqdm
 
-from rmlib import bars
+from rmlib.records import progress
 
 
 @pytest.mark.parametrize(("value", "silent"), [("1", True), ("0", False), (None, False)])
@@ -12,18 +12,18 @@ def test_the_environment_silences_every_bar(value: str | None, silent: bool, mon
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     if value is not None:
         monkeypatch.setenv("TQDM_DISABLE", value)
-    with bars.progress_bar(range(3), leave=False) as bar:
+    with progress.progress_bar(range(3), leave=False) as bar:
         assert bar.disable is silent
 
 
 def test_the_notebook_s_bar_is_silenced_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setattr(bars, "tqdm", notebook_tqdm)  # what tqdm.auto takes in a kernel; it ignores the variable
-    assert bars.progress_bar(range(3)).disable
+    monkeypatch.setattr(progress, "tqdm", notebook_tqdm)  # what tqdm.auto takes in a kernel; it ignores the variable
+    assert progress.progress_bar(range(3)).disable
 
 
 def test_a_bar_is_shown_only_where_it_is_wanted() -> None:
-    assert bars.progress_bar(range(3), show=False).disable
+    assert progress.progress_bar(range(3), show=False).disable
 
 
 def test_operations_on_tables_show_no_bar_of_their_own() -> None:

@@ -16,7 +16,6 @@ from rmlib import (
     combining,
     data_records,
     experiments,
-    paths,
     presets,
     records,
     statistics,
@@ -26,9 +25,11 @@ from rmlib import (
 )
 from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.presets import PRESETS, Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 from rmlib.splits import load_splits, shuffled_labels
 

@@ -9,9 +9,10 @@ import tiny
 import torch
 from safetensors.numpy import load_file
 
-from rmlib import features, paths
+from rmlib import features
 from rmlib.features import FeaturesError, load_or_compute
 from rmlib.models import RewardModel
+from rmlib.records import paths
 
 PROMPTS = [[{"role": "user", "content": "one"}]] * 2 + [[{"role": "user", "content": "two"}]]
 RESPONSES = ["a", "b", "a"]

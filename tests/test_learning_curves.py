@@ -7,9 +7,10 @@ import pytest
 import tiny
 from datasets import Dataset
 
-from rmlib import breakdowns, experiments, paths, records, statistics
+from rmlib import breakdowns, experiments, records, statistics
 from rmlib.learning_curves import learning_curve, subset
 from rmlib.presets import Preset
+from rmlib.records import paths
 from rmlib.settings import TrainSettings
 from rmlib.splits import Splits, load_splits
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from rmlib import paths, records
+from rmlib import records
+from rmlib.records import paths
 
 TABLES = sorted(file.stem for file in (paths.data_dir() / "published").glob("*.csv") if file.stem != "sources")
 PERCENT = ["overall", "chat", "chat_hard", "safety", "reasoning"]

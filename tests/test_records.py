@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmlib import paths, records
-from rmlib.records import RecordError
+from rmlib import records
+from rmlib.records import RecordError, paths
 from rmlib.statistics import Interval
 
 

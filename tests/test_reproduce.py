@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rmlib import paths, reproduce
+from rmlib import reproduce
 from rmlib.progress import Progress, expected_seconds
+from rmlib.records import paths
 from rmlib.reproduce import NotebookFailed, Task
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

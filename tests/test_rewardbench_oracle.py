@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import rewardbench_oracle as oracle
-from rmlib import paths, records
+from rmlib import records
 from rmlib.benchmarks import rewardbench
+from rmlib.records import paths
 
 RB2 = {
     "rewardbench2 best of four": lambda inputs: oracle.credits_of_four(inputs),

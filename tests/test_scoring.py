@@ -10,13 +10,14 @@ import torch
 from datasets import Dataset
 from written import benchmark_items
 
-from rmlib import benchmarks, paths
+from rmlib import benchmarks
 from rmlib.backbones import BackboneError
 from rmlib.benchmarks import scorers
 from rmlib.benchmarks.implicit import load_implicit
-from rmlib.benchmarks.kept import Kept, text_key
 from rmlib.features import FromFeatures
 from rmlib.models import ModelError, RewardModel
+from rmlib.records import paths
+from rmlib.records.kept import Kept, text_key
 from rmlib.statistics import Longer
 
 

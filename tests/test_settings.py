@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rmlib.losses import LOSSES
-from rmlib.models import fingerprint
 from rmlib.presets import PRESETS
+from rmlib.records.hashing import fingerprint
 from rmlib.settings import LATER_FIELDS, TrainSettings
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from rmlib import paths
 from rmlib.pairs import DataError, make_pairs, pair_id, prompt_key
+from rmlib.records import paths
 from rmlib.sources import simulated
 from rmlib.sources.simulated import annotators, embedded, generation
 from rmlib.sources.simulated.__main__ import main

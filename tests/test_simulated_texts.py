@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib import paths
 from rmlib.benchmarks.rewardbench import SUBSETS
 from rmlib.pairs import ATTRIBUTES, preference_view
+from rmlib.records import paths
 from rmlib.sources import simulated
 from rmlib.sources.simulated import phrases, words
 from rmlib.sources.simulated.attributes import DEFECTS, examine

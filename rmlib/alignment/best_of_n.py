@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import alignment, paths
+from rmlib import alignment
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer
 from rmlib.batches import Prompt
-from rmlib.models import fingerprint
 from rmlib.pairs import prompt_key
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.runs import write_json
 
 ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU

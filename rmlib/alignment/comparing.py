@@ -25,7 +25,7 @@ from rmlib.alignment.experiments import (
 from rmlib.alignment.rewards import Scorer
 from rmlib.batches import Prompt
 from rmlib.benchmarks.judges import Judge
-from rmlib.models import fingerprint
+from rmlib.records.hashing import fingerprint
 from rmlib.scheduling import run_jobs
 
 TRUTH, OWN, OTHER = "the truth", "its own reward", "another seed's reward"

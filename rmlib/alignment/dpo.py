@@ -21,8 +21,8 @@ from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.batches import Prompt
 from rmlib.distributed import ALONE, Processes
-from rmlib.models import fingerprint
 from rmlib.pairs import preference_view, prompt_key
+from rmlib.records.hashing import fingerprint
 
 
 class PreferencePairs(NamedTuple):

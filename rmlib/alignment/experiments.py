@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, experiments, paths, records, trained
+from rmlib import combining, experiments, records, trained
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
@@ -24,9 +24,11 @@ from rmlib.alignment.watching import Watch
 from rmlib.arms import title
 from rmlib.batches import Prompt
 from rmlib.combining import PAPER_FACTOR, Ensemble
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
 from rmlib.pairs import prompt_key
 from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 from rmlib.scheduling import run_jobs
 from rmlib.scoring import scalar_model
 from rmlib.sources.simulated.gold import Gold

@@ -15,12 +15,13 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rmlib import backbones, paths
+from rmlib import backbones
 from rmlib.alignment.policies import Policy
-from rmlib.bars import progress_bar
 from rmlib.batches import Prompt
-from rmlib.models import fingerprint
 from rmlib.pairs import prompt_key
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
+from rmlib.records.progress import progress_bar
 from rmlib.runs import FINISHED_FILE, write_json
 from rmlib.sources.simulated.generation import draw_answered
 

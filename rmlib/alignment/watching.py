@@ -12,8 +12,8 @@ import torch
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import Scorer, reward_identity
 from rmlib.batches import Prompt
-from rmlib.models import fingerprint
 from rmlib.pairs import prompt_key
+from rmlib.records.hashing import fingerprint
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib import benchmarks, paths, records
+from rmlib import benchmarks, records
 from rmlib.benchmarks import judging, own, ready
 from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import RULERS
+from rmlib.records import paths
 
 HIDDEN = ("source", "url", "scores", "out", "instructions")  # options that name what only one machine has
 EXAMPLES = """examples:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
-from rmlib.bars import progress_bar
 from rmlib.benchmarks.judges import Judge, Messages, Verdict
-from rmlib.benchmarks.kept import Kept, text_key
+from rmlib.records.kept import Kept, text_key
+from rmlib.records.progress import progress_bar
 
 
 class Question(NamedTuple):

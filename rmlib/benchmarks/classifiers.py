@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, paths
+from rmlib import backbones, batches
 from rmlib.batches import Encoded, Prompt
-from rmlib.models import ModelError, RewardModel, fingerprint
+from rmlib.models import ModelError, RewardModel
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 
 logger = logging.getLogger(__name__)
 

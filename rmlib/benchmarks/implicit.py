@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, paths
+from rmlib import backbones, batches
 from rmlib.batches import Encoded, Group, Prompt
 from rmlib.likelihood import header, log_probabilities, targets_of
 from rmlib.models import ModelError, refuse_long
 from rmlib.pairs import prompt_key
+from rmlib.records import paths
 
 BETA = 0.1  # scales rewards, never their order
 

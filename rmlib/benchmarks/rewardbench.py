@@ -17,13 +17,13 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import paths
 from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, aligned
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Sums
+from rmlib.records import paths
+from rmlib.records.files import read_bytes
 from rmlib.schema import DataError, Place
-from rmlib.sources.files import read_bytes
 
 HUB_NAME = "allenai/reward-bench"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rmlib import combining, paths
+from rmlib import combining
 from rmlib.backbones import BackboneError
 from rmlib.benchmarks.classifiers import (
     DecoderClassifier,
@@ -23,7 +23,9 @@ from rmlib.benchmarks.implicit import BETA, ImplicitReward, implicit_name, load_
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
 from rmlib.features import hash_of_tokenizer, hash_of_weights
-from rmlib.models import CARD_FILE, RewardModel, fingerprint
+from rmlib.models import CARD_FILE, RewardModel
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
 
 # What an offline scorer needs of a repository; weights in another format are not even fetched.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]

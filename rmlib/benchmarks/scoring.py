@@ -9,9 +9,9 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
-from rmlib.bars import progress_bar
 from rmlib.benchmarks.items import Scorer
-from rmlib.benchmarks.kept import Kept, text_key
+from rmlib.records.kept import Kept, text_key
+from rmlib.records.progress import progress_bar
 from rmlib.statistics import Longer, Random, Shorter
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from rmlib import benchmarks
 from rmlib.features import FromFeatures
-from rmlib.models import RewardModel, fingerprint
+from rmlib.models import RewardModel
+from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 
 logger = logging.getLogger(__name__)

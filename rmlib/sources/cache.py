@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features
 
-from rmlib import paths as folders
 from rmlib.pairs import canonical_json
-from rmlib.sources.files import sha256
+from rmlib.records import paths as folders
+from rmlib.records.files import sha256
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from datasets import Dataset
 
 from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, preference_from_ratings
+from rmlib.records.files import first_columns, folder_of
 from rmlib.schema import Place
 from rmlib.sources.cache import cached
-from rmlib.sources.files import first_columns, folder_of
 from rmlib.sources.helpsteer2 import disagreements, preferences, ratings, release
 
 __all__ = ["is_layout", "load"]

@@ -10,8 +10,8 @@ from datasets import Dataset
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from rmlib.pairs import DERIVED
+from rmlib.records.files import JSONL_ENDINGS, contents, sha256
 from rmlib.schema import DataError, Place
-from rmlib.sources.files import JSONL_ENDINGS, contents, sha256
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rmlib import json_lines, paths
 from rmlib.pairs import canonical_json, prompt_key
+from rmlib.records import json_lines, paths
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rmlib import json_lines, paths
+from rmlib.records import json_lines, paths
 
 logger = logging.getLogger(__name__)
 
