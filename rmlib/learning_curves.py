@@ -24,7 +24,7 @@ from rmlib.arms import settings_for
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.splits import Splits
-from rmlib.statistics.curves import FEWEST_SIZES
+from rmlib.statistics.power_law import FEWEST_SIZES
 
 Job = tuple[int, int]  # size and seed
 

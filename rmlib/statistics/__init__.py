@@ -13,8 +13,6 @@ from rmlib.statistics.calibration import (
     fit_temperature,
     squared_errors,
 )
-from rmlib.statistics.comparison import Comparison, compare_models
-from rmlib.statistics.curves import PowerLaw, fit_power_law
 from rmlib.statistics.intervals import (
     Interval,
     accuracy,
@@ -22,6 +20,7 @@ from rmlib.statistics.intervals import (
     correlation_interval,
     wilson_interval,
 )
+from rmlib.statistics.many_models import Comparison, compare_models
 from rmlib.statistics.paired import (
     Agreement,
     PairedDifference,
@@ -34,6 +33,7 @@ from rmlib.statistics.paired import (
 )
 from rmlib.statistics.positions import PositionConsistency, position_consistency
 from rmlib.statistics.power import detectable_difference, mcnemar_power, smallest_difference
+from rmlib.statistics.power_law import PowerLaw, fit_power_law
 from rmlib.statistics.rulers import BagOfWords, Constant, Longer, Markdown, Random, Shorter
 from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accuracy
 
