@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.sources import helpsteer2
 from rmlib.sources.helpsteer2.release import DECIDED_PAIRS, FILES, PAIRS
 

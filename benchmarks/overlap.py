@@ -1,4 +1,4 @@
-"""Time and memory of rmlib.overlap: the simulated pairs with their benchmark, and a stand-in of the size of HelpSteer2.
+"""Time and memory of rmlib.pairs.overlap: the simulated pairs with their benchmark, and a stand-in of the size of HelpSteer2.
 
 python -m benchmarks.overlap
 """
@@ -11,8 +11,8 @@ import pandas as pd
 from datasets import Dataset
 
 from benchmarks.measure import measure, record
-from rmlib import benchmarks, overlap
-from rmlib.pairs import make_pairs
+from rmlib import benchmarks
+from rmlib.pairs import make_pairs, overlap
 from rmlib.sources import simulated
 
 N_PAIRS, WORDS_PER_RESPONSE, WORDS_PER_PROMPT, VOCABULARY = 10_000, 250, 60, 20_000

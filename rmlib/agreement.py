@@ -12,7 +12,6 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float, Int
 
-from rmlib import descriptions
 from rmlib.annotations import (
     SIDES,
     Value,
@@ -25,7 +24,8 @@ from rmlib.annotations import (
     rating_steps,
     three_most_similar,
 )
-from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.pairs import descriptions
+from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.statistics import Interval, bootstrap_interval, correlation_interval, wilson_interval
 
 Items = Sequence[Sequence[Value]]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 
 SIDES = ("ratings_1", "ratings_2")
 VOTE_PRIOR = 0.5  # votes added to each response: Jeffreys' prior, under which three of three votes are 0.875, not 1

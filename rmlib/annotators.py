@@ -14,7 +14,7 @@ from scipy.special import logsumexp, xlogy
 
 from rmlib.annotations import annotation_frame
 from rmlib.pairs import prompt_key
-from rmlib.schema import NEITHER_VALID
+from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.statistics import Interval, wilson_interval
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
+from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure
-from rmlib.schema import ATTRIBUTES
 from rmlib.summaries import latest
 
 MEASURE = "kappa, quadratic weights"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from rmlib import descriptions, overlap, records
-from rmlib.pairs import content_hash, prompt_key
+from rmlib import records
+from rmlib.pairs import content_hash, descriptions, overlap, prompt_key
 from rmlib.splits import Splits
 
 logger = logging.getLogger(__name__)

@@ -57,10 +57,10 @@ from rmlib.comparison_figures import (
     sweep_figure,
 )
 from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
-from rmlib.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.input_breakdowns import inputs_figure, inputs_table
 from rmlib.justifier_figures import fine_tuning_figure, judge_strength_figure, judges_figure
 from rmlib.lesson_figures import loss_at_figure
+from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.plots import (
     COLOURS,
     LINES,

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
 from rmlib.pairs import preference_view
+from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
 from rmlib.reading import (
     ASPECTS,
     Aspects,
@@ -23,7 +24,6 @@ from rmlib.reading import (
     stated_preference,
     without_names,
 )
-from rmlib.schema import NEITHER_VALID, PREFERENCE_RANGE
 from rmlib.statistics import wilson_interval
 
 __all__ = [

@@ -21,8 +21,8 @@ from jaxtyping import Float
 
 from rmlib.leaderboards import LEVEL, SCORES, leaderboard, redrawn, strengths
 from rmlib.pairs import prompt_key
+from rmlib.pairs.schema import NEITHER_VALID, DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
-from rmlib.schema import NEITHER_VALID, DataError, Place, check_text, shown
 from rmlib.statistics import Interval
 
 __all__ = ["agreement", "from_pairs", "leaderboard", "position_bias", "read", "response_id", "strengths"]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rmlib.schema import ATTRIBUTES
+from rmlib.pairs.schema import ATTRIBUTES
 
 Row = dict[str, Any]
 Rows = list[Row]

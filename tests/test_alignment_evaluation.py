@@ -14,7 +14,7 @@ from rmlib.alignment import best_of_n, curves, evaluation, results_files
 from rmlib.alignment.policies import Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.benchmarks.judges import Verdict
-from rmlib.schema import DataError
+from rmlib.pairs.schema import DataError
 from rmlib.sources import simulated
 from rmlib.sources.simulated.gold import Gold
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from rmlib import descriptions
-from rmlib.pairs import ATTRIBUTES, make_pairs
+from rmlib.pairs import ATTRIBUTES, descriptions, make_pairs
 
 # preference, helpfulness of response 1 and of response 2, response 1, response 2
 ROWS: list[tuple[int | None, int | None, int | None, str, str]] = [

@@ -19,7 +19,7 @@ from rmlib.benchmarks.judges import Judge
 from rmlib.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.models import RewardModel
 from rmlib.pairs import make_pairs
-from rmlib.schema import ATTRIBUTES
+from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources import SourceInfo
 from rmlib.statistics import Longer
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmlib.shingles import Shingled, words_of
+from rmlib.pairs.shingles import Shingled, words_of
 
 ROOT = Path(__file__).resolve().parents[1]
 N_WORDS, N_DIFFERENT = 8, 6

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from rmlib import overlap
 from rmlib.benchmarks import FEATURES as ITEM_FEATURES
-from rmlib.pairs import make_pairs
-from rmlib.shingles import Shingled, similar, words_of
+from rmlib.pairs import make_pairs, overlap
+from rmlib.pairs.shingles import Shingled, similar, words_of
 from rmlib.sources import helpsteer2
 
 TEN = "one two three four five six seven eight nine ten"

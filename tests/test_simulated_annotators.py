@@ -16,10 +16,10 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import cohen_kappa_score
 
 from rmlib import annotations
-from rmlib.descriptions import ratings_table
 from rmlib.pairs import ATTRIBUTES, make_pairs
+from rmlib.pairs.descriptions import ratings_table
+from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records import published
-from rmlib.schema import NEITHER_VALID
 from rmlib.sources import simulated
 from rmlib.sources.simulated import annotators, calibration, comparison, labels, measures, reasons
 from rmlib.sources.simulated.annotators import HELPFULNESS, Annotated, Given, Noise, Parameters, Pool

@@ -12,8 +12,8 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from jaxtyping import Float
 
+from rmlib.pairs.schema import MESSAGES, DataError, Place, check_messages, check_string, check_text, shown
 from rmlib.records.files import read_bytes, read_rows
-from rmlib.schema import MESSAGES, DataError, Place, check_messages, check_string, check_text, shown
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, align
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Sums
+from rmlib.pairs.schema import DataError, Place
 from rmlib.records import paths
 from rmlib.records.files import read_bytes
-from rmlib.schema import DataError, Place
 
 HUB_NAME = "allenai/reward-bench"
 

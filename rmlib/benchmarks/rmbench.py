@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
-from rmlib.schema import Place
+from rmlib.pairs.schema import Place
 
 HUB_NAME = "THU-KEG/RM-Bench"
 STYLES = ("concise", "detailed", "markdown")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rmlib.schema import DataError, Place, shown
+from rmlib.pairs.schema import DataError, Place, shown
 
 JSONL_ENDINGS = (".jsonl.gz", ".jsonl")
 

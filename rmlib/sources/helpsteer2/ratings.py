@@ -7,8 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rmlib.pairs.schema import (
+    ATTRIBUTES,
+    RATING_RANGE,
+    DataError,
+    Place,
+    check_number,
+    check_text,
+    number_within,
+    shown,
+)
 from rmlib.records.files import read_rows, value_of, warn_of
-from rmlib.schema import ATTRIBUTES, RATING_RANGE, DataError, Place, check_number, check_text, number_within, shown
 
 logger = logging.getLogger(__name__)
 

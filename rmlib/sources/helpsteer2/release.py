@@ -10,8 +10,8 @@ from datasets import Dataset
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from rmlib.pairs import DERIVED
+from rmlib.pairs.schema import DataError, Place
 from rmlib.records.files import JSONL_ENDINGS, contents, sha256
-from rmlib.schema import DataError, Place
 
 logger = logging.getLogger(__name__)
 

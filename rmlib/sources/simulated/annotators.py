@@ -1,7 +1,7 @@
 """Simulated annotators: they see the truth through bias and noise, and rate and compare under the published protocol.
 
 Everything is an array over a block of pairs, so that a fit to the published statistics runs the code that generates
-the data. Attributes are in the order of `rmlib.schema.ATTRIBUTES`; the values of `Parameters` are fitted
+the data. Attributes are in the order of `rmlib.pairs.schema.ATTRIBUTES`; the values of `Parameters` are fitted
 (`calibration`), those in capitals here are stated.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rmlib.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 
 PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
 N_FIRST, N_MOST, TOLERATED_SPAN = 3, 5, 2  # published protocol: HelpSteer2 (arXiv 2406.08673) and -Preference

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from rmlib.schema import ATTRIBUTES
+from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources.simulated import phrases, words
 from rmlib.sources.simulated.tasks import Task
 

@@ -14,8 +14,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.optimize import least_squares
 
+from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.records.progress import progress_bar
-from rmlib.schema import ATTRIBUTES
 from rmlib.sources.simulated.annotators import HALO_CENTRE, HELPFULNESS, Noise, Parameters, Pool, annotate
 from rmlib.sources.simulated.generation import as_array, draw_texts
 from rmlib.sources.simulated.measures import FIRST, THEN, Labelled, measures, targets

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rmlib.pairs import prompt_key
-from rmlib.schema import ATTRIBUTES
+from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources.simulated import annotators, labels, reasons
 from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
 from rmlib.sources.simulated.attributes import Finding, examine

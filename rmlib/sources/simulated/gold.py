@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rmlib.pairs import prompt_key
-from rmlib.schema import DataError, Place
+from rmlib.pairs.schema import DataError, Place
 from rmlib.sources.simulated.attributes import truth
 from rmlib.sources.simulated.embedded import N_PAIRS, SEED
 from rmlib.sources.simulated.generation import draw_answered

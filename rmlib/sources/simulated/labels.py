@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rmlib.schema import NEITHER_VALID
+from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.sources.simulated.annotators import HELPFULNESS, N_MOST, TOLERATED_SPAN, Given
 
 _THREES = np.array(list(itertools.combinations(range(N_MOST), 3)))  # in the order of their positions

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.records import published
-from rmlib.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.sources.simulated import labels
 from rmlib.sources.simulated.annotators import HELPFULNESS, Given
 

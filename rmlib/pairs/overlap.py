@@ -2,7 +2,7 @@
 
 To be read before training. Two texts are exact duplicates where they have the same words in the same order, whatever
 their case, white space and punctuation; near-duplicates where the sets of their word n-grams (shingles) have a Jaccard
-similarity at or above a threshold. The result is exact, no sketch: `rmlib.shingles` says how.
+similarity at or above a threshold. The result is exact, no sketch: `rmlib.pairs.shingles` says how.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from datasets import Dataset
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from rmlib.schema import SPLITS, Message
-from rmlib.shingles import Shingled, similar
+from rmlib.pairs.schema import SPLITS, Message
+from rmlib.pairs.shingles import Shingled, similar
 
 N_LISTED = 10  # ids per row of a report; all are counted
 SHINGLE_WORDS, THRESHOLD = 5, 0.8  # NearDup of Lee et al. (2022, arXiv 2107.06499): 5-grams, similarity 0.8

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, List, Value
 
-from rmlib.schema import (
+from rmlib.pairs.schema import (
     ATTRIBUTES,
     FEATURES,
     MESSAGES,
