@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from benchmarks.measure import measure, record
-from rmlib import agreement
+from rmlib.annotations import agreement
 
 VALUES = {"a1": -1, "equal": 0, "a2": 1}
 N_ITEMS, N_VOTES = 16_927, 5

@@ -15,12 +15,12 @@ import numpy as np
 from datasets import Dataset
 
 from rmlib.alignment.policies import Policy
+from rmlib.annotations.parsing import sentences, stated_preference, without_names
 from rmlib.batches import Message
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
 from rmlib.features import hash_of_tokenizer, hash_of_weights
 from rmlib.pairs.schema import NEITHER_VALID
-from rmlib.reading import sentences, stated_preference, without_names
 from rmlib.records.hashing import fingerprint
 from rmlib.records.kept import Kept, text_key
 from rmlib.records.progress import progress_bar

@@ -13,7 +13,7 @@ from datasets import Dataset
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from rmlib import agreement
+from rmlib.annotations import agreement
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.statistics import wilson_interval
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rmlib import annotators
+from rmlib.annotations import annotators
 from rmlib.pairs import make_pairs
 from rmlib.statistics import wilson_interval
 

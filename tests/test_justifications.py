@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from rmlib import justifications
+from rmlib.annotations import justifications
 from rmlib.pairs import make_pairs
 
 STATEMENT = "@Response 2 is slightly better than @Response 1"

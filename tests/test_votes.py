@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from rmlib import leaderboards, votes
+from rmlib.annotations import leaderboards, votes
 from rmlib.pairs import DataError, make_pairs
 from rmlib.sources import ukpconvarg1
 

@@ -8,8 +8,8 @@ import random
 import re
 from collections.abc import Collection, Sequence
 
+from rmlib.annotations.parsing import sentences
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
-from rmlib.reading import sentences
 from rmlib.sources.simulated.attributes import DEFECTS
 
 NOTICED = 0.75  # points by which the preferred response must seem better for an attribute to be named

@@ -19,7 +19,7 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.leaderboards import LEVEL, SCORES, leaderboard, redrawn, strengths
+from rmlib.annotations.leaderboards import LEVEL, SCORES, leaderboard, redrawn, strengths
 from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import NEITHER_VALID, DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of

@@ -1,4 +1,4 @@
-"""Leaderboards from a table of votes (`rmlib.votes`): Bradley-Terry strengths with bootstrap intervals."""
+"""Leaderboards from a table of votes (`rmlib.annotations.votes`): Bradley-Terry strengths with bootstrap intervals."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal

@@ -12,7 +12,7 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float, Int
 
-from rmlib.annotations import (
+from rmlib.annotations.labels import (
     SIDES,
     Value,
     annotation_frame,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from scipy.special import logsumexp, xlogy
 
-from rmlib.annotations import annotation_frame
+from rmlib.annotations.labels import annotation_frame
 from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.statistics import Interval, wilson_interval

@@ -1,6 +1,6 @@
 """What annotators say about their choice: statement and elaboration, responses named, aspects mentioned, words.
 
-Works on the annotations of the table of pairs; how one text is read is in rmlib.reading, whose names are repeated here.
+Works on the annotations of the table of pairs; how one text is read is in rmlib.annotations.parsing, whose names are repeated here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,9 +12,7 @@ from datasets import Dataset
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rmlib.pairs import preference_view
-from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
-from rmlib.reading import (
+from rmlib.annotations.parsing import (
     ASPECTS,
     Aspects,
     mentions,
@@ -24,6 +22,8 @@ from rmlib.reading import (
     stated_preference,
     without_names,
 )
+from rmlib.pairs import preference_view
+from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
 from rmlib.statistics import wilson_interval
 
 __all__ = [
