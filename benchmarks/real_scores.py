@@ -31,7 +31,7 @@ from rmlib.models import RewardModel
 from rmlib.presets import PRESETS
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint
-from rmlib.splits import Splits, load_splits
+from rmlib.sources.splits import Splits, load_splits
 
 SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, options, and the score to compare
     "LLMBar": ("rewardbench", "llmbar", {"partial": True}, "Chat Hard"),

@@ -23,7 +23,7 @@ from rmlib.arms import ARMS, changes
 from rmlib.grid import Grid, default_grid, run_folds
 from rmlib.presets import PRESETS, Preset
 from rmlib.records import paths
-from rmlib.splits import Splits, load_folds, load_splits
+from rmlib.sources.splits import Splits, load_folds, load_splits
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
 ON_THE_GRID = [arm for arm in ARMS if changes(arm)["loss"] != losses.RANKING_LOSS]

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from rmlib import records
 from rmlib.pairs import content_hash, descriptions, overlap, prompt_key
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 logger = logging.getLogger(__name__)
 

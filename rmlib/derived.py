@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rmlib import combining
 from rmlib.examples import ratings_of
 from rmlib.models import RewardModel
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 # Rewards of both responses of every pair of a table by the model that is changed.
 Score = Callable[[Dataset], Float[np.ndarray, "pair 2"]]

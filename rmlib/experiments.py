@@ -25,7 +25,7 @@ from rmlib.records.hashing import fingerprint
 from rmlib.runs import Run
 from rmlib.scheduling import JobFailed
 from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer
-from rmlib.splits import Splits, load_splits
+from rmlib.sources.splits import Splits, load_splits
 from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 
 __all__ = [

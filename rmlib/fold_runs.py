@@ -17,7 +17,7 @@ from rmlib.arms import changes, settings_for
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 # Pairs of one prompt stand together in a step, each of its texts encoded once: a step of many pairs costs few texts,
 # and so takes a larger learning rate than one of few.

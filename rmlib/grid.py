@@ -30,7 +30,7 @@ from rmlib.grid_inputs import Inputs
 from rmlib.grid_records import Found
 from rmlib.head_stacks import AnyHeads
 from rmlib.presets import Preset
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 __all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
 

@@ -28,7 +28,7 @@ from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
-from rmlib.splits import Splits, shuffled_labels
+from rmlib.sources.splits import Splits, shuffled_labels
 from rmlib.stack_descent import Fitted, descend
 
 Point = tuple[float, float]  # learning rate, weight decay

@@ -16,7 +16,7 @@ from rmlib.grid_choice import ArmFit
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 if TYPE_CHECKING:
     from rmlib.grid import GridResult

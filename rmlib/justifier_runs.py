@@ -15,7 +15,7 @@ from rmlib.justifier_training import FineTuning, Tuned, fine_tune, on_reward_mod
 from rmlib.models import RewardModel
 from rmlib.presets import Preset
 from rmlib.scheduling import run_jobs
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 VARIANTS = {"reasons, then statement": True, "statement alone": False}
 Job = tuple[str, int]  # of VARIANTS, and a seed

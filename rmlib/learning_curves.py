@@ -23,7 +23,7 @@ from rmlib import experiments, records, statistics, trained
 from rmlib.arms import settings_for
 from rmlib.presets import Preset
 from rmlib.records import paths
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 from rmlib.statistics.power_law import FEWEST_SIZES
 
 Job = tuple[int, int]  # size and seed

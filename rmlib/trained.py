@@ -25,7 +25,7 @@ from rmlib.records.hashing import fingerprint
 from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
 from rmlib.scheduling import run_jobs
 from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
-from rmlib.splits import Splits, shuffled_labels
+from rmlib.sources.splits import Splits, shuffled_labels
 from rmlib.starts import Start, create_model, initial
 from rmlib.training import run_folder, run_identity, train
 

@@ -16,7 +16,7 @@ from rmlib import records, trained
 from rmlib.arms import changes
 from rmlib.presets import Preset
 from rmlib.records import paths
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 logger = logging.getLogger(__name__)
 

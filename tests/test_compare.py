@@ -10,7 +10,7 @@ import tiny
 
 from rmlib import compare, figures, input_breakdowns, records, statistics, summaries
 from rmlib.records import RecordError
-from rmlib.splits import Splits, load_folds
+from rmlib.sources.splits import Splits, load_folds
 
 DEBATES, ANSWERS = ("ants", "bees", "cows", "does"), range(5)
 

@@ -31,7 +31,7 @@ from rmlib.presets import PRESETS, Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
-from rmlib.splits import load_splits, shuffled_labels
+from rmlib.sources.splits import load_splits, shuffled_labels
 
 NEED_MORE = ("bt_soft", "plackett_luce")  # than the rated pairs of `source`: votes, more responses
 RUNNABLE = [name for name in ARMS if name not in NEED_MORE]

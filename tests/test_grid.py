@@ -20,7 +20,7 @@ from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
 from rmlib.presets import Preset
 from rmlib.settings import TrainSettings
-from rmlib.splits import Splits, load_splits, shuffled_labels
+from rmlib.sources.splits import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
 
 GRID = Grid(learning_rates=(1e-3, 1e-2, 3e-2), weight_decays=(0.0, 0.1), seeds=(0, 1), n_steps=15)

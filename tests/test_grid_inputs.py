@@ -13,7 +13,7 @@ from rmlib.layers import HiddenLayer
 from rmlib.models import ModelError, RewardModel
 from rmlib.presets import Preset
 from rmlib.settings import TrainSettings
-from rmlib.splits import load_splits
+from rmlib.sources.splits import load_splits
 from rmlib.surface import COUNTS, N_FEATURES, SHARES, surface_features
 
 PROMPT = [{"role": "user", "content": "why"}]

@@ -12,7 +12,7 @@ from rmlib.learning_curves import learning_curve, subset
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.settings import TrainSettings
-from rmlib.splits import Splits, load_splits
+from rmlib.sources.splits import Splits, load_splits
 
 SIZES = [4, 8, 16, 30]
 

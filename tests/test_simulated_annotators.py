@@ -21,9 +21,9 @@ from rmlib.pairs.descriptions import ratings_table
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records import published
 from rmlib.sources import simulated
-from rmlib.sources.simulated import annotators, calibration, comparison, labels, measures, reasons
+from rmlib.sources.simulated import annotators, beside_published, calibration, labels, measures, reasons
 from rmlib.sources.simulated.annotators import HELPFULNESS, Annotated, Given, Noise, Parameters, Pool
-from rmlib.sources.simulated.attributes import DEFECTS
+from rmlib.sources.simulated.truth import DEFECTS
 from rmlib.statistics import wilson_interval
 
 N = 2_000
@@ -52,7 +52,7 @@ def pairs(rows: list[dict[str, Any]]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def table(pairs: Dataset) -> pd.DataFrame:
-    return comparison.compare(pairs, draws=300)
+    return beside_published.compare(pairs, draws=300)
 
 
 def perfect(**changed: Any) -> Parameters:
@@ -288,8 +288,8 @@ def test_every_interval_holds_its_estimate_and_the_seed_alone_decides(pairs: Dat
     bounded = table.dropna(subset=["low"])
     assert len(bounded) > 35
     assert ((bounded["low"] <= bounded["simulated"]) & (bounded["simulated"] <= bounded["high"])).all()
-    assert comparison.compare(pairs, draws=300).equals(table)
-    assert not comparison.compare(pairs, seed=1, draws=300)["low"].equals(table["low"])
+    assert beside_published.compare(pairs, draws=300).equals(table)
+    assert not beside_published.compare(pairs, seed=1, draws=300)["low"].equals(table["low"])
 
 
 def test_published_values_are_read_and_within_tolerance_follows(table: pd.DataFrame) -> None:
@@ -311,7 +311,7 @@ def test_published_values_are_read_and_within_tolerance_follows(table: pd.DataFr
 def test_pairs_without_truth_are_not_compared(rows: list[dict[str, Any]]) -> None:
     without = make_pairs([row | {"truth_preference": None} for row in rows[:50]], origin="x")
     with pytest.raises(ValueError, match="50 pairs have no truth_preference"):
-        comparison.compare(without)
+        beside_published.compare(without)
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from rmlib.records import paths
 from rmlib.sources import simulated
 from rmlib.sources.simulated import annotators, embedded, generation
 from rmlib.sources.simulated.__main__ import main
-from rmlib.sources.simulated.attributes import examine
+from rmlib.sources.simulated.truth import examine
 from rmlib.statistics import wilson_interval
 
 FOLDER = paths.data_dir() / "embedded"

@@ -18,9 +18,9 @@ from rmlib.pairs import ATTRIBUTES, preference_view
 from rmlib.records import paths
 from rmlib.sources import simulated
 from rmlib.sources.simulated import phrases, words
-from rmlib.sources.simulated.attributes import DEFECTS, examine
 from rmlib.sources.simulated.responses import POLICIES, Policy, respond
 from rmlib.sources.simulated.tasks import FAMILIES, LISTABLE, STYLES, Task, draw_task
+from rmlib.sources.simulated.truth import DEFECTS, examine
 from rmlib.statistics import BagOfWords, wilson_interval
 
 FOLDER = paths.data_dir() / "embedded"

@@ -24,7 +24,7 @@ from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.distributed import Processes
-from rmlib.splits import load_splits
+from rmlib.sources.splits import load_splits
 
 KEYS = {"source", "settings", "policy", "reward", "max_pairs", "watched", "every_steps"}
 

@@ -32,7 +32,7 @@ from rmlib.records.hashing import fingerprint
 from rmlib.scheduling import run_jobs
 from rmlib.scoring import scalar_model
 from rmlib.sources.simulated.gold import Gold
-from rmlib.splits import Splits
+from rmlib.sources.splits import Splits
 
 ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
 EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent

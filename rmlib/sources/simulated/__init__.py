@@ -8,10 +8,10 @@ embedded model), `embedded` (the files in data/embedded); `measures` (statistics
 `calibration` (the fit that makes parameters.json), `comparison` (published and simulated statistics side by side).
 """
 
-from rmlib.sources.simulated.attributes import truth
 from rmlib.sources.simulated.benchmark import benchmark_items
 from rmlib.sources.simulated.embedded import check, load, write
 from rmlib.sources.simulated.generation import generate
 from rmlib.sources.simulated.ranked import generate_ranked, load_ranked
+from rmlib.sources.simulated.truth import truth
 
 __all__ = ["benchmark_items", "check", "generate", "generate_ranked", "load", "load_ranked", "truth", "write"]

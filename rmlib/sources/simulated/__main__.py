@@ -8,7 +8,7 @@ from pathlib import Path
 from rmlib.pairs.schema import DataError
 from rmlib.sources.simulated import calibration, embedded
 from rmlib.sources.simulated.annotators import PARAMETERS_FILE
-from rmlib.sources.simulated.comparison import compare
+from rmlib.sources.simulated.beside_published import compare
 
 
 def main(arguments: list[str] | None = None) -> int:

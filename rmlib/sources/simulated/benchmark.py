@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmlib.sources.simulated import words
-from rmlib.sources.simulated.attributes import truth
 from rmlib.sources.simulated.responses import Policy, respond
 from rmlib.sources.simulated.tasks import Task, draw_task
+from rmlib.sources.simulated.truth import truth
 
 ITEMS_PER_SUBSET = 40
 LEAST_DIFFERENCE = 0.5  # points of true helpfulness by which the chosen response is better

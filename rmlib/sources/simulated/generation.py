@@ -14,9 +14,9 @@ from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources.simulated import annotators, labels, reasons
 from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
-from rmlib.sources.simulated.attributes import Finding, examine
 from rmlib.sources.simulated.responses import draw_policy, respond
 from rmlib.sources.simulated.tasks import Task, draw_task
+from rmlib.sources.simulated.truth import Finding, examine
 
 VALIDATION_SHARE = 0.18
 BLOCK = 256  # pairs annotated at a time; another number gives other annotations

@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import DataError, Place
-from rmlib.sources.simulated.attributes import truth
 from rmlib.sources.simulated.embedded import N_PAIRS, SEED
 from rmlib.sources.simulated.generation import draw_answered
 from rmlib.sources.simulated.tasks import Task
+from rmlib.sources.simulated.truth import truth
 
 
 @cache

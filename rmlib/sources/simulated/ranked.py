@@ -14,10 +14,10 @@ from datasets import Dataset
 
 from rmlib.pairs import make_pairs, prompt_key
 from rmlib.sources.simulated.annotators import Parameters
-from rmlib.sources.simulated.attributes import examine
 from rmlib.sources.simulated.generation import VALIDATION_SHARE, Texts, annotated
 from rmlib.sources.simulated.responses import draw_policy, respond
 from rmlib.sources.simulated.tasks import Task, draw_task
+from rmlib.sources.simulated.truth import examine
 
 N_PROMPTS, N_RESPONSES, SEED = 2_000, 4, 0
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from rmlib.annotations.parsing import sentences
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
-from rmlib.sources.simulated.attributes import DEFECTS
+from rmlib.sources.simulated.truth import DEFECTS
 
 NOTICED = 0.75  # points by which the preferred response must seem better for an attribute to be named
 DEGREES = {1: "slightly better", 2: "better", 3: "much better"}
