@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.measure import measure, record
 from rmlib.combining import PAPER_FACTOR, extrapolate
-from rmlib.extrapolation import INDEX_FILE
+from rmlib.models.saved_tensors import INDEX_FILE
 
 TENSORS_A_SHARD, SIDE = 4, 1536  # 1536 x 1536 in bf16: 4.5 MiB a tensor
 

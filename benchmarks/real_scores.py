@@ -25,9 +25,9 @@ from rmlib.benchmarks.comparison import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
 from rmlib.benchmarks.watching import sample
-from rmlib.features import load_or_compute
 from rmlib.grid import GridResult, default_grid, run_grid
 from rmlib.models import RewardModel
+from rmlib.models.features import load_or_compute
 from rmlib.presets import PRESETS
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint

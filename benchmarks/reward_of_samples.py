@@ -17,8 +17,7 @@ import torch
 from transformers import AutoModel, LlamaConfig
 
 from benchmarks.measure import measure, record, timed
-from rmlib import backbones
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, backbones
 from rmlib.sources.simulated.backbone import make_tokenizer
 
 K, N_PROMPTS, ROUNDS, ATTEMPTS = 4, 8, 8, 3

@@ -21,8 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.measure import Timed, between, now
-from rmlib import batches
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, batches
 from rmlib.pairs import preference_view
 from rmlib.settings import TrainSettings
 from rmlib.training import train

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from rmlib.adapted import is_adapted
-from rmlib.batches import Prompt
-from rmlib.extrapolation import Combine, Origin, combined, write_combined
 from rmlib.models import ModelError, RewardModel
+from rmlib.models.adapted import is_adapted
+from rmlib.models.batches import Prompt
+from rmlib.models.saved_tensors import Combine, Origin, combined, write_combined
 from rmlib.records.hashing import fingerprint
 
 Folder = str | Path

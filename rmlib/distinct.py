@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Int
 
-from rmlib.batches import Group, common_prefix
+from rmlib.models.batches import Group, common_prefix
 from rmlib.pairs import prompt_key
 
 

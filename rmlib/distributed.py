@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from rmlib.batches import Group
+from rmlib.models.batches import Group
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(hours=2)  # while the first process tokenises, or computes features, the others wait

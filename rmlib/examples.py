@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import batches, losses
+from rmlib import losses
 from rmlib import pairs as tables
 from rmlib.annotations import vote_share
-from rmlib.batches import Group
-from rmlib.features import load_or_compute
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, batches
+from rmlib.models.batches import Group
+from rmlib.models.features import load_or_compute
 from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 

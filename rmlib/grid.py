@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float, Int
 
-from rmlib import backbones, experiments, grid_derived, grid_records, losses, statistics, trained
+from rmlib import experiments, grid_derived, grid_records, losses, statistics, trained
 from rmlib.annotations import vote_share
 from rmlib.arms import changes
 from rmlib.examples import ratings_of
@@ -29,6 +29,7 @@ from rmlib.grid_fits import Fold
 from rmlib.grid_inputs import Inputs
 from rmlib.grid_records import Found
 from rmlib.head_stacks import AnyHeads
+from rmlib.models import backbones
 from rmlib.presets import Preset
 from rmlib.sources.splits import Splits
 

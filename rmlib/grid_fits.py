@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmlib import features, grid_derived, scoring, trained
+from rmlib import grid_derived, scoring, trained
 from rmlib.arms import changes, settings_for
 from rmlib.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.grid_inputs import Inputs, Part, Scaling
@@ -24,6 +24,7 @@ from rmlib.head_stacks import (
     TwoLayerHeads,
     mean_rating,
 )
+from rmlib.models import features
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint

@@ -13,14 +13,13 @@ from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
 
-from rmlib import features
-from rmlib.batches import Prompt
 from rmlib.examples import Examples, prepare
-from rmlib.layers import HiddenLayer
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, features
+from rmlib.models.batches import Prompt
+from rmlib.models.layers import HiddenLayer
+from rmlib.models.surface import N_FEATURES, surface_features
 from rmlib.settings import TrainSettings
 from rmlib.starts import create_model
-from rmlib.surface import N_FEATURES, surface_features
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
 LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")
@@ -73,7 +72,7 @@ class Inputs:
     settings: TrainSettings  # backbone, and how texts are cut
     log_length: bool = False
     surface: bool = False  # in place of the log length, which is one of its features
-    layer: int | None = None  # the hidden layer that heads read (`rmlib.layers`); None: the last
+    layer: int | None = None  # the hidden layer that heads read (`rmlib.models.layers`); None: the last
     _examples: dict[TrainSettings, tuple[Examples, Tensor, dict[str, int]]] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
 

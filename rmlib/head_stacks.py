@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from rmlib import losses
-from rmlib.heads import draw_head, output_layer
+from rmlib.models.heads import draw_head, output_layer
 from rmlib.stack_descent import Stack
 
 

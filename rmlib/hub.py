@@ -18,10 +18,10 @@ import torch
 from huggingface_hub import ModelCardData
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib import backbones, benchmarks, records, summaries
+from rmlib import benchmarks, records, summaries
 from rmlib.arms import title
-from rmlib.batches import Prompt
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, RewardModel, backbones
+from rmlib.models.batches import Prompt
 
 PROBES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("What is two and two?", ("Four.", "Five, as everybody knows.")),

@@ -11,10 +11,10 @@ import numpy as np
 
 from rmlib import pairs as tables
 from rmlib import sources
-from rmlib.backbones import without_weights
 from rmlib.benchmarks import watching
 from rmlib.distributed import Processes
 from rmlib.examples import TrainingError
+from rmlib.models.backbones import without_weights
 from rmlib.runs import Run
 from rmlib.settings import TrainSettings
 from rmlib.starts import continue_from, initial

@@ -16,10 +16,10 @@ from datasets import Dataset
 
 from rmlib.alignment.policies import Policy
 from rmlib.annotations.parsing import sentences, stated_preference, without_names
-from rmlib.batches import Message
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
-from rmlib.features import hash_of_tokenizer, hash_of_weights
+from rmlib.models.batches import Message
+from rmlib.models.features import hash_of_tokenizer, hash_of_weights
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.hashing import fingerprint
 from rmlib.records.kept import Kept, text_key

@@ -8,11 +8,11 @@ from functools import partial
 
 from datasets import Dataset
 
-from rmlib import backbones, justifier_results, trained
+from rmlib import justifier_results, trained
 from rmlib.alignment.policies import Policy
 from rmlib.justifier import Justifications, Justifier, examples
 from rmlib.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, backbones
 from rmlib.presets import Preset
 from rmlib.scheduling import run_jobs
 from rmlib.sources.splits import Splits

@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, TrainerCallback, get_scheduler
 from transformers.utils import logging as transformers_logging
 
-from rmlib import backbones, batches
 from rmlib.alignment.policies import Policy
-from rmlib.batches import Group
-from rmlib.features import hash_of_weights
-from rmlib.likelihood import header, targets_of, token_log_probabilities
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, backbones, batches
+from rmlib.models.batches import Group
+from rmlib.models.features import hash_of_weights
+from rmlib.models.likelihood import header, targets_of, token_log_probabilities
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, PreTrainedConfig
 
-from rmlib import backbones, batches, last_layer
-from rmlib.attention import SHARED_PREFIX, backend_for
+from rmlib.models import backbones, batches
+from rmlib.models.attention import SHARED_PREFIX, backend_for, last_layer
 
 
 class PlanningError(ValueError):

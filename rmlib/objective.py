@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import batches, distinct, losses
-from rmlib.batches import Batch
+from rmlib import distinct, losses
 from rmlib.distributed import ALONE, Processes, shares
 from rmlib.examples import Examples
 from rmlib.lookahead import Lookahead
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, batches
+from rmlib.models.batches import Batch
 from rmlib.settings import TrainSettings
 
 # A batch of distinct texts, and which of them each response is (None: they are all distinct).

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
-from rmlib import backbones, batches, memory
+from rmlib import memory
 from rmlib.memory import PlanningError
+from rmlib.models import backbones, batches
 from rmlib.presets import PRESETS, STAGES, Preset
 from rmlib.settings import TrainSettings
 

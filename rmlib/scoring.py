@@ -13,8 +13,8 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import combining, records, statistics
-from rmlib.features import FromFeatures
 from rmlib.models import RewardModel
+from rmlib.models.features import FromFeatures
 from rmlib.presets import Preset
 from rmlib.runs import write_json
 

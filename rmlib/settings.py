@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rmlib import losses
-from rmlib.heads import HEAD_LAYERS
+from rmlib.models.heads import HEAD_LAYERS
 from rmlib.records.hashing import fingerprint
 
 SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (

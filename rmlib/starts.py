@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from rmlib import adapters
-from rmlib.adapted import is_adapted
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, RewardModel, adapters
+from rmlib.models.adapted import is_adapted
 from rmlib.records.hashing import identity_of_new
 from rmlib.settings import TrainSettings
 

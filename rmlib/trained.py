@@ -17,8 +17,8 @@ from datasets import Dataset
 from rmlib import combining, statistics, sweeps
 from rmlib.arms import ARMS, changes, settings_for
 from rmlib.derived import DERIVATIONS
-from rmlib.features import load_or_compute
 from rmlib.models import RewardModel
+from rmlib.models.features import load_or_compute
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint

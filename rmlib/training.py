@@ -25,13 +25,13 @@ from datasets import Dataset
 from rmlib import checkpoints
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
-from rmlib.backbones import without_weights
 from rmlib.benchmarks import watching
 from rmlib.benchmarks.watching import Watched
 from rmlib.curves import Curves
 from rmlib.distributed import Processes
 from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel
+from rmlib.models.backbones import without_weights
 from rmlib.objective import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
 from rmlib.optimizing import optimizer_for, sampling_order, scheduler_for
 from rmlib.records import paths

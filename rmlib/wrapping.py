@@ -14,10 +14,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
-from rmlib.adapted import base_of, is_adapted
-from rmlib.attention import SHARED_PREFIX
 from rmlib.distributed import Processes, ProcessesError
 from rmlib.models import RewardModel
+from rmlib.models.adapted import base_of, is_adapted
+from rmlib.models.attention import SHARED_PREFIX
 from rmlib.settings import TrainSettings
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from test_training import made_pairs, settings
 from transformers import AutoModelForSequenceClassification
 
-from rmlib import adapters, training
-from rmlib.adapted import is_adapted
+from rmlib import training
 from rmlib.jobs import run_job
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, RewardModel, adapters
+from rmlib.models.adapted import is_adapted
 from rmlib.settings import TrainSettings
 from rmlib.starts import continue_from, create_model
 from rmlib.training import train

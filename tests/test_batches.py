@@ -9,8 +9,8 @@ import tiny
 import torch
 from transformers import AutoModel, BertConfig
 
-from rmlib import attention, batches
-from rmlib.attention import SHARED_PREFIX
+from rmlib.models import attention, batches
+from rmlib.models.attention import SHARED_PREFIX
 
 USER = [{"role": "user", "content": "2+2?"}]
 TURNS = [*USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "sure?"}]
@@ -202,7 +202,7 @@ def test_padding_of_an_encoder_keeps_its_segment_ids_aligned() -> None:
 
 
 def test_an_encoder_never_takes_the_shared_layout(tmp_path: Path) -> None:
-    from rmlib.backbones import shares_prefix
+    from rmlib.models.backbones import shares_prefix
 
     possible, reason = shares_prefix(AutoModel.from_config(tiny.CONFIGS["bert"]()), 64)
     assert not possible and "encoder" in reason

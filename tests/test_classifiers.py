@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib.backbones import BackboneError
-from rmlib.benchmarks.classifiers import load_classifier
 from rmlib.models import ModelError, RewardModel
+from rmlib.models.backbones import BackboneError
+from rmlib.models.classifiers import load_classifier
 
 USER = [{"role": "user", "content": "name a fruit"}]
 TURNS = [*USER, {"role": "assistant", "content": "fig"}, {"role": "user", "content": "another"}]

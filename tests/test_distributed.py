@@ -15,11 +15,11 @@ import torch
 from notebook_launch import ENVIRONMENT, SECONDS, launch
 
 from rmlib import training
-from rmlib.batches import Group
 from rmlib.distributed import ALONE, Processes, ProcessesError, shares
 from rmlib.examples import prepare
 from rmlib.jobs import run_job
 from rmlib.models import RewardModel
+from rmlib.models.batches import Group
 from rmlib.objective import passes
 from rmlib.settings import TrainSettings
 

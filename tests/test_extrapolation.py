@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rmlib.combining import PAPER_FACTOR, average, extrapolate
-from rmlib.extrapolation import INDEX_FILE
 from rmlib.models import ModelError, RewardModel
+from rmlib.models.saved_tensors import INDEX_FILE
 
 PROMPTS, RESPONSES = [[{"role": "user", "content": "q"}]] * 3, ["one", "two", "three"]
 
@@ -96,7 +96,7 @@ def test_an_interrupted_write_leaves_nothing_under_the_final_name_and_can_be_rep
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rmlib.extrapolation._write_file", dies)
+        patch.setattr("rmlib.models.saved_tensors._write_file", dies)
         with pytest.raises(KeyboardInterrupt):
             extrapolate(weak, strong, 1.5, tmp_path / "far")
     assert not (tmp_path / "far").exists()

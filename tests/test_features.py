@@ -9,9 +9,8 @@ import tiny
 import torch
 from safetensors.numpy import load_file
 
-from rmlib import features
-from rmlib.features import FeaturesError, load_or_compute
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, features
+from rmlib.models.features import FeaturesError, load_or_compute
 from rmlib.records import paths
 
 PROMPTS = [[{"role": "user", "content": "one"}]] * 2 + [[{"role": "user", "content": "two"}]]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from test_batches import random_groups
 from transformers import LlamaConfig
 
-from rmlib import attention, batches, gpu_attention
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, attention, batches
+from rmlib.models.attention import gpu
 
 
 def states(n_tokens: int, seed: int = 0) -> list[torch.Tensor]:
@@ -35,7 +35,7 @@ def by_the_definition(query, key, value, query_bounds, key_bounds, *_, scale, wi
 def test_every_way_of_attention_computes_what_sdpa_by_segments_does(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_attention, "varlen_attn", by_the_definition)
+    monkeypatch.setattr(gpu, "varlen_attn", by_the_definition)
     groups = random_groups(4)
     expected, other = (batches.collate_shared(groups, name).layout.everywhere for name in ("segments", backend))
     with torch.no_grad():  # FlexAttention has no backward pass on a CPU

@@ -7,14 +7,13 @@ import pytest
 import tiny
 import torch
 
-from rmlib import features
 from rmlib.grid import Grid, GridError, run_grid
-from rmlib.layers import HiddenLayer
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, RewardModel, features
+from rmlib.models.layers import HiddenLayer
+from rmlib.models.surface import COUNTS, N_FEATURES, SHARES, surface_features
 from rmlib.presets import Preset
 from rmlib.settings import TrainSettings
 from rmlib.sources.splits import load_splits
-from rmlib.surface import COUNTS, N_FEATURES, SHARES, surface_features
 
 PROMPT = [{"role": "user", "content": "why"}]
 
@@ -62,7 +61,7 @@ def test_a_hidden_layer_is_pooled_as_the_last_one_is(tmp_path: Path, kind: str) 
 
 
 def _group(encoded):
-    from rmlib import batches
+    from rmlib.models import batches
 
     return batches.group(encoded, [1])[0]
 

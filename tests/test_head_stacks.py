@@ -12,7 +12,7 @@ from transformers import get_scheduler
 
 from rmlib import losses
 from rmlib.head_stacks import Compared, Heads, Labels, PreferenceLoss, RegressionLoss, TwoLayerHeads
-from rmlib.heads import new_head
+from rmlib.models.heads import new_head
 from rmlib.settings import TrainSettings
 from rmlib.stack_descent import Fitted, descend, learning_rate_factors
 

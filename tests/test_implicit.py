@@ -8,9 +8,9 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rmlib.backbones import BackboneError
-from rmlib.benchmarks.implicit import load_implicit
 from rmlib.models import ModelError
+from rmlib.models.backbones import BackboneError
+from rmlib.models.implicit import load_implicit
 
 USER = [{"role": "user", "content": "name a fruit"}]
 TURNS = [*USER, {"role": "assistant", "content": "fig"}, {"role": "user", "content": "another"}]

@@ -10,14 +10,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel
 
-from rmlib import backbones, justifier, justifier_training
+from rmlib import justifier, justifier_training
 from rmlib import justifier_results as results
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.benchmarks import own
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
 from rmlib.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, backbones
 from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources import SourceInfo

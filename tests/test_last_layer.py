@@ -9,8 +9,8 @@ import torch
 from test_batches import random_groups
 from transformers import MixtralConfig, PreTrainedConfig
 
-from rmlib import attention, batches, last_layer
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, attention, batches
+from rmlib.models.attention import last_layer
 
 
 @pytest.fixture(autouse=True)

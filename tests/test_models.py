@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib import backbones, batches
-from rmlib.backbones import BackboneError
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, RewardModel, backbones, batches
+from rmlib.models.backbones import BackboneError
 
 USER = [{"role": "user", "content": "name a fruit"}]
 TURNS = [*USER, {"role": "assistant", "content": "fig"}, {"role": "user", "content": "another"}]

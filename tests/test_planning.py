@@ -10,10 +10,11 @@ import tiny
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from rmlib import attention, batches, last_layer, memory, paper, planning
 from rmlib import jobs as jobs_module
+from rmlib import memory, paper, planning
 from rmlib.arms import settings_for
-from rmlib.attention import SHARED_PREFIX, backend_for
+from rmlib.models import attention, batches
+from rmlib.models.attention import SHARED_PREFIX, backend_for, last_layer
 from rmlib.planning import Hardware, PlanningError, plan
 from rmlib.presets import PRESETS
 from rmlib.settings import TrainSettings

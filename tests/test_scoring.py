@@ -11,11 +11,11 @@ from datasets import Dataset
 from written import benchmark_items
 
 from rmlib import benchmarks
-from rmlib.backbones import BackboneError
 from rmlib.benchmarks import scorers
-from rmlib.benchmarks.implicit import load_implicit
-from rmlib.features import FromFeatures
 from rmlib.models import ModelError, RewardModel
+from rmlib.models.backbones import BackboneError
+from rmlib.models.features import FromFeatures
+from rmlib.models.implicit import load_implicit
 from rmlib.records import paths
 from rmlib.records.kept import Kept, text_key
 from rmlib.statistics import Longer

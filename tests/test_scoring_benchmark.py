@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import real_files, scoring
 from benchmarks.real_files import FileSet
-from rmlib.batches import Group
+from rmlib.models.batches import Group
 
 
 def items(n: int, n_candidates: int) -> FileSet:

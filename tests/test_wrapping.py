@@ -8,8 +8,8 @@ import tiny
 import torch
 from test_training import made_pairs, settings
 
-from rmlib.attention import SHARED_PREFIX, shared_prefix_attention
 from rmlib.distributed import ALONE
+from rmlib.models.attention import SHARED_PREFIX, shared_prefix_attention
 from rmlib.settings import TrainSettings
 from rmlib.starts import create_model
 from rmlib.training import train
@@ -100,7 +100,7 @@ def test_the_bias_of_a_pooler_that_nobody_reads_is_left_alone(tmp_path: Path) ->
 
 
 def _groups(model):  # type: ignore[no-untyped-def]
-    from rmlib import batches
+    from rmlib.models import batches
 
     prompts = [[{"role": "user", "content": "question"}]] * 4
     return batches.group(model.encode(prompts, ["good", "bad bad", "good good", "bad"]), [2, 2])

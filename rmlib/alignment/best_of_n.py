@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rmlib import alignment
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer
-from rmlib.batches import Prompt
+from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint

@@ -23,8 +23,8 @@ from rmlib.alignment.experiments import (
     reward_of,
 )
 from rmlib.alignment.rewards import Scorer
-from rmlib.batches import Prompt
 from rmlib.benchmarks.judges import Judge
+from rmlib.models.batches import Prompt
 from rmlib.records.hashing import fingerprint
 from rmlib.scheduling import run_jobs
 

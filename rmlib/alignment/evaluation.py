@@ -13,10 +13,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rmlib import statistics
-from rmlib.batches import Prompt
 from rmlib.benchmarks.asking import ask
 from rmlib.benchmarks.judges import Judge
 from rmlib.benchmarks.judging import both_orders
+from rmlib.models.batches import Prompt
 from rmlib.statistics import Interval
 
 logger = logging.getLogger(__name__)

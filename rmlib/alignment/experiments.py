@@ -22,9 +22,9 @@ from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.arms import title
-from rmlib.batches import Prompt
 from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.models import RewardModel
+from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.presets import Preset
 from rmlib.records import paths

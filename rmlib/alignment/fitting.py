@@ -15,9 +15,9 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rmlib import backbones
 from rmlib.alignment.policies import Policy
-from rmlib.batches import Prompt
+from rmlib.models import backbones
+from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint

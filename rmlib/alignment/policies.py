@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
-from rmlib.adapted import is_adapted, with_adapter
-from rmlib.batches import Group, Prompt
-from rmlib.likelihood import header, targets_of, token_log_probabilities
+from rmlib.models import backbones, batches
+from rmlib.models.adapted import is_adapted, with_adapter
+from rmlib.models.batches import Group, Prompt
+from rmlib.models.likelihood import header, targets_of, token_log_probabilities
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import alignment, batches
+from rmlib import alignment
 from rmlib.alignment.loop import parts
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError, Scorer
 from rmlib.alignment.settings import AlignSettings
-from rmlib.batches import Batch, Prompt, SharedBatch
 from rmlib.distributed import ALONE, Processes
-from rmlib.likelihood import targets_of
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, batches
+from rmlib.models.batches import Batch, Prompt, SharedBatch
+from rmlib.models.likelihood import targets_of
 
 
 class Rollout(NamedTuple):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rmlib.alignment.policies import Samples, weights_hash
-from rmlib.benchmarks.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.combining import Ensemble
 from rmlib.models import CARD_FILE, RewardModel
+from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.records.hashing import fingerprint
 from rmlib.scoring import scalar_model
 

@@ -11,7 +11,7 @@ import torch
 
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import Scorer, reward_identity
-from rmlib.batches import Prompt
+from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.records.hashing import fingerprint
 

@@ -11,19 +11,13 @@ from typing import Any
 import torch
 
 from rmlib import combining
-from rmlib.backbones import BackboneError
-from rmlib.benchmarks.classifiers import (
-    DecoderClassifier,
-    PlainClassifier,
-    Weights,
-    load_classifier,
-    weight_of_each,
-)
-from rmlib.benchmarks.implicit import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
-from rmlib.features import hash_of_tokenizer, hash_of_weights
 from rmlib.models import CARD_FILE, RewardModel
+from rmlib.models.backbones import BackboneError
+from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
+from rmlib.models.features import hash_of_tokenizer, hash_of_weights
+from rmlib.models.implicit import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 

@@ -12,8 +12,8 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import benchmarks
-from rmlib.features import FromFeatures
 from rmlib.models import RewardModel
+from rmlib.models.features import FromFeatures
 from rmlib.records.hashing import fingerprint
 from rmlib.settings import TrainSettings
 

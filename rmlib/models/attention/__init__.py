@@ -1,7 +1,7 @@
 """Attention of a packed row: every response sees its prompt and itself, nothing else.
 
 Four ways compute it, each for the same layout of segments (a prompt, or the own tokens of a response): `flash` on a CPU
-(`rmlib.flash_attention`), `varlen` and `flex` on a GPU (`rmlib.gpu_attention`), and `segments` anywhere: those of
+(`rmlib.models.attention.flash`), `varlen` and `flex` on a GPU (`rmlib.models.attention.gpu`), and `segments` anywhere: those of
 similar size attend together in one SDPA call, so that only a little padding is computed, and only in the attention.
 """
 
@@ -20,9 +20,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rmlib.flash_attention import Spans, spans_at_ends, spans_of
-from rmlib.gpu_attention import Blocks, Texts, blocks_of, texts_of
-from rmlib.last_layer import scatter
+from rmlib.models.attention.flash import Spans, spans_at_ends, spans_of
+from rmlib.models.attention.gpu import Blocks, Texts, blocks_of, texts_of
+from rmlib.models.attention.last_layer import scatter
 
 BACKENDS = ("segments", "flash", "varlen", "flex")
 SHARED_PREFIX = "shared_prefix"  # the name under which transformers knows our attention function

@@ -2,7 +2,7 @@
 
 A *group* is one prompt with its responses. In the shared layout the tokens of many groups lie back to back in one row,
 `prompt | response | response | prompt | response | …`; nothing is padded, so linear layers compute no token twice. The
-positions of every response continue from its prompt, and `rmlib.attention` lets a response see its prompt and
+positions of every response continue from its prompt, and `rmlib.models.attention` lets a response see its prompt and
 itself, nothing else. The padded layout, one row per response, works for every model and is the oracle of the tests.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.attention import RowLayout, layout_of
+from rmlib.models.attention import RowLayout, layout_of
 
 Message = dict[str, str]
 Prompt = Sequence[Message]

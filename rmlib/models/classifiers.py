@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
-from rmlib.batches import Encoded, Prompt
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import backbones, batches
+from rmlib.models.batches import Encoded, Prompt
+from rmlib.models.reward_model import ModelError, RewardModel
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 

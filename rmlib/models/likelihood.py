@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import batches
-from rmlib.batches import Batch, Group, Prompt, SharedBatch
+from rmlib.models import batches
+from rmlib.models.batches import Batch, Group, Prompt, SharedBatch
 
 TOKENS_AT_ONCE = 512  # of which fp32 log-probabilities of the whole vocabulary are held
 

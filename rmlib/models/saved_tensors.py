@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rmlib.models import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError
+from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
 Origin = Callable[[Sequence[str]], str]  # from the identities of models to that of their combination

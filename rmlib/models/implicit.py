@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from rmlib import backbones, batches
-from rmlib.batches import Encoded, Group, Prompt
-from rmlib.likelihood import header, log_probabilities, targets_of
-from rmlib.models import ModelError, refuse_long
+from rmlib.models import backbones, batches
+from rmlib.models.batches import Encoded, Group, Prompt
+from rmlib.models.likelihood import header, log_probabilities, targets_of
+from rmlib.models.reward_model import ModelError, refuse_long
 from rmlib.pairs import prompt_key
 from rmlib.records import paths
 

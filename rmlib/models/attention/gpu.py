@@ -1,7 +1,7 @@
 """Attention of a packed row on a GPU, two ways: varlen flash attention in half precision, FlexAttention in any.
 
 Flash attention takes the segments of a row as they lie, each with the keys of its whole text beside it; nothing is
-masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; `rmlib.attention` does.
+masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; `rmlib.models.attention` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
-from rmlib.flash_attention import in_autocast_precision
+from rmlib.models.attention.flash import in_autocast_precision
 
 # Before torch 2.12 heads that share keys were taken unasked, and the keyword was unknown.
 _GROUPED: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rmlib import backbones
-from rmlib.adapted import is_adapted
-from rmlib.heads import draw_head, new_head
-from rmlib.models import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError, RewardModel
+from rmlib.models import backbones
+from rmlib.models.adapted import is_adapted
+from rmlib.models.heads import draw_head, new_head
+from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError, RewardModel
 from rmlib.records.hashing import deeper, fingerprint
 
 FORMAT_VERSION = 1

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from rmlib.batches import Prompt
-from rmlib.models import ModelError, RewardModel
+from rmlib.models.batches import Prompt
+from rmlib.models.reward_model import ModelError, RewardModel
 
 
 class HiddenLayer:

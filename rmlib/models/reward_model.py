@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib import backbones, batches, kept_tokens, last_layer
-from rmlib.adapted import base_of, with_adapter
-from rmlib.attention import backend_for
-from rmlib.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
-from rmlib.heads import new_head, output_layer
+from rmlib.models import backbones, batches, tokens
+from rmlib.models.adapted import base_of, with_adapter
+from rmlib.models.attention import backend_for, last_layer
+from rmlib.models.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
+from rmlib.models.heads import new_head, output_layer
 from rmlib.records.hashing import fingerprint, identity_of_new
 from rmlib.records.progress import progress_bar
 
@@ -55,7 +55,7 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
-        self.head: Any = head.float()  # see rmlib.heads
+        self.head: Any = head.float()  # see rmlib.models.heads
         self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity, self.base_identity = identity, body_identity, base_identity or name
@@ -116,7 +116,7 @@ class RewardModel(nn.Module):
         Of an adapted backbone only the adapter is written, of one that is as published nothing but its name. `state`:
         the whole state dict, where this process holds only a shard of the weights.
         """
-        from rmlib.saving import save  # needs this module
+        from rmlib.models.saving import save  # needs this module
 
         save(self, Path(folder), state)
 
@@ -138,7 +138,7 @@ class RewardModel(nn.Module):
         Raises ModelError where the folder holds no reward model, or where `head="keep"` and the saved head has other
         attributes, another number of layers, or another shape, than asked for.
         """
-        from rmlib.saving import load  # needs this module
+        from rmlib.models.saving import load  # needs this module
 
         return load(cls, Path(folder), head, attributes, head_layers, quantization=quantization, dtype=dtype, seed=seed)
 
@@ -150,7 +150,7 @@ class RewardModel(nn.Module):
         export is checked by reloading it. Raises ModelError for what the class cannot express: several outputs (fold
         them with `combining.weigh_attributes`), mean pooling, a head of two layers.
         """
-        from rmlib.exporting import export  # needs this module
+        from rmlib.models.exporting import export  # needs this module
 
         return export(self, Path(folder))
 
@@ -203,7 +203,7 @@ class RewardModel(nn.Module):
         """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
         if self.kind == "encoder":
             return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
-        return kept_tokens.encode_decoder(self.tokenizer, prompts, responses)
+        return tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""
@@ -215,7 +215,7 @@ class RewardModel(nn.Module):
 
     def check_layout(self, groups: Sequence[Group], precision: str = "fp32") -> None:
         """Choose how a run computes, compare it with padded rows on some groups, and say what was chosen."""
-        from rmlib.layouts import choose  # needs this module
+        from rmlib.models.attention.choice import choose  # needs this module
 
         choose(self, groups, precision)
 

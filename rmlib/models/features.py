@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.batches import Prompt
-from rmlib.models import RewardModel
+from rmlib.models.batches import Prompt
+from rmlib.models.reward_model import RewardModel
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 

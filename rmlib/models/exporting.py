@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from rmlib import adapters
-from rmlib.adapted import is_adapted
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import adapters
+from rmlib.models.adapted import is_adapted
+from rmlib.models.reward_model import ModelError, RewardModel
 
 
 def export(model: RewardModel, folder: Path) -> float:

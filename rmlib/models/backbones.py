@@ -27,8 +27,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
-from rmlib import batches
-from rmlib.attention import SHARED_PREFIX
+from rmlib.models import batches
+from rmlib.models.attention import SHARED_PREFIX
 from rmlib.records import paths
 
 logger = logging.getLogger(__name__)

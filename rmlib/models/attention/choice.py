@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from rmlib.attention import backend_for
-from rmlib.batches import Group
-from rmlib.models import RewardModel
+from rmlib.models.attention import backend_for
+from rmlib.models.batches import Group
+from rmlib.models.reward_model import RewardModel
 
 # Largest difference of a reward from that of padded rows, times its size where that is above 1.
 EXACT, HALF = 1e-4, 5e-2

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from rmlib.adapted import base_of, is_adapted, with_adapter
-from rmlib.models import ModelError, RewardModel
+from rmlib.models.adapted import base_of, is_adapted, with_adapter
+from rmlib.models.reward_model import ModelError, RewardModel
 from rmlib.records.hashing import fingerprint
 
 
