@@ -21,7 +21,7 @@ from datasets import Dataset
 from benchmarks.measure import record
 from benchmarks.real_files import data_folder
 from rmlib import benchmarks
-from rmlib.benchmarks.comparison import OVERALL, compare
+from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
 from rmlib.benchmarks.watching import sample

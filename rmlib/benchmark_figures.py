@@ -24,7 +24,7 @@ from rmlib.benchmark_tables import (
     length_bias_table,
     subsets_table,
 )
-from rmlib.benchmarks.comparison import OVERALL
+from rmlib.benchmarks.compare import OVERALL
 from rmlib.comparison_figures import COMPARED, about
 from rmlib.records import RecordError
 from rmlib.statistics import wilson_interval

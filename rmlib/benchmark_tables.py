@@ -14,7 +14,7 @@ from rmlib import benchmarks, records
 from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.benchmarks import bias, packed
 from rmlib.benchmarks.chance import chance
-from rmlib.benchmarks.comparison import OVERALL, compare
+from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.records import RecordError
 from rmlib.statistics import Comparison, wilson_interval
 from rmlib.summaries import BOOTSTRAP_SEED, ladder, optional

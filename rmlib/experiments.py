@@ -14,8 +14,9 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmark_records, benchmarks, records, sweeps, trained, tuning
+from rmlib import benchmarks, records, sweeps, trained, tuning
 from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
+from rmlib.benchmarks import recording
 from rmlib.data_records import record_overlap, record_test_pairs
 from rmlib.models import RewardModel
 from rmlib.pairs import content_hash
@@ -248,10 +249,10 @@ def run_benchmark(
     name: str, model: Any, items: Dataset, splits: Splits, settings: Preset, *, seed: int | None, results: Path | None
 ) -> benchmarks.Report:
     """Score a benchmark by anything with a `score`, and write a record of its kind (see `benchmark_records`)."""
-    report, outcome = benchmark_records.outcome(items, benchmarks.score(model, items, progress=False))
+    report, outcome = recording.outcome(items, benchmarks.score(model, items, progress=False))
     asked = {"model": name, "items": report.source, "source": asdict(splits.source), "preset": settings.name}
     asked["comparison"] = comparison_of(settings, splits)
     file = results or results_file(splits, settings)
-    benchmark_records.record_items(items, file)
+    recording.record_items(items, file)
     records.append(file, kind=report.benchmark, asked=asked, outcome=outcome, seed=seed)
     return report

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmlib import benchmarks
-from rmlib.benchmarks.aggregate import Benchmark, Subset, aligned
+from rmlib.benchmarks.benchmark import Benchmark, Subset, aligned
 from rmlib.benchmarks.sums import Sums
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark
+from rmlib.benchmarks.benchmark import Benchmark
 from rmlib.benchmarks.sums import Sums
 
 MOST_ORDERS = 720  # 6!: what is more is drawn

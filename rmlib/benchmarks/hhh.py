@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Subset
+from rmlib.benchmarks.benchmark import Benchmark, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, make_item
 from rmlib.benchmarks.rewardbench import prefers_chosen
 from rmlib.pairs.schema import DataError, Place

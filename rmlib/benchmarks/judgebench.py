@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import field, file_rows, hub_rows, make_item
 from rmlib.pairs.schema import DataError, Place, shown
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset
 from rmlib.benchmarks.items import field, file_rows, make_item, table_of
 from rmlib.benchmarks.report import Report
 from rmlib.pairs import preference_view

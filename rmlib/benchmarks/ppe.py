@@ -21,7 +21,7 @@ import pandas as pd
 from datasets import Dataset
 from scipy.special import comb
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, aligned, bounds
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset, aligned, bounds
 from rmlib.benchmarks.items import Rows, compared, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.sums import Sums
 from rmlib.pairs.schema import DataError, Place, shown

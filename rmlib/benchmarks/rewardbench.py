@@ -17,7 +17,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Scores, Subset, aligned
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset, aligned
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Sums

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
 from rmlib.pairs.schema import DataError, Place
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from rmlib.benchmarks.aggregate import Benchmark, Rewards, Subset
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
 from rmlib.pairs.schema import Place
 

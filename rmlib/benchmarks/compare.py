@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from rmlib.benchmarks.aggregate import Benchmark
+from rmlib.benchmarks.benchmark import Benchmark
 from rmlib.benchmarks.sums import Sums
 from rmlib.statistics import Comparison, compare_models
 
