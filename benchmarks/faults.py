@@ -35,11 +35,11 @@ import torch
 
 from benchmarks.measure import record
 from rmlib.pairs import make_pairs
-from rmlib.runs import read_log
-from rmlib.settings import TrainSettings
 from rmlib.sources import simulated
-from rmlib.starts import initial
 from rmlib.training import train
+from rmlib.training.initial_model import initial
+from rmlib.training.runs import read_log
+from rmlib.training.settings import TrainSettings
 
 PAIRS, SELECTION, PAIRS_PER_STEP = 20, 6, 4
 # Adapters with dropout: the generators, too, have to come back as they were.

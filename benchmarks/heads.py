@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import measure, record
-from rmlib.head_stacks import Compared, Heads, Labels, PreferenceLoss
 from rmlib.losses import PAIR_LOSSES
-from rmlib.settings import TrainSettings
-from rmlib.stack_descent import Fitted, descend
+from rmlib.training.head_stacks import Compared, Heads, Labels, PreferenceLoss
+from rmlib.training.settings import TrainSettings
+from rmlib.training.stack_descent import Fitted, descend
 
 HIDDEN, N_PAIRS, N_STEPS = 384, 1_000, 500
 LIMITS = {"seconds": 30.0, "ratio": 20.0}

@@ -24,7 +24,6 @@ from rmlib import benchmarks
 from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
-from rmlib.benchmarks.watching import sample
 from rmlib.grid import GridResult, default_grid, run_grid
 from rmlib.models import RewardModel
 from rmlib.models.features import load_or_compute
@@ -32,6 +31,7 @@ from rmlib.presets import PRESETS
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits, load_splits
+from rmlib.training.watching import sample
 
 SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, options, and the score to compare
     "LLMBar": ("rewardbench", "llmbar", {"partial": True}, "Chat Hard"),

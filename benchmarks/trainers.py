@@ -23,8 +23,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from benchmarks.measure import Timed, between, now
 from rmlib.models import RewardModel, batches
 from rmlib.pairs import preference_view
-from rmlib.settings import TrainSettings
 from rmlib.training import train
+from rmlib.training.settings import TrainSettings
 
 LEARNING_RATE = 1e-4
 

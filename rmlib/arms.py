@@ -7,7 +7,7 @@ from typing import Any
 
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.presets import Preset
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

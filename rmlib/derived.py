@@ -10,9 +10,9 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import combining
-from rmlib.examples import ratings_of
 from rmlib.models import RewardModel
 from rmlib.sources.splits import Splits
+from rmlib.training.examples import ratings_of
 
 # Rewards of both responses of every pair of a table by the model that is changed.
 Score = Callable[[Dataset], Float[np.ndarray, "pair 2"]]

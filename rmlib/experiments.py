@@ -23,11 +23,11 @@ from rmlib.pairs import content_hash
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.runs import Run
 from rmlib.scheduling import JobFailed
 from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer
 from rmlib.sources.splits import Splits, load_splits
 from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
+from rmlib.training.runs import Run
 
 __all__ = [
     "ARMS", "ATTRIBUTE_WEIGHTS_OF", "COARSE_FACTORS", "PAPER_ARMS", "Arm", "ArmRun", "JobFailed", "Splits",

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import distinct, experiments, grid_records, records, scoring, statistics, trained
+from rmlib import experiments, grid_records, records, scoring, statistics, trained
 from rmlib import pairs as tables
 from rmlib.arms import changes, settings_for
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits
+from rmlib.training import distinct
 
 # Pairs of one prompt stand together in a step, each of its texts encoded once: a step of many pairs costs few texts,
 # and so takes a larger learning rate than one of few.

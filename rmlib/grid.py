@@ -23,15 +23,15 @@ from jaxtyping import Float, Int
 from rmlib import experiments, grid_derived, grid_records, losses, statistics, trained
 from rmlib.annotations import vote_share
 from rmlib.arms import changes
-from rmlib.examples import ratings_of
 from rmlib.grid_choice import ArmFit, Grid, GridError, default_grid
 from rmlib.grid_fits import Fold
-from rmlib.grid_inputs import Inputs
 from rmlib.grid_records import Found
-from rmlib.head_stacks import AnyHeads
 from rmlib.models import backbones
 from rmlib.presets import Preset
 from rmlib.sources.splits import Splits
+from rmlib.training.encoded import Inputs
+from rmlib.training.examples import ratings_of
+from rmlib.training.head_stacks import AnyHeads
 
 __all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
 

@@ -13,8 +13,8 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rmlib.head_stacks import AnyHeads, Heads, TwoLayerHeads
 from rmlib.presets import Preset
+from rmlib.training.head_stacks import AnyHeads, Heads, TwoLayerHeads
 
 # From where heads hardly move to where they jump, so that no arm's choice should lie at an end.
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

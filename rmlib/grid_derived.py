@@ -14,8 +14,8 @@ from torch import Tensor
 from rmlib import derived, sweeps, trained
 from rmlib.arms import ARMS, changes, settings_for
 from rmlib.grid_choice import ArmFit
-from rmlib.head_stacks import AnyHeads, Heads
 from rmlib.scoring import oriented_margins
+from rmlib.training.head_stacks import AnyHeads, Heads
 
 if TYPE_CHECKING:
     from rmlib.grid_fits import Fold

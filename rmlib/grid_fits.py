@@ -13,8 +13,13 @@ from torch import Tensor
 from rmlib import grid_derived, scoring, trained
 from rmlib.arms import changes, settings_for
 from rmlib.grid_choice import ArmFit, Grid, GridError, choose
-from rmlib.grid_inputs import Inputs, Part, Scaling
-from rmlib.head_stacks import (
+from rmlib.models import features
+from rmlib.presets import Preset
+from rmlib.records import paths
+from rmlib.records.hashing import fingerprint
+from rmlib.sources.splits import Splits, shuffled_labels
+from rmlib.training.encoded import Inputs, Part, Scaling
+from rmlib.training.head_stacks import (
     AnyHeads,
     Compared,
     Heads,
@@ -24,13 +29,8 @@ from rmlib.head_stacks import (
     TwoLayerHeads,
     mean_rating,
 )
-from rmlib.models import features
-from rmlib.presets import Preset
-from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
-from rmlib.settings import TrainSettings
-from rmlib.sources.splits import Splits, shuffled_labels
-from rmlib.stack_descent import Fitted, descend
+from rmlib.training.settings import TrainSettings
+from rmlib.training.stack_descent import Fitted, descend
 
 Point = tuple[float, float]  # learning rate, weight decay
 

@@ -18,7 +18,7 @@ from rmlib import planning
 from rmlib.arms import ARMS, settings_for
 from rmlib.planning import Hardware, plan
 from rmlib.presets import PRESETS
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 # Arm, and nodes of eight GPUs, of the two stages of the authors' replication recipe.
 PAPER_STAGES = (("regression", 8), ("bt_scaled_init", 4))

@@ -21,7 +21,7 @@ from rmlib import memory
 from rmlib.memory import PlanningError
 from rmlib.models import backbones, batches
 from rmlib.presets import PRESETS, STAGES, Preset
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 # Shapes as published in the model's config.json; vocabulary and positions of Llama 3.1.
 KNOWN: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 STAGES = ("regression", "preference", "second")
 

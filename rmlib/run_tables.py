@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from rmlib.plots import COLOURS, LINES
 from rmlib.records import paths
-from rmlib.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
-from rmlib.settings import TrainSettings
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
+from rmlib.training.settings import TrainSettings
 
 STATE = ("step", "pairs", "tokens", "seconds", "loss", "selection_loss", "selection_accuracy")
 SHOWN_OF_A_NAME = 8  # hex digits

@@ -22,12 +22,12 @@ from rmlib.models.features import load_or_compute
 from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
 from rmlib.scheduling import run_jobs
 from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
 from rmlib.sources.splits import Splits, shuffled_labels
-from rmlib.starts import Start, create_model, initial
 from rmlib.training import run_folder, run_identity, train
+from rmlib.training.initial_model import Start, create_model, initial
+from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
 
 SWEEP_FILE = "sweep.json"
 FIT_FILE = "fit.json"

@@ -18,8 +18,8 @@ from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.distributed import Processes
 from rmlib.models import RewardModel
+from rmlib.training.parallel import Processes
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hello, who is there?", "Why", "And you?")]
 PAIRS = PreferencePairs(PROMPTS, ["good", "b", "c d", "e"], ["bad one", "x", "y", "zz"], np.array([1.0, 2.0, 3.0, 1.0]))

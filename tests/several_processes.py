@@ -12,11 +12,11 @@ import torch
 from datasets import Dataset
 
 from rmlib import training
-from rmlib.distributed import Processes, ProcessesError
 from rmlib.pairs import ATTRIBUTES, make_pairs
-from rmlib.settings import TrainSettings
-from rmlib.starts import initial
 from rmlib.training import train
+from rmlib.training.initial_model import initial
+from rmlib.training.parallel import Processes, ProcessesError
+from rmlib.training.settings import TrainSettings
 
 KILLED_AFTER = 12
 COMMON = {"pairs_per_step": 5, "token_budget": 150, "warmup_steps": 2, "max_steps": 20, "learning_rate": 2e-6}

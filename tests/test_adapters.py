@@ -14,12 +14,12 @@ from test_training import made_pairs, settings
 from transformers import AutoModelForSequenceClassification
 
 from rmlib import training
-from rmlib.jobs import run_job
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.adapted import is_adapted
-from rmlib.settings import TrainSettings
-from rmlib.starts import continue_from, create_model
 from rmlib.training import train
+from rmlib.training.initial_model import continue_from, create_model
+from rmlib.training.run_file import run_job
+from rmlib.training.settings import TrainSettings
 
 USER = [{"role": "user", "content": "hi"}]
 TEXTS = ["good good bad", "bad", "x y z", "good"]

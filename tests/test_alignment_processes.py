@@ -15,8 +15,8 @@ from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import OnPolicy, Reinforce
 from rmlib.alignment.rewards import AlignmentError, rewards_of
-from rmlib.distributed import Processes
 from rmlib.models import RewardModel
+from rmlib.training.parallel import Processes
 
 SEVERAL = Processes(rank=0, size=2)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rmlib.curves import Curves
-from rmlib.runs import LOG_FILE
+from rmlib.training.runs import LOG_FILE
+from rmlib.training.tensorboard import Curves
 
 
 def log(folder: Path, curves: Curves, steps: range) -> None:

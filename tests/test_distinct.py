@@ -9,11 +9,12 @@ import tiny
 import torch
 from datasets import Dataset
 
-from rmlib import distinct, pairs
-from rmlib.examples import prepare
+from rmlib import pairs
 from rmlib.models import RewardModel
-from rmlib.objective import example_losses, rewards_of
-from rmlib.settings import TrainSettings
+from rmlib.training import distinct
+from rmlib.training.examples import prepare
+from rmlib.training.forward import example_losses, rewards_of
+from rmlib.training.settings import TrainSettings
 
 ANSWERS = ("ant", "bee and ant", "cow", "doe and hind")
 

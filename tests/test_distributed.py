@@ -15,13 +15,13 @@ import torch
 from notebook_launch import ENVIRONMENT, SECONDS, launch
 
 from rmlib import training
-from rmlib.distributed import ALONE, Processes, ProcessesError, shares
-from rmlib.examples import prepare
-from rmlib.jobs import run_job
 from rmlib.models import RewardModel
 from rmlib.models.batches import Group
-from rmlib.objective import passes
-from rmlib.settings import TrainSettings
+from rmlib.training.examples import prepare
+from rmlib.training.forward import passes
+from rmlib.training.parallel import ALONE, Processes, ProcessesError, shares
+from rmlib.training.run_file import run_job
+from rmlib.training.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")

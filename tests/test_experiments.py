@@ -23,15 +23,15 @@ from rmlib import (
     sweeps,
     trained,
 )
-from rmlib.examples import TrainingError
 from rmlib.experiments import ARMS, oriented_margins, run, run_all
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.presets import PRESETS, Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.settings import TrainSettings
 from rmlib.sources.splits import load_splits, shuffled_labels
+from rmlib.training.examples import TrainingError
+from rmlib.training.settings import TrainSettings
 
 NEED_MORE = ("bt_soft", "plackett_luce")  # than the rated pairs of `source`: votes, more responses
 RUNNABLE = [name for name in ARMS if name not in NEED_MORE]
@@ -174,7 +174,7 @@ def test_all_arms_run_and_a_second_call_trains_nothing_and_writes_nothing(
     first = run_all(RUNNABLE, preset, splits, seeds=[0, 1], processes=1)
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
-    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rmlib.training.loop._Loop.run", lambda *_: pytest.fail("trained again"))
     again = run_all(RUNNABLE, preset, splits, seeds=[0, 1])
     assert file.read_bytes() == written
     assert [arm_run.record for arm_run in again] == [arm_run.record for arm_run in first]
@@ -394,7 +394,7 @@ def test_a_run_whose_test_rewards_are_missing_is_scored_and_not_trained_again(
     splits = load_splits(source, selection_fraction=0.25)
     (first,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
     (first.model_folder.parent / f"test-{splits.identity}.json").unlink()
-    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rmlib.training.loop._Loop.run", lambda *_: pytest.fail("trained again"))
     (again,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
     assert again.record == first.record
 
@@ -507,7 +507,7 @@ def test_learning_rates_are_chosen_on_selection_by_one_grid_and_all_trials_are_r
     settings = experiments.tuned(preset, splits)
     assert settings.learning_rates == table["learning_rate"].to_dict()
     # the trial with the chosen rate is the run of the arm: nothing is trained for it again
-    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rmlib.training.loop._Loop.run", lambda *_: pytest.fail("trained again"))
     found = run("bt_init", settings, splits, progress=False)
     assert found.record["asked"]["settings"]["learning_rate"] == table["learning_rate"]["bt_init"]
     again = experiments.choose_learning_rates(["bt_init", "bt"], preset, splits, grid, seeds, processes=1)

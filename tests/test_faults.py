@@ -17,11 +17,11 @@ import pytest
 from test_training import made_pairs, settings
 
 from rmlib import training
-from rmlib.examples import TrainingError
 from rmlib.models import RewardModel
-from rmlib.runs import DiskError, Run, held
-from rmlib.starts import initial
 from rmlib.training import train
+from rmlib.training.examples import TrainingError
+from rmlib.training.initial_model import initial
+from rmlib.training.runs import DiskError, Run, held
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

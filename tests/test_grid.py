@@ -14,14 +14,14 @@ from rmlib import combining, derived, experiments, figures, grid_fits, records, 
 from rmlib.arms import ARMS, changes
 from rmlib.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
 from rmlib.grid_choice import choose
-from rmlib.grid_inputs import Inputs, Scaling
-from rmlib.head_stacks import Compared
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
 from rmlib.presets import Preset
-from rmlib.settings import TrainSettings
 from rmlib.sources.splits import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
+from rmlib.training.encoded import Inputs, Scaling
+from rmlib.training.head_stacks import Compared
+from rmlib.training.settings import TrainSettings
 
 GRID = Grid(learning_rates=(1e-3, 1e-2, 3e-2), weight_decays=(0.0, 0.1), seeds=(0, 1), n_steps=15)
 

@@ -12,8 +12,8 @@ from rmlib.models import ModelError, RewardModel, features
 from rmlib.models.layers import HiddenLayer
 from rmlib.models.surface import COUNTS, N_FEATURES, SHARES, surface_features
 from rmlib.presets import Preset
-from rmlib.settings import TrainSettings
 from rmlib.sources.splits import load_splits
+from rmlib.training.settings import TrainSettings
 
 PROMPT = [{"role": "user", "content": "why"}]
 

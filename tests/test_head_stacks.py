@@ -11,10 +11,10 @@ from torch import nn
 from transformers import get_scheduler
 
 from rmlib import losses
-from rmlib.head_stacks import Compared, Heads, Labels, PreferenceLoss, RegressionLoss, TwoLayerHeads
 from rmlib.models.heads import new_head
-from rmlib.settings import TrainSettings
-from rmlib.stack_descent import Fitted, descend, learning_rate_factors
+from rmlib.training.head_stacks import Compared, Heads, Labels, PreferenceLoss, RegressionLoss, TwoLayerHeads
+from rmlib.training.settings import TrainSettings
+from rmlib.training.stack_descent import Fitted, descend, learning_rate_factors
 
 HIDDEN, PAIRS = 8, 30
 SETTINGS = TrainSettings(max_steps=60, warmup_steps=5, clip_norm=0.3, trainable="head")

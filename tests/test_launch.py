@@ -59,7 +59,7 @@ def test_slurm_starts_eight_processes_on_each_node_that_meet_at_the_first(stubs:
 
 
 def test_the_run_file_of_the_readme_is_one_that_training_takes() -> None:
-    from rmlib.settings import TrainSettings
+    from rmlib.training.settings import TrainSettings
 
     readme = (LAUNCH.parent / "README.md").read_text()
     job = json.loads(re.search(r"```json\n(.*?)```", readme, re.DOTALL).group(1))  # type: ignore[union-attr]

@@ -11,8 +11,8 @@ from rmlib import breakdowns, experiments, records, statistics
 from rmlib.learning_curves import learning_curve, subset
 from rmlib.presets import Preset
 from rmlib.records import paths
-from rmlib.settings import TrainSettings
 from rmlib.sources.splits import Splits, load_splits
+from rmlib.training.settings import TrainSettings
 
 SIZES = [4, 8, 16, 30]
 
@@ -72,7 +72,7 @@ def test_a_second_call_trains_and_writes_nothing_and_leaves_the_ladder_alone(
     first = learning_curve("bt", preset, splits, SIZES, seeds=[0, 1])
     file = experiments.results_file(splits, preset)
     written = file.read_bytes()
-    monkeypatch.setattr("rmlib.training._Loop.run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rmlib.training.loop._Loop.run", lambda *_: pytest.fail("trained again"))
     assert learning_curve("bt", preset, splits, SIZES, seeds=[0, 1]) == first
     assert file.read_bytes() == written
     assert set(records.read(file)["kind"]) == {"learning_curve"}

@@ -10,14 +10,14 @@ import tiny
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from rmlib import jobs as jobs_module
 from rmlib import memory, paper, planning
 from rmlib.arms import settings_for
 from rmlib.models import attention, batches
 from rmlib.models.attention import SHARED_PREFIX, backend_for, last_layer
 from rmlib.planning import Hardware, PlanningError, plan
 from rmlib.presets import PRESETS
-from rmlib.settings import TrainSettings
+from rmlib.training import run_file as jobs_module
+from rmlib.training.settings import TrainSettings
 
 SHAPE = {"vocab_size": 270, "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4}
 CONFIGS = {

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from rmlib import run_tables
-from rmlib.runs import FINISHED_FILE, LOG_FILE, claim, write_json
-from rmlib.settings import TrainSettings
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim, write_json
+from rmlib.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(backbone="some backbone", loss="bradley_terry", learning_rate=1e-3)
 

@@ -9,7 +9,7 @@ import pytest
 from rmlib.losses import LOSSES
 from rmlib.presets import PRESETS
 from rmlib.records.hashing import fingerprint
-from rmlib.settings import LATER_FIELDS, TrainSettings
+from rmlib.training.settings import LATER_FIELDS, TrainSettings
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 

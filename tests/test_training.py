@@ -12,12 +12,12 @@ import torch
 from datasets import Dataset
 
 from rmlib import training
-from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel
-from rmlib.objective import forward_batches
 from rmlib.pairs import make_pairs
-from rmlib.settings import TrainSettings
 from rmlib.training import evaluate, sampling_order, train
+from rmlib.training.examples import TrainingError, prepare
+from rmlib.training.forward import forward_batches
+from rmlib.training.settings import TrainSettings
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
@@ -363,8 +363,8 @@ def test_the_accuracy_of_a_ranking_counts_all_its_pairs(backbone: str, monkeypat
     model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
     examples = prepare(model, ranked_pairs([4, 3]), wanted)
     given = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 99.0]])[..., None]  # one pair wrong; one tied
-    monkeypatch.setattr("rmlib.objective.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)])
-    monkeypatch.setattr("rmlib.objective.forward_batches", lambda *_: iter([[0, 1]]))
+    monkeypatch.setattr("rmlib.training.forward.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)])
+    monkeypatch.setattr("rmlib.training.forward.forward_batches", lambda *_: iter([[0, 1]]))
     assert evaluate(model, examples, wanted)["accuracy"] == pytest.approx((5 + 2) / (6 + 3))
 
 

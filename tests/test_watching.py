@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset
 
 from rmlib import benchmarks, sources, training
-from rmlib.benchmarks import rewardbench, watching
+from rmlib.benchmarks import rewardbench
 from rmlib.models import RewardModel
-from rmlib.runs import Run
-from rmlib.settings import TrainSettings
-from rmlib.training import train
+from rmlib.training import train, watching
+from rmlib.training.runs import Run
+from rmlib.training.settings import TrainSettings
 
 SECTIONS = (*rewardbench.SECTIONS, "Score")
 

@@ -8,12 +8,12 @@ import tiny
 import torch
 from test_training import made_pairs, settings
 
-from rmlib.distributed import ALONE
 from rmlib.models.attention import SHARED_PREFIX, shared_prefix_attention
-from rmlib.settings import TrainSettings
-from rmlib.starts import create_model
 from rmlib.training import train
-from rmlib.wrapping import Wrapped
+from rmlib.training.initial_model import create_model
+from rmlib.training.parallel import ALONE
+from rmlib.training.settings import TrainSettings
+from rmlib.training.wrapping import Wrapped
 
 
 @pytest.fixture(autouse=True)

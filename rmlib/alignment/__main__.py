@@ -23,8 +23,8 @@ from rmlib.alignment.policies import Policy
 from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.distributed import Processes
 from rmlib.sources.splits import load_splits
+from rmlib.training.parallel import Processes
 
 KEYS = {"source", "settings", "policy", "reward", "max_pairs", "watched", "every_steps"}
 

@@ -16,7 +16,7 @@ from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.runs import write_json
+from rmlib.training.runs import write_json
 
 ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU
 

@@ -19,10 +19,10 @@ from rmlib.alignment.loop import Learner, parts
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.distributed import ALONE, Processes
 from rmlib.models.batches import Prompt
 from rmlib.pairs import preference_view, prompt_key
 from rmlib.records.hashing import fingerprint
+from rmlib.training.parallel import ALONE, Processes
 
 
 class PreferencePairs(NamedTuple):

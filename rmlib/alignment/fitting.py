@@ -22,8 +22,8 @@ from rmlib.pairs import prompt_key
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar
-from rmlib.runs import FINISHED_FILE, write_json
 from rmlib.sources.simulated.generation import draw_answered
+from rmlib.training.runs import FINISHED_FILE, write_json
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rmlib import checkpoints
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.distributed import ALONE, Processes
 from rmlib.records import paths
 from rmlib.records.progress import progress_bar
-from rmlib.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log, write_json
+from rmlib.training import checkpoints
+from rmlib.training.parallel import ALONE, Processes
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log, write_json
 
 logger = logging.getLogger(__name__)
 POLICY_FOLDER, BEST_FOLDER = "policy", "best"

@@ -19,12 +19,12 @@ from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, Scorer, reward_identity
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.distributed import Processes
 from rmlib.models import RewardModel
 from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
 from rmlib.records.hashing import fingerprint
-from rmlib.runs import FINISHED_FILE, LOG_FILE, read_log, write_json
+from rmlib.training.parallel import Processes
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, read_log, write_json
 
 
 def align(

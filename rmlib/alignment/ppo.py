@@ -21,10 +21,10 @@ from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError, Scorer
 from rmlib.alignment.settings import AlignSettings
-from rmlib.distributed import ALONE, Processes
 from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Batch, Prompt, SharedBatch
 from rmlib.models.likelihood import targets_of
+from rmlib.training.parallel import ALONE, Processes
 
 
 class Rollout(NamedTuple):

@@ -18,8 +18,8 @@ from rmlib.alignment.loop import Learner, parts, seed_of
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.distributed import ALONE, Processes
 from rmlib.models.batches import Prompt
+from rmlib.training.parallel import ALONE, Processes
 
 
 class OnPolicy(Learner):

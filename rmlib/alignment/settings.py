@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rmlib import losses
-from rmlib.settings import as_fields
+from rmlib.training.settings import as_fields
 
 METHODS = ("reinforce", "ppo", "dpo")
 

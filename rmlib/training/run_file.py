@@ -11,14 +11,14 @@ import numpy as np
 
 from rmlib import pairs as tables
 from rmlib import sources
-from rmlib.benchmarks import watching
-from rmlib.distributed import Processes
-from rmlib.examples import TrainingError
 from rmlib.models.backbones import without_weights
-from rmlib.runs import Run
-from rmlib.settings import TrainSettings
-from rmlib.starts import continue_from, initial
-from rmlib.training import train
+from rmlib.training import watching
+from rmlib.training.examples import TrainingError
+from rmlib.training.initial_model import continue_from, initial
+from rmlib.training.loop import train
+from rmlib.training.parallel import Processes
+from rmlib.training.runs import Run
+from rmlib.training.settings import TrainSettings
 
 KEYS = {"source", "settings", "initialise_from", "adapter", "folder", "benchmarks", "processes"}
 

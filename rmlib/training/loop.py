@@ -22,26 +22,25 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from rmlib import checkpoints
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
-from rmlib.benchmarks import watching
-from rmlib.benchmarks.watching import Watched
-from rmlib.curves import Curves
-from rmlib.distributed import Processes
-from rmlib.examples import TrainingError, prepare
 from rmlib.models import RewardModel
 from rmlib.models.backbones import without_weights
-from rmlib.objective import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
-from rmlib.optimizing import optimizer_for, sampling_order, scheduler_for
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar
-from rmlib.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
-from rmlib.settings import TrainSettings
-from rmlib.starts import Start
-from rmlib.starts import create_model as create_model  # notebooks take it from here, beside `train`
-from rmlib.wrapping import Wrapped
+from rmlib.training import checkpoints, watching
+from rmlib.training.examples import TrainingError, prepare
+from rmlib.training.forward import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
+from rmlib.training.initial_model import Start
+from rmlib.training.initial_model import create_model as create_model  # notebooks take it from here, beside `train`
+from rmlib.training.optimizer import optimizer_for, sampling_order, scheduler_for
+from rmlib.training.parallel import Processes
+from rmlib.training.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
+from rmlib.training.settings import TrainSettings
+from rmlib.training.tensorboard import Curves
+from rmlib.training.watching import Watched
+from rmlib.training.wrapping import Wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -290,13 +289,9 @@ class _Loop:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`: see `rmlib.jobs`."""
-    from rmlib.jobs import run_file  # needs this module
+    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`: see `rmlib.training.run_file`."""
+    from rmlib.training.run_file import run_file  # needs this module
 
     if len(arguments) != 1:
         raise SystemExit("usage: python -m rmlib.training run.json")
     run_file(Path(arguments[0]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rmlib.optimizing import scheduler_for
-from rmlib.settings import TrainSettings
+from rmlib.training.optimizer import scheduler_for
+from rmlib.training.settings import TrainSettings
 
 EPSILON = 1e-8  # of torch.optim.AdamW
 CURVE_POINTS = 60  # of the losses that are kept while heads are trained

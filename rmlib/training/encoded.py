@@ -13,13 +13,13 @@ from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
 
-from rmlib.examples import Examples, prepare
 from rmlib.models import RewardModel, features
 from rmlib.models.batches import Prompt
 from rmlib.models.layers import HiddenLayer
 from rmlib.models.surface import N_FEATURES, surface_features
-from rmlib.settings import TrainSettings
-from rmlib.starts import create_model
+from rmlib.training.examples import Examples, prepare
+from rmlib.training.initial_model import create_model
+from rmlib.training.settings import TrainSettings
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
 LABELS = ("attributes", "strength_scale", "label_smoothing", "regression_weight", "soft_labels")

@@ -15,7 +15,7 @@ from rmlib import benchmarks
 from rmlib.models import RewardModel
 from rmlib.models.features import FromFeatures
 from rmlib.records.hashing import fingerprint
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 

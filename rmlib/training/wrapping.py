@@ -14,11 +14,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
-from rmlib.distributed import Processes, ProcessesError
 from rmlib.models import RewardModel
 from rmlib.models.adapted import base_of, is_adapted
 from rmlib.models.attention import SHARED_PREFIX
-from rmlib.settings import TrainSettings
+from rmlib.training.parallel import Processes, ProcessesError
+from rmlib.training.settings import TrainSettings
 
 
 class Wrapped:

@@ -23,7 +23,7 @@ from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Group
 from rmlib.models.features import load_or_compute
 from rmlib.records.hashing import fingerprint
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 

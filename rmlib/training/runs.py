@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from rmlib.examples import TrainingError
 from rmlib.models import RewardModel
-from rmlib.settings import TrainSettings
+from rmlib.training.examples import TrainingError
+from rmlib.training.settings import TrainSettings
 
 SETTINGS_FILE, LOG_FILE, FINISHED_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "finished.json", "model"
 LOCK_FILE = "lock"

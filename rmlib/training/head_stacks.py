@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rmlib import losses
 from rmlib.models.heads import draw_head, output_layer
-from rmlib.stack_descent import Stack
+from rmlib.training.stack_descent import Stack
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import distinct, losses
-from rmlib.distributed import ALONE, Processes, shares
-from rmlib.examples import Examples
-from rmlib.lookahead import Lookahead
+from rmlib import losses
 from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Batch
-from rmlib.settings import TrainSettings
+from rmlib.training import distinct
+from rmlib.training.examples import Examples
+from rmlib.training.lookahead import Lookahead
+from rmlib.training.parallel import ALONE, Processes, shares
+from rmlib.training.settings import TrainSettings
 
 # A batch of distinct texts, and which of them each response is (None: they are all distinct).
 Merged = tuple[Batch, np.ndarray | None]
@@ -35,7 +36,7 @@ def rewards_of(
 
     A text that occurs in several of them is encoded once.
     Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `ahead` may have
-    made the batch already. `call` stands for the model where it is wrapped (`rmlib.wrapping`).
+    made the batch already. `call` stands for the model where it is wrapped (`rmlib.training.wrapping`).
     """
     call = call or model
     if examples.features is not None:

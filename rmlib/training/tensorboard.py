@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rmlib.runs import read_log
+from rmlib.training.runs import read_log
 
 FOLDER = "tensorboard"
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rmlib.models import RewardModel
-from rmlib.settings import TrainSettings
+from rmlib.training.settings import TrainSettings
 
 
 def optimizer_for(model: RewardModel, settings: TrainSettings) -> torch.optim.Optimizer:
