@@ -23,7 +23,7 @@ def ladder(processes: int, n_steps: int, folder: str) -> dict[str, float]:
     """Seconds of training the ladder, imports and data left out, of asking for it again, and the load before."""
     os.environ |= {"RMLIB_RUNS": f"{folder}/runs", "RMLIB_RESULTS": f"{folder}/results", "TQDM_DISABLE": "1"}
     from rmlib.experiments import load_splits, run_all
-    from rmlib.presets import PRESETS
+    from rmlib.experiments.presets import PRESETS
 
     splits, settings = load_splits("simulated"), PRESETS["embedded"].change(max_steps=n_steps)
     load = os.getloadavg()[0]

@@ -142,7 +142,7 @@ def grow(n_pairs: int) -> dict[str, float]:
     """One epoch of the embedded backbone over simulated pairs, repeated as often as it takes, every one with a mark."""
     torch.set_num_threads(THREADS)
     os.environ["RMLIB_RUNS"] = tempfile.mkdtemp()
-    from rmlib.presets import PRESETS
+    from rmlib.experiments.presets import PRESETS
     from rmlib.training import create_model, train
 
     pairs = sources.load("simulated")

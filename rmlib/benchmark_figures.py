@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import plots, records
-from rmlib.arms import FINETUNED
 from rmlib.benchmark_tables import (
     DEFAULT,
     benchmark_runs,
@@ -26,6 +25,7 @@ from rmlib.benchmark_tables import (
 )
 from rmlib.benchmarks.compare import OVERALL
 from rmlib.comparison_figures import COMPARED, about
+from rmlib.experiments.arms import FINETUNED
 from rmlib.records import RecordError
 from rmlib.statistics import wilson_interval
 from rmlib.summaries import PAPER_ROWS, ladder

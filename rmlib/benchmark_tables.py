@@ -11,10 +11,10 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib import benchmarks, records
-from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.benchmarks import bias, packed
 from rmlib.benchmarks.chance import chance
 from rmlib.benchmarks.compare import OVERALL, compare
+from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.records import RecordError
 from rmlib.statistics import Comparison, wilson_interval
 from rmlib.summaries import BOOTSTRAP_SEED, ladder, optional

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rmlib import records, statistics
-from rmlib.arms import ARMS, FINETUNED, title
+from rmlib.experiments.arms import ARMS, FINETUNED, title
 from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 from rmlib.statistics import Interval, PowerLaw, Temperature

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
-from rmlib.arms import CONTROL_ARMS, FINETUNED, changes
+from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED, changes
 from rmlib.pairs import ANNOTATED
 from rmlib.plots import (
     COLOURS,

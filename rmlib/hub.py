@@ -19,7 +19,7 @@ from huggingface_hub import ModelCardData
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rmlib import benchmarks, records, summaries
-from rmlib.arms import title
+from rmlib.experiments.arms import title
 from rmlib.models import ModelError, RewardModel, backbones
 from rmlib.models.batches import Prompt
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
-from rmlib.arms import title
 from rmlib.comparison_figures import about
+from rmlib.experiments.arms import title
 from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure
 from rmlib.records import RecordError
 from rmlib.summaries import BOOTSTRAP_SEED, described_pairs, interval_of, prompt_groups, rulers_beside
@@ -65,7 +65,7 @@ def inputs_figure(file: Path) -> Figure:
 def _grids(file: Path) -> pd.DataFrame:
     table = records.read(file, kind="arm").sort_values("time", kind="stable")
     if "asked.grid" not in table:
-        raise RecordError(f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.compare frozen`")
+        raise RecordError(f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.experiments.command frozen`")
     table = table[table["asked.grid"].notna() & table["outcome.training"].notna()]
     return table.assign(inputs=table["asked.grid"].map(described))
 
@@ -74,7 +74,7 @@ def _arm(file: Path) -> str:
     """The arm that most inputs were tried on; of several the first recorded."""
     counts = _grids(file).groupby("asked.arm", sort=False)["inputs"].nunique()
     if counts.max() < 2:
-        raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.compare with --inputs")
+        raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.experiments.command with --inputs")
     return str(counts.idxmax())
 
 

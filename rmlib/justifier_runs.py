@@ -8,13 +8,14 @@ from functools import partial
 
 from datasets import Dataset
 
-from rmlib import justifier_results, trained
+from rmlib import justifier_results
 from rmlib.alignment.policies import Policy
+from rmlib.experiments import arm_models
+from rmlib.experiments.jobs import run_jobs
+from rmlib.experiments.presets import Preset
 from rmlib.justifier import Justifications, Justifier, examples
 from rmlib.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.models import RewardModel, backbones
-from rmlib.presets import Preset
-from rmlib.scheduling import run_jobs
 from rmlib.sources.splits import Splits
 
 VARIANTS = {"reasons, then statement": True, "statement alone": False}
@@ -41,7 +42,7 @@ class Plan:
 
     def reward_model(self, seed: int) -> RewardModel:
         """The reward model of a seed, trained where it is not yet."""
-        return trained.model_of(self.reward_arm, self.settings, self.splits, seed)
+        return arm_models.model_of(self.reward_arm, self.settings, self.splits, seed)
 
     def start(self, seed: int) -> Policy:
         """The policy before fine-tuning."""

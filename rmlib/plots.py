@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from rmlib.arms import ARMS, CONTROL_ARMS, FINETUNED, title
+from rmlib.experiments.arms import ARMS, CONTROL_ARMS, FINETUNED, title
 
 COLOURS = sns.color_palette("colorblind").as_hex()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside colours, so that no line is told apart by colour alone

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from rmlib import records, statistics, sweeps
-from rmlib.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib import records, statistics
+from rmlib.experiments import sweeps
+from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.kept_tables import kept
 from rmlib.records import RecordError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from rmlib import compare, figures, input_breakdowns, records, statistics, summaries
+from rmlib import figures, input_breakdowns, records, statistics, summaries
+from rmlib.experiments import command
 from rmlib.records import RecordError
 from rmlib.sources.splits import Splits, load_folds
 
@@ -68,11 +69,11 @@ def test_inputs_are_tried_in_turn_and_the_choice_among_them_sees_selection_pairs
 ) -> None:
     words = ["frozen", "--data", str(debates), "--backbone", tiny.save_backbone(tmp_path / "bert", "bert")]
     words += ["--folds", "4", "--subset", "strict", "--line", "strict", "--arms", "bt,bt_scaled", "--seeds", "2"]
-    compare.main([*words, "--steps", "15", "--rates", "0.01,0.03", "--decays", "0", "--inputs", "last,layer1+surface"])
+    command.main([*words, "--steps", "15", "--rates", "0.01,0.03", "--decays", "0", "--inputs", "last,layer1+surface"])
     [file] = (tmp_path / "results").glob("*.jsonl")
     assert file.name == "ukpconvarg1_strict-bert.jsonl"
     written = records.read(file, "arm")
-    command = "python -m rmlib.compare frozen --data $UKPCONVARG1 --arms bt,bt_scaled --seeds 2 --folds 4 --steps 15"
+    command = "python -m rmlib.experiments.command frozen --data $UKPCONVARG1 --arms bt,bt_scaled --seeds 2 --folds 4 --steps 15"
     command += " --subset strict --line strict --inputs last,layer1+surface --rates 0.01,0.03 --decays 0.0"
     assert set(written["command"]) == {command + " --backbone $BACKBONE"}
     table = input_breakdowns.inputs_table(file)
@@ -96,7 +97,7 @@ def test_inputs_are_tried_in_turn_and_the_choice_among_them_sees_selection_pairs
 
 def test_a_fine_tuned_arm_on_some_folds_is_one_record_of_their_pooled_pairs(debates: Path, tmp_path: Path) -> None:
     words = ["finetuned", "--data", str(debates), "--backbone", tiny.save_backbone(tmp_path / "bert", "bert")]
-    compare.main([*words, "--folds", "4", "--only", "0,2", "--arms", "bt", "--seeds", "1", "--steps", "2"])
+    command.main([*words, "--folds", "4", "--only", "0,2", "--arms", "bt", "--seeds", "1", "--steps", "2"])
     [file] = (tmp_path / "results").glob("*.jsonl")
     [record] = records.read(file, "arm").to_dict("records")
     assert record["outcome.n_test"] == 40 and len(record["outcome.margins"]) == 40
@@ -107,7 +108,7 @@ def test_a_fine_tuned_arm_on_some_folds_is_one_record_of_their_pooled_pairs(deba
 
 
 def test_inputs_that_nothing_gives_are_refused() -> None:
-    assert compare.parse_inputs("layer4+surface") == {"layer": 4, "surface": True}
+    assert command.parse_inputs("layer4+surface") == {"layer": 4, "surface": True}
     for unknown in ("first", "layer", "last+words"):
         with pytest.raises(ValueError, match="are unknown; write last or layer4"):
-            compare.parse_inputs(unknown)
+            command.parse_inputs(unknown)

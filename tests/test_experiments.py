@@ -10,23 +10,11 @@ import pytest
 import tiny
 import torch
 
-from rmlib import (
-    arms,
-    benchmarks,
-    combining,
-    data_records,
-    experiments,
-    presets,
-    records,
-    statistics,
-    summaries,
-    sweeps,
-    trained,
-)
-from rmlib.experiments import ARMS, oriented_margins, run, run_all
+from rmlib import benchmarks, combining, experiments, records, statistics, summaries
+from rmlib.experiments import ARMS, arm_models, arms, data_records, oriented_margins, presets, run, run_all, sweeps
+from rmlib.experiments.presets import PRESETS, Preset
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
-from rmlib.presets import PRESETS, Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import load_splits, shuffled_labels
@@ -383,7 +371,7 @@ def test_a_finished_ladder_is_found_again_without_loading_a_model_or_starting_a_
     first = run_all(["bt_scaled_init_expo", "bt_shuffled"], preset, splits, seeds=[0], processes=1)
     for name in ("create", "load"):
         monkeypatch.setattr(RewardModel, name, lambda *_, **__: pytest.fail("a model was made"))
-    monkeypatch.setattr("rmlib.scheduling._workers", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("rmlib.experiments.jobs._workers", lambda *_: pytest.fail("a process was started"))
     again = run_all(["bt_scaled_init_expo", "bt_shuffled"], preset, splits, seeds=[0], processes=2)
     assert [run.record for run in again] == [run.record for run in first]
 
@@ -456,7 +444,7 @@ def test_a_sweep_beside_the_choice_is_recorded_once_and_shows_what_choosing_ther
     assert found["accuracy"] == chosen.record["outcome"]["accuracy"] and found["optimism"] >= 0
     file = experiments.results_file(splits, preset)
     assert summaries.factor_choices(file).loc[("test", 0)].to_dict() == found
-    monkeypatch.setattr("rmlib.sweeps.sweep", lambda *_: pytest.fail("swept again"))
+    monkeypatch.setattr("rmlib.experiments.sweeps.sweep", lambda *_: pytest.fail("swept again"))
     assert experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5]) == found
 
 
@@ -473,7 +461,7 @@ def test_a_sweep_on_a_benchmark_scores_it_at_each_factor_and_is_recorded_once(
     assert found["chosen"] == factor and found["accuracy"] == pytest.approx(report.sections["estimate"]["Score"])
     file = experiments.results_file(splits, preset)
     assert summaries.factor_choices(file).loc[("benchmark", 0)].to_dict() == found
-    monkeypatch.setattr("rmlib.experiments.sweep_benchmark", lambda *_: pytest.fail("swept again"))
+    monkeypatch.setattr("rmlib.experiments.comparison.sweep_benchmark", lambda *_: pytest.fail("swept again"))
     assert experiments.sweep_beside(chosen, preset, splits, items=items, factors=[1.0]) == found
     monkeypatch.undo()
     with pytest.raises(ValueError, match="subsets are missing"):
@@ -484,11 +472,11 @@ def test_a_trained_backbone_has_its_model_s_features_and_a_name_that_records_can
     source: Path, preset: Preset
 ) -> None:
     splits = load_splits(source)
-    folder = trained.as_backbone("regression", preset, splits, seed=1)
-    assert trained.as_backbone("regression", preset, splits, seed=1) == folder and not Path(folder).is_absolute()
+    folder = arm_models.as_backbone("regression", preset, splits, seed=1)
+    assert arm_models.as_backbone("regression", preset, splits, seed=1) == folder and not Path(folder).is_absolute()
     assert paths.public_name(folder).endswith("trained as regression, seed 1")
     texts = splits.test["prompt"][:3], splits.test["response_1"][:3]
-    model = trained.model_of("regression", preset, splits, 1)
+    model = arm_models.model_of("regression", preset, splits, 1)
     np.testing.assert_allclose(RewardModel.create(folder).features(*texts), model.features(*texts), atol=1e-6)
 
 

@@ -10,13 +10,14 @@ import tiny
 import torch
 from datasets import Dataset
 
-from rmlib import combining, derived, experiments, figures, grid_fits, records, statistics, summaries, sweeps
-from rmlib.arms import ARMS, changes
-from rmlib.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
-from rmlib.grid_choice import choose
+from rmlib import combining, experiments, figures, records, statistics, summaries
+from rmlib.experiments import derived, grid_fits, sweeps
+from rmlib.experiments.arms import ARMS, changes
+from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
+from rmlib.experiments.grid_choice import choose
+from rmlib.experiments.presets import Preset
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
-from rmlib.presets import Preset
 from rmlib.sources.splits import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
 from rmlib.training.encoded import Inputs, Scaling

@@ -7,11 +7,11 @@ import pytest
 import tiny
 import torch
 
-from rmlib.grid import Grid, GridError, run_grid
+from rmlib.experiments.grid import Grid, GridError, run_grid
+from rmlib.experiments.presets import Preset
 from rmlib.models import ModelError, RewardModel, features
 from rmlib.models.layers import HiddenLayer
 from rmlib.models.surface import COUNTS, N_FEATURES, SHARES, surface_features
-from rmlib.presets import Preset
 from rmlib.sources.splits import load_splits
 from rmlib.training.settings import TrainSettings
 

@@ -8,8 +8,8 @@ import tiny
 from datasets import Dataset
 
 from rmlib import breakdowns, experiments, records, statistics
-from rmlib.learning_curves import learning_curve, subset
-from rmlib.presets import Preset
+from rmlib.experiments.learning_curves import learning_curve, subset
+from rmlib.experiments.presets import Preset
 from rmlib.records import paths
 from rmlib.sources.splits import Splits, load_splits
 from rmlib.training.settings import TrainSettings

@@ -10,12 +10,12 @@ import tiny
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from rmlib import memory, paper, planning
-from rmlib.arms import settings_for
+from rmlib.experiments import memory, paper, planning
+from rmlib.experiments.arms import settings_for
+from rmlib.experiments.planning import Hardware, PlanningError, plan
+from rmlib.experiments.presets import PRESETS
 from rmlib.models import attention, batches
 from rmlib.models.attention import SHARED_PREFIX, backend_for, last_layer
-from rmlib.planning import Hardware, PlanningError, plan
-from rmlib.presets import PRESETS
 from rmlib.training import run_file as jobs_module
 from rmlib.training.settings import TrainSettings
 

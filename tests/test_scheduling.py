@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rmlib import scheduling
-from rmlib.scheduling import JobFailed, run_jobs
+from rmlib.experiments import jobs
+from rmlib.experiments.jobs import JobFailed, run_jobs
 
 FAMILY = {"child": ["parent"], "parent": [], "other": [], "grandchild": ["child", "other"]}
 
@@ -83,9 +83,9 @@ def test_by_default_there_is_one_process_a_core_two_at_most_and_one_on_a_gpu(mon
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for cores, expected in ((1, 1), (2, 2), (64, 2)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
-        assert scheduling.default_processes() == expected
+        assert jobs.default_processes() == expected
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert scheduling.default_processes() == 1
+    assert jobs.default_processes() == 1
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -93,13 +93,13 @@ def test_workers_stop_with_the_process_that_started_them(tmp_path: Path, ending:
     script = textwrap.dedent(f"""
         from functools import partial
         from pathlib import Path
-        from rmlib.scheduling import run_jobs
+        from rmlib.experiments.jobs import run_jobs
         from test_scheduling import note
         if __name__ == "__main__":
             run_jobs({{"slow": [], "quick": []}}, partial(note, folder=Path({str(tmp_path)!r})), processes=2)
     """)
     (tmp_path / "script.py").write_text(script)
-    folders = [str(Path(__file__).parent), str(Path(scheduling.__file__).parents[1])]
+    folders = [str(Path(__file__).parent), str(Path(jobs.__file__).parents[1])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment, stderr=subprocess.PIPE)
     _wait_until(lambda: "slow" in noted(tmp_path))

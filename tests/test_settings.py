@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rmlib.experiments.presets import PRESETS
 from rmlib.losses import LOSSES
-from rmlib.presets import PRESETS
 from rmlib.records.hashing import fingerprint
 from rmlib.training.settings import LATER_FIELDS, TrainSettings
 

@@ -8,9 +8,9 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib import records
-from rmlib.arms import changes
 from rmlib.benchmarks import FEATURES
 from rmlib.benchmarks.rewardbench import SUBSETS
+from rmlib.experiments.arms import changes
 
 SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
 DERIVED = {"name": "own", "title": "own pairs (8 train, 4 validation)", "preferences": "derived from helpfulness"}

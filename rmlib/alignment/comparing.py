@@ -24,9 +24,9 @@ from rmlib.alignment.experiments import (
 )
 from rmlib.alignment.rewards import Scorer
 from rmlib.benchmarks.judges import Judge
+from rmlib.experiments.jobs import run_jobs
 from rmlib.models.batches import Prompt
 from rmlib.records.hashing import fingerprint
-from rmlib.scheduling import run_jobs
 
 TRUTH, OWN, OTHER = "the truth", "its own reward", "another seed's reward"
 SEED = 5_000  # of the answers that are compared

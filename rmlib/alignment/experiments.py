@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, experiments, records, trained
+from rmlib import combining, experiments, records
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
@@ -21,16 +21,17 @@ from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.arms import title
 from rmlib.combining import PAPER_FACTOR, Ensemble
+from rmlib.experiments import arm_models
+from rmlib.experiments.arms import title
+from rmlib.experiments.jobs import run_jobs
+from rmlib.experiments.presets import Preset
+from rmlib.experiments.scoring import scalar_model
 from rmlib.models import RewardModel
 from rmlib.models.batches import Prompt
 from rmlib.pairs import prompt_key
-from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.scheduling import run_jobs
-from rmlib.scoring import scalar_model
 from rmlib.sources.simulated.gold import Gold
 from rmlib.sources.splits import Splits
 
@@ -141,12 +142,12 @@ def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
     differ in more than the policy's.
     """
     if arm == EXPO:
-        weak, strong = (trained.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF))
+        weak, strong = (arm_models.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF))
         return combining.extrapolate(weak, strong, PAPER_FACTOR)
     if arm != ENSEMBLE:
-        return scalar_model(trained.model_of(arm, plan.rewards, plan.splits, seed))
+        return scalar_model(arm_models.model_of(arm, plan.rewards, plan.splits, seed))
     others = [other for other in plan.ensemble if other != seed] or [seed]
-    members = [scalar_model(trained.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, other)) for other in others]
+    members = [scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, other)) for other in others]
     part = plan.splits.selection.select(range(min(200, len(plan.splits.selection))))
     return Ensemble.fit(members, part["prompt"][:], part["response_1"][:])
 
@@ -181,7 +182,7 @@ def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = 
         return align(plan.start, settings, pairs=pairs, watch=watch, progress=progress)
     critic = None
     if method == "ppo" and not isinstance(reward, RewardModel):
-        critic = scalar_model(trained.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
+        critic = scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
     return align(
         plan.start, settings, reward=reward, prompts=plan.prompts, critic=critic, watch=watch, progress=progress
     )
@@ -248,9 +249,9 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     return [record_run(job, plan) for job in jobs]
 
 
-def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[trained.Job]:
+def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[arm_models.Job]:
     """The reward models that some jobs read."""
-    needed: set[trained.Job] = set()
+    needed: set[arm_models.Job] = set()
     for _, arm, seed in jobs:
         if arm == EXPO:
             needed |= {("regression", seed), (ENSEMBLE_OF, seed)}
@@ -261,12 +262,12 @@ def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[trained.Job]:
     return needed
 
 
-def _untrained(jobs: Iterable[trained.Job], plan: Plan) -> dict[trained.Job, list[trained.Job]]:
+def _untrained(jobs: Iterable[arm_models.Job], plan: Plan) -> dict[arm_models.Job, list[arm_models.Job]]:
     """Those that are not finished, with the unfinished ones that they are made from."""
-    whole: dict[trained.Job, list[trained.Job]] = {}
+    whole: dict[arm_models.Job, list[arm_models.Job]] = {}
     for arm, seed in sorted(jobs):
-        whole |= trained.graph([arm], [seed])
-    finished = {job for job in whole if trained.is_finished(job[0], plan.rewards, plan.splits, job[1], tested=False)}
+        whole |= arm_models.graph([arm], [seed])
+    finished = {job for job in whole if arm_models.is_finished(job[0], plan.rewards, plan.splits, job[1], tested=False)}
     return {job: [one for one in others if one not in finished] for job, others in whole.items() if job not in finished}
 
 
@@ -278,8 +279,8 @@ def _waits_for(job: Job) -> list[Job]:
     return [(SAMPLES, "dpo", seed)] if method in DPO_LOSSES and arm != ANNOTATORS else []
 
 
-def _train(job: trained.Job, plan: Plan) -> None:
-    trained.obtain(job[0], plan.rewards, plan.splits, job[1])
+def _train(job: arm_models.Job, plan: Plan) -> None:
+    arm_models.obtain(job[0], plan.rewards, plan.splits, job[1])
 
 
 def _record(job: Job, plan: Plan) -> None:

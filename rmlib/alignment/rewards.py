@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rmlib.alignment.policies import Samples, weights_hash
 from rmlib.combining import Ensemble
+from rmlib.experiments.scoring import scalar_model
 from rmlib.models import CARD_FILE, RewardModel
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.records.hashing import fingerprint
-from rmlib.scoring import scalar_model
 
 
 class AlignmentError(ValueError):

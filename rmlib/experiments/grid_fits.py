@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmlib import grid_derived, scoring, trained
-from rmlib.arms import changes, settings_for
-from rmlib.grid_choice import ArmFit, Grid, GridError, choose
+from rmlib.experiments import arm_models, grid_derived, scoring
+from rmlib.experiments.arms import changes, settings_for
+from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, choose
+from rmlib.experiments.presets import Preset
 from rmlib.models import features
-from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits, shuffled_labels
@@ -53,7 +53,7 @@ class Fold:
 
     def fit(self, arms: Sequence[str]) -> dict[str, ArmFit]:
         """The fit of each arm; those that other arms are made from are trained first."""
-        missing = [arm for arm, _ in trained.graph(arms, [0]) if not self._file(arm).is_file()]
+        missing = [arm for arm, _ in arm_models.graph(arms, [0]) if not self._file(arm).is_file()]
         derived = [arm for arm in missing if grid_derived.is_derived(arm)]
         together: dict[str, list[str]] = {}
         for arm in (arm for arm in missing if arm not in derived):
@@ -64,7 +64,7 @@ class Fold:
         for group in together.values():
             self._fit_preference(group)
         for arm in derived:
-            parents = [ArmFit.load(self._file(parent)) for parent in trained.waits_for(arm)]
+            parents = [ArmFit.load(self._file(parent)) for parent in arm_models.waits_for(arm)]
             grid_derived.make(arm, parents, self).save(self._file(arm))
         return {arm: ArmFit.load(self._file(arm)) for arm in arms}
 

@@ -12,9 +12,9 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import benchmarks, combining, statistics
+from rmlib.experiments.presets import Preset
+from rmlib.experiments.scoring import oriented_margins, score_pairs, scorer
 from rmlib.models import RewardModel
-from rmlib.presets import Preset
-from rmlib.scoring import oriented_margins, score_pairs, scorer
 
 COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
 FINE_REACH, FINE_STEP = 0.05, 0.01

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import concatenate_datasets
 
-from rmlib import experiments, records, scoring
-from rmlib.arms import changes, settings_for
-from rmlib.grid_choice import ArmFit
-from rmlib.presets import Preset
+from rmlib import experiments, records
+from rmlib.experiments import scoring
+from rmlib.experiments.arms import changes, settings_for
+from rmlib.experiments.grid_choice import ArmFit
+from rmlib.experiments.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits
 
 if TYPE_CHECKING:
-    from rmlib.grid import GridResult
+    from rmlib.experiments.grid import GridResult
 
 # Settings that the grid varies or that its full batch replaces.
 VARIED = ("learning_rate", "weight_decay", "pairs_per_step", "epochs", "seed")

@@ -1,7 +1,7 @@
 """The paper's recipe for 70 billion parameters: what it takes, and both of its stages down to the launch line.
 
-    python -m rmlib.paper                              memory by part, operations, hours, with and without recomputation
-    python -m rmlib.paper prepare --folder runs/paper  beside it a folder for each stage: run.json and launch.sh
+    python -m rmlib.experiments.paper                              memory by part, operations, hours, with and without recomputation
+    python -m rmlib.experiments.paper prepare --folder runs/paper  beside it a folder for each stage: run.json and launch.sh
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rmlib import planning
-from rmlib.arms import ARMS, settings_for
-from rmlib.planning import Hardware, plan
-from rmlib.presets import PRESETS
+from rmlib.experiments import planning
+from rmlib.experiments.arms import ARMS, settings_for
+from rmlib.experiments.planning import Hardware, plan
+from rmlib.experiments.presets import PRESETS
 from rmlib.training.settings import TrainSettings
 
 # Arm, and nodes of eight GPUs, of the two stages of the authors' replication recipe.

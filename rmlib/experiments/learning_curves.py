@@ -19,9 +19,10 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import experiments, records, statistics, trained
-from rmlib.arms import settings_for
-from rmlib.presets import Preset
+from rmlib import experiments, records, statistics
+from rmlib.experiments import arm_models
+from rmlib.experiments.arms import settings_for
+from rmlib.experiments.presets import Preset
 from rmlib.records import paths
 from rmlib.sources.splits import Splits
 from rmlib.statistics.power_law import FEWEST_SIZES
@@ -62,10 +63,10 @@ def learning_curve(
     }
     jobs = [(size, seed) for size in reversed(sizes) for seed in seeds]
     parts = {(size, seed): replace(splits, train=subset(splits.train, size, seed)) for size, seed in jobs}
-    missing = [job for job, part in parts.items() if not trained.is_finished(arm, settings, part, job[1])]
+    missing = [job for job, part in parts.items() if not arm_models.is_finished(arm, settings, part, job[1])]
     work = partial(_work, arm=arm, settings=settings, splits=splits)
     show = (arm + ", {0[0]} pairs, seed {0[1]}").format
-    trained.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
+    arm_models.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
     points = []
     for size, seed in sorted(parts):
         rewards = experiments.rewards_on_test(arm, settings, parts[size, seed], seed=seed)

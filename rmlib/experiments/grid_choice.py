@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rmlib.presets import Preset
+from rmlib.experiments.presets import Preset
 from rmlib.training.head_stacks import AnyHeads, Heads, TwoLayerHeads
 
 # From where heads hardly move to where they jump, so that no arm's choice should lie at an end.

@@ -13,9 +13,9 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import combining, records, statistics
+from rmlib.experiments.presets import Preset
 from rmlib.models import RewardModel
 from rmlib.models.features import FromFeatures
-from rmlib.presets import Preset
 from rmlib.training.runs import write_json
 
 # Weights of the five attributes in the scalar reward: published for the parent's Llama-3-70B model.

@@ -20,14 +20,15 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float, Int
 
-from rmlib import experiments, grid_derived, grid_records, losses, statistics, trained
+from rmlib import experiments, losses, statistics
 from rmlib.annotations import vote_share
-from rmlib.arms import changes
-from rmlib.grid_choice import ArmFit, Grid, GridError, default_grid
-from rmlib.grid_fits import Fold
-from rmlib.grid_records import Found
+from rmlib.experiments import arm_models, grid_derived, grid_records
+from rmlib.experiments.arms import changes
+from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, default_grid
+from rmlib.experiments.grid_fits import Fold
+from rmlib.experiments.grid_records import Found
+from rmlib.experiments.presets import Preset
 from rmlib.models import backbones
-from rmlib.presets import Preset
 from rmlib.sources.splits import Splits
 from rmlib.training.encoded import Inputs
 from rmlib.training.examples import ratings_of
@@ -132,7 +133,7 @@ def _left_out(arms: Sequence[str], folds: Sequence[Splits]) -> dict[str, str]:
     voted = all(not np.isnan(vote_share(part)).all() for part in parts)
     reasons: dict[str, str] = {}
     for arm in arms:
-        line = [changes(name) for name, _ in trained.graph([arm], [0])]
+        line = [changes(name) for name, _ in arm_models.graph([arm], [0])]
         if not rated and any(c["loss"] == "regression" or {"regression_weight", "affine"} & c.keys() for c in line):
             reasons[arm] = "needs ratings, and these pairs have none"
         elif not voted and any(c.get("soft_labels") for c in line):

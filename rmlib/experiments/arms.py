@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from rmlib.experiments.presets import Preset
 from rmlib.pairs.schema import ATTRIBUTES
-from rmlib.presets import Preset
 from rmlib.training.settings import TrainSettings
 
 

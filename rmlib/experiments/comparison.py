@@ -14,19 +14,28 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmarks, records, sweeps, trained, tuning
-from rmlib.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
+from rmlib import benchmarks, records
 from rmlib.benchmarks import recording
-from rmlib.data_records import record_overlap, record_test_pairs
+from rmlib.experiments import arm_models, choices, sweeps
+from rmlib.experiments.arms import ARMS, PAPER_ARMS, Arm, changes, settings_for
+from rmlib.experiments.data_records import record_overlap, record_test_pairs
+from rmlib.experiments.jobs import JobFailed
+from rmlib.experiments.presets import Preset
+from rmlib.experiments.scoring import (
+    ATTRIBUTE_WEIGHTS_OF,
+    oriented_margins,
+    outcome_of,
+    rounded,
+    scalar_model,
+    score_pairs,
+    scorer,
+)
+from rmlib.experiments.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 from rmlib.models import RewardModel
 from rmlib.pairs import content_hash
-from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.scheduling import JobFailed
-from rmlib.scoring import ATTRIBUTE_WEIGHTS_OF, oriented_margins, outcome_of, rounded, scalar_model, score_pairs, scorer
 from rmlib.sources.splits import Splits, load_splits
-from rmlib.sweeps import COARSE_FACTORS, sweep_benchmark, sweep_factors
 from rmlib.training.runs import Run
 
 __all__ = [
@@ -69,10 +78,10 @@ def run(
 
 def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, progress: bool = False) -> ArmRun:
     started = time.perf_counter()
-    found = trained.obtain(arm, settings, splits, seed, progress)
-    rewards, n_cut = trained.rewards_on_test(found.model_folder, splits, settings)
+    found = arm_models.obtain(arm, settings, splits, seed, progress)
+    rewards, n_cut = arm_models.rewards_on_test(found.model_folder, splits, settings)
     outcome = outcome_of(splits.test, rewards) | {"n_texts_cut": n_cut} | found.details
-    outcome["selection_margins"] = rounded(trained.selection_margins(found.model_folder, splits, settings))
+    outcome["selection_margins"] = rounded(arm_models.selection_margins(found.model_folder, splits, settings))
     asked: dict[str, Any] = {
         "arm": arm,
         "preset": settings.name,
@@ -97,8 +106,8 @@ def rewards_on_test(
     arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
 ) -> Float[np.ndarray, "pair 2"]:
     """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
-    found = trained.obtain(arm, settings, splits, seed, progress)
-    return trained.rewards_on_test(found.model_folder, splits, settings)[0]
+    found = arm_models.obtain(arm, settings, splits, seed, progress)
+    return arm_models.rewards_on_test(found.model_folder, splits, settings)[0]
 
 
 def _record_comparison(settings: Preset, splits: Splits, file: Path) -> None:
@@ -129,23 +138,23 @@ def run_all(
     record_overlap(splits, file)
     record_test_pairs(splits, file)
     _record_comparison(settings, splits, file)
-    found: dict[trained.Job, list[trained.Job]] = {}
+    found: dict[arm_models.Job, list[arm_models.Job]] = {}
     for arm, own in under.items():
-        found |= trained.missing([arm], settings, splits, own)
+        found |= arm_models.missing([arm], settings, splits, own)
     missing = dict(sorted(found.items(), key=lambda job: job[0][1]))  # seed by seed
     work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
     show = "{0[0]}, seed {0[1]}".format
-    trained.run_training(missing, work, settings, splits, processes=processes, show=show)
+    arm_models.run_training(missing, work, settings, splits, processes=processes, show=show)
     jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])
     return [_run(arm, settings, splits, seed, file) for arm, seed in jobs]
 
 
-def _work(job: trained.Job, settings: Preset, splits: Splits, file: Path, asked: frozenset[str]) -> None:
+def _work(job: arm_models.Job, settings: Preset, splits: Splits, file: Path, asked: frozenset[str]) -> None:
     arm, seed = job
     if arm in asked:
         _run(arm, settings, splits, seed, file)
     else:  # only what another arm is made from: no record, and no look at the test pairs
-        trained.obtain(arm, settings, splits, seed)
+        arm_models.obtain(arm, settings, splits, seed)
 
 
 def comparison_of(settings: Preset, splits: Splits) -> str:
@@ -180,7 +189,7 @@ def choose_learning_rates(
     learning_rate, accuracy, n_trials, at_edge (the choice is the grid's smallest or largest). Raises ValueError for an
     empty grid.
     """
-    return tuning.choose(arms, settings, splits, grid, seeds, results or results_file(splits, settings), processes)
+    return choices.choose(arms, settings, splits, grid, seeds, results or results_file(splits, settings), processes)
 
 
 def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> Preset:
@@ -189,7 +198,7 @@ def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> P
     Records in their usual place come first, then the committed ones.
     """
     file = results or results_file(splits, settings)
-    return tuning.tuned(settings, splits, [file, paths.data_dir() / "results" / file.name])
+    return choices.tuned(settings, splits, [file, paths.data_dir() / "results" / file.name])
 
 
 def sweep_beside(
@@ -214,8 +223,8 @@ def sweep_beside(
     wanted = sorted({*factors, outcome["factor"]})
     record = records.find(file, kind=kind, asked=asked, seed=chosen.seed)
     if record is None or [row["factor"] for row in record["outcome"]["sweep"]] != wanted:
-        names = trained.waits_for(chosen.arm.name)
-        strong, weak = (trained.model_of(name, settings, splits, chosen.seed) for name in names)
+        names = arm_models.waits_for(chosen.arm.name)
+        strong, weak = (arm_models.model_of(name, settings, splits, chosen.seed) for name in names)
         if items is None:
             sweep = sweep_factors(weak, strong, splits.test, settings, wanted)
         else:

@@ -14,16 +14,17 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, statistics, sweeps
-from rmlib.arms import ARMS, changes, settings_for
-from rmlib.derived import DERIVATIONS
+from rmlib import combining, statistics
+from rmlib.experiments import sweeps
+from rmlib.experiments.arms import ARMS, changes, settings_for
+from rmlib.experiments.derived import DERIVATIONS
+from rmlib.experiments.jobs import run_jobs
+from rmlib.experiments.presets import Preset
+from rmlib.experiments.scoring import kept_rewards, oriented_margins, score_pairs, scorer
 from rmlib.models import RewardModel
 from rmlib.models.features import load_or_compute
-from rmlib.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.scheduling import run_jobs
-from rmlib.scoring import kept_rewards, oriented_margins, score_pairs, scorer
 from rmlib.sources.splits import Splits, shuffled_labels
 from rmlib.training import run_folder, run_identity, train
 from rmlib.training.initial_model import Start, create_model, initial
@@ -156,7 +157,7 @@ def _extrapolated(arm: str, settings: Preset, splits: Splits, seed: int, progres
 def _derived(
     arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool
 ) -> Trained:
-    """What `rmlib.derived` makes of the parent's model; made once and kept, with what was fitted."""
+    """What `rmlib.experiments.derived` makes of the parent's model; made once and kept, with what was fitted."""
     folder = _folder(arm, settings, splits, seed)
     if not (folder / FIT_FILE).is_file():
         parent = model_of(str(ARMS[arm].parent), settings, splits, seed, progress)

@@ -11,14 +11,14 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from rmlib import derived, sweeps, trained
-from rmlib.arms import ARMS, changes, settings_for
-from rmlib.grid_choice import ArmFit
-from rmlib.scoring import oriented_margins
+from rmlib.experiments import arm_models, derived, sweeps
+from rmlib.experiments.arms import ARMS, changes, settings_for
+from rmlib.experiments.grid_choice import ArmFit
+from rmlib.experiments.scoring import oriented_margins
 from rmlib.training.head_stacks import AnyHeads, Heads
 
 if TYPE_CHECKING:
-    from rmlib.grid_fits import Fold
+    from rmlib.experiments.grid_fits import Fold
 
 
 def is_derived(arm: str) -> bool:
@@ -63,7 +63,7 @@ def sweeps_on_test(fits: dict[str, ArmFit], fold: Fold, texts: Tensor) -> list[s
     if not extrapolated:
         return []
     (arm,) = extrapolated
-    strong, weak = (fold.fit([name])[name].heads for name in trained.waits_for(arm))
+    strong, weak = (fold.fit([name])[name].heads for name in arm_models.waits_for(arm))
     ends = _ends(weak, strong, texts)
     factors = [sorted({*sweeps.COARSE_FACTORS, own["factor"]}) for own in fits[arm].details]
     return [

@@ -1,7 +1,7 @@
 """What a run will take, before anything is downloaded: weights, memory of each GPU by part, operations, hours.
 
 Shapes come from a config: of the embedded backbone, a folder, a model that is already here, or `KNOWN`. Parts of memory
-are counted (`rmlib.memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
+are counted (`rmlib.experiments.memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
-from rmlib import memory
-from rmlib.memory import PlanningError
+from rmlib.experiments import memory
+from rmlib.experiments.memory import PlanningError
+from rmlib.experiments.presets import PRESETS, STAGES, Preset
 from rmlib.models import backbones, batches
-from rmlib.presets import PRESETS, STAGES, Preset
 from rmlib.training.settings import TrainSettings
 
 # Shapes as published in the model's config.json; vocabulary and positions of Llama 3.1.

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import experiments, grid_records, records, scoring, statistics, trained
+from rmlib import experiments, records, statistics
 from rmlib import pairs as tables
-from rmlib.arms import changes, settings_for
-from rmlib.presets import Preset
+from rmlib.experiments import arm_models, grid_records, scoring
+from rmlib.experiments.arms import changes, settings_for
+from rmlib.experiments.presets import Preset
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits
@@ -54,9 +55,9 @@ def _pooled_outcome(
     arm: str, settings: Preset, folds: Sequence[Splits], whole: Splits, seed: int
 ) -> dict[str, Any]:
     """What a record says of an arm under a seed, from its runs on all folds."""
-    found = [trained.obtain(arm, settings, splits, seed, progress=True) for splits in folds]
+    found = [arm_models.obtain(arm, settings, splits, seed, progress=True) for splits in folds]
     each = list(zip([one.model_folder for one in found], folds, strict=True))
-    read = [trained.rewards_on_test(folder, splits, settings) for folder, splits in each]
+    read = [arm_models.rewards_on_test(folder, splits, settings) for folder, splits in each]
     outcome = scoring.outcome_of(whole.test, np.concatenate([rewards for rewards, _ in read]))
     outcome["n_texts_cut"] = sum(n_cut for _, n_cut in read)
     curves = [one.details["training"]["curve"] for one in found]

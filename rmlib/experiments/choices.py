@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from rmlib import records, trained
-from rmlib.arms import changes
-from rmlib.presets import Preset
+from rmlib import records
+from rmlib.experiments import arm_models
+from rmlib.experiments.arms import changes
+from rmlib.experiments.presets import Preset
 from rmlib.records import paths
 from rmlib.sources.splits import Splits
 
@@ -37,7 +38,7 @@ def choose(
     """See `experiments.choose_learning_rates`."""
     if not grid or not seeds or min(grid) <= 0:
         raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
-    wanted = {name for arm in arms for name, _ in trained.graph([arm], [0])}
+    wanted = {name for arm in arms for name, _ in arm_models.graph([arm], [0])}
     rates: dict[str, float] = {}
     rows = []
     # An arm's trials start from models trained with the rate chosen for what it starts from: parents come first.
@@ -46,7 +47,7 @@ def choose(
         trials: dict[Trial, list[Trial]] = {(arm, rate, seed): [] for arm in level for rate in grid for seed in seeds}
         train = partial(_train, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
-        trained.run_training(trials, train, settings, splits, processes=processes, show=show)
+        arm_models.run_training(trials, train, settings, splits, processes=processes, show=show)
         for arm in level:
             row = _chosen(arm, preset, splits, grid, seeds)
             records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)
@@ -57,13 +58,13 @@ def choose(
 
 def _levels(arms: Sequence[str]) -> list[list[str]]:
     """Arms by how many arms they start from, one after the other; sorted, so that records come in the same order."""
-    depth = {arm: len(trained.graph([arm], [0])) for arm in arms}
+    depth = {arm: len(arm_models.graph([arm], [0])) for arm in arms}
     return [sorted(arm for arm in arms if depth[arm] == level) for level in sorted(set(depth.values()))]
 
 
 def _train(trial: Trial, settings: Preset, splits: Splits) -> None:
     arm, rate, seed = trial
-    trained.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)
+    arm_models.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)
 
 
 def _with(settings: Preset, arm: str, rate: float) -> Preset:
@@ -73,7 +74,7 @@ def _with(settings: Preset, arm: str, rate: float) -> Preset:
 def _chosen(arm: str, settings: Preset, splits: Splits, grid: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
     trials = [
         {"learning_rate": rate, "seed": seed}
-        | {"accuracy": trained.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)}
+        | {"accuracy": arm_models.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)}
         for rate in sorted(grid)
         for seed in seeds
     ]
