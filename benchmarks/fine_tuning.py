@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from benchmarks.measure import measure, record
-from rmlib import justifier, sources
+from rmlib import sources
+from rmlib.alignment import justifier
+from rmlib.alignment.justifier_training import TRAINERS, FineTuning, drawn
 from rmlib.alignment.policies import Policy
-from rmlib.justifier_training import TRAINERS, FineTuning, drawn
 
 PAIRS = 400
 

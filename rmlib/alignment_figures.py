@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from rmlib import records
 from rmlib.alignment import curves
-from rmlib.alignment.experiments import BEST_OF_N, METHOD_TITLES, reward_title
+from rmlib.alignment.plan import BEST_OF_N, METHOD_TITLES, reward_title
 from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
 from rmlib.records import RecordError, paths
 

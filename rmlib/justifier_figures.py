@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmlib import plots
-from rmlib.justifier_results import OUTCOMES, by_strength, outcome_shares, runs, summary
+from rmlib.alignment.justifier_results import OUTCOMES, by_strength, outcome_shares, runs, summary
 
 OUTCOME_COLOURS = dict(zip(OUTCOMES, (plots.COLOURS[2], plots.COLOURS[8], "0.8", plots.COLOURS[3]), strict=True))
 TRAINING = "outcome.training"

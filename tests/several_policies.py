@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from tiny import save_language_model
 
+from rmlib.alignment.align import align
 from rmlib.alignment.dpo import PreferencePairs
-from rmlib.alignment.fitting import Answers, FitSettings, fit
+from rmlib.alignment.fine_tuning import Answers, FitSettings, fit
 from rmlib.alignment.loop import Alignment
-from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch

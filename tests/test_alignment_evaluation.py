@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rmlib import records
-from rmlib.alignment import best_of_n, curves, evaluation, results_files
+from rmlib.alignment import best_of_n, curves, results_files, win_rates
 from rmlib.alignment.policies import Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.benchmarks.judges import Verdict
@@ -85,7 +85,7 @@ def test_equal_texts_of_a_prompt_are_scored_once_and_a_reward_that_is_no_number_
 
 
 def test_a_win_rate_counts_ties_half_and_shows_the_lengths() -> None:
-    found = evaluation.win_rate([1, 1, 0, 0.5], [30, 20, 10, 40], [10, 10, 10, 10])
+    found = win_rates.win_rate([1, 1, 0, 0.5], [30, 20, 10, 40], [10, 10, 10, 10])
     assert found.rate.estimate == 0.625 and found.ties == 0.25
     assert (found.length, found.length_before) == (25.0, 10.0)
     assert found.row()["win rate"] == 0.625 and found.row()["n"] == 4
@@ -98,31 +98,31 @@ def test_at_equal_length_the_longer_one_has_no_merit_and_a_better_one_keeps_its_
     covariate = np.tanh(difference / np.sqrt(np.mean(difference**2)))
     for merit in (0.0, 1.0):  # the law that AlpacaEval 2 takes to be true
         wins = (rng.random(1500) < 1 / (1 + np.exp(-(merit + 2 * covariate)))).astype(float)
-        found = evaluation.win_rate(wins, before + difference, before)
+        found = win_rates.win_rate(wins, before + difference, before)
         assert found.equal_length is not None
         assert found.equal_length.estimate == pytest.approx(1 / (1 + np.exp(-merit)), abs=0.06)
         assert found.rate.estimate > found.equal_length.estimate + 0.03
 
 
 def test_answers_of_equal_length_leave_nothing_to_control_for() -> None:
-    assert evaluation.win_rate([1, 0], [5, 5], [5, 5]).equal_length is None
+    assert win_rates.win_rate([1, 0], [5, 5], [5, 5]).equal_length is None
     with pytest.raises(ValueError, match="credits must be"):
-        evaluation.win_rate([0.3], [1], [1])
+        win_rates.win_rate([0.3], [1], [1])
     with pytest.raises(ValueError, match="lengths of shape"):
-        evaluation.win_rate([1.0, 0.0], [1], [1])
+        win_rates.win_rate([1.0, 0.0], [1], [1])
 
 
 def test_answers_to_one_prompt_are_redrawn_together() -> None:
     credit, length = np.repeat([1.0, 0.0] * 20, 25), np.arange(1000) % 7
-    alone = evaluation.win_rate(credit, length, np.zeros(1000)).rate
-    together = evaluation.win_rate(credit, length, np.zeros(1000), groups=np.repeat(np.arange(40), 25)).rate
+    alone = win_rates.win_rate(credit, length, np.zeros(1000)).rate
+    together = win_rates.win_rate(credit, length, np.zeros(1000), groups=np.repeat(np.arange(40), 25)).rate
     assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
 def test_credits_by_scores() -> None:
-    np.testing.assert_array_equal(evaluation.credits([2, 1, 1], [1, 2, 1]), [1, 0, 0.5])
+    np.testing.assert_array_equal(win_rates.credits([2, 1, 1], [1, 2, 1]), [1, 0, 0.5])
     with pytest.raises(ValueError, match="finite"):
-        evaluation.credits([np.nan], [1])
+        win_rates.credits([np.nan], [1])
 
 
 class Judge:
@@ -146,7 +146,7 @@ class Judge:
 
 def test_a_judge_sees_both_orders_and_one_that_takes_the_first_gives_half() -> None:
     new, before = ["good", "bad", "same", "silent"], ["bad", "good", "other", "bad"]
-    found = evaluation.judge_credits(Judge(), [PROMPTS[0]] * 4, new, before, progress=False)
+    found = win_rates.judge_credits(Judge(), [PROMPTS[0]] * 4, new, before, progress=False)
     np.testing.assert_array_equal(found.credits, [1, 0, 0.5, 0.5])
     assert found.problems == {"unparsable": 1}
 

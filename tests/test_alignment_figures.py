@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rmlib import alignment_figures, records
-from rmlib.alignment import evaluation
+from rmlib.alignment import win_rates
 
 CURVES = [("best_of_n", "bt"), ("reinforce", "bt"), ("reinforce", "ensemble"), ("ppo", "bt"), ("dpo", "annotators")]
 TURNING, RISING = [1.0, 1.5, 1.7, 1.3], [1.0, 1.1, 1.2, 1.3]
@@ -33,7 +33,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             records.append(path, kind="alignment", asked=asked, outcome={"rows": rows}, seed=seed)
     for reader, share in (("the truth", 0.6), ("its own reward", 0.9)):
         credit = (np.arange(40) < 40 * share).astype(float)
-        outcome = evaluation.win_rate(credit, np.tile([60, 80], 20), np.full(40, 65)).row()
+        outcome = win_rates.win_rate(credit, np.tile([60, 80], 20), np.full(40, 65)).row()
         for arm in ("bt", "ensemble"):
             asked = {"method": "reinforce", "arm": arm, "comparison": "x", "reader": reader}
             records.append(path, kind="win_rate", asked=asked, outcome=outcome | {"prompts": 20, "seeds": 2})
@@ -60,7 +60,7 @@ def test_figures_say_what_they_are_of(file: Path) -> None:
 
 
 def test_a_policy_that_a_reader_did_not_read_leaves_its_row_empty(file: Path) -> None:
-    outcome = evaluation.win_rate([1.0] * 3 + [0.0], [60, 80, 60, 80], [65] * 4).row() | {"prompts": 4, "seeds": 1}
+    outcome = win_rates.win_rate([1.0] * 3 + [0.0], [60, 80, 60, 80], [65] * 4).row() | {"prompts": 4, "seeds": 1}
     asked = {"method": "dpo", "arm": "annotators", "comparison": "x", "reader": "the truth"}
     records.append(file, kind="win_rate", asked=asked, outcome=outcome)
     figure = alignment_figures.win_rates_figure(file)

@@ -17,8 +17,8 @@ from torch import nn
 from rmlib import alignment
 from rmlib.alignment import __main__ as command
 from rmlib.alignment import ppo
+from rmlib.alignment.align import align
 from rmlib.alignment.dpo import DPO, PreferencePairs, labelled
-from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of

@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel
 
-from rmlib import justifier, justifier_training
-from rmlib import justifier_results as results
+from rmlib.alignment import justifier, justifier_training
+from rmlib.alignment import justifier_results as results
+from rmlib.alignment.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.benchmarks import own
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
-from rmlib.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.models import RewardModel, backbones
 from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rmlib.alignment import dpo
-from rmlib.alignment.experiments import distinct_prompts
+from rmlib.alignment.align import align
 from rmlib.alignment.loop import Alignment
-from rmlib.alignment.optimising import align
+from rmlib.alignment.plan import distinct_prompts
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings

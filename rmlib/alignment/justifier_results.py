@@ -22,13 +22,13 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import records, statistics
+from rmlib.alignment.justifier import Justifier, verdict_of
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge
 from rmlib.benchmarks.judging import both_orders
 from rmlib.benchmarks.scoring import score
-from rmlib.justifier import Justifier, verdict_of
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import SourceInfo
 from rmlib.sources.simulated import reasons

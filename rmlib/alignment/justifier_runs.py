@@ -8,13 +8,13 @@ from functools import partial
 
 from datasets import Dataset
 
-from rmlib import justifier_results
+from rmlib.alignment import justifier_results
+from rmlib.alignment.justifier import Justifications, Justifier, examples
+from rmlib.alignment.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.policies import Policy
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
-from rmlib.justifier import Justifications, Justifier, examples
-from rmlib.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.models import RewardModel, backbones
 from rmlib.sources.splits import Splits
 

@@ -14,9 +14,9 @@ from datasets import Dataset
 
 from rmlib import combining, experiments, records
 from rmlib.alignment import best_of_n, dpo
-from rmlib.alignment.fitting import FitSettings, answers_of, simulated_answers, starting_policy
+from rmlib.alignment.align import align
+from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
-from rmlib.alignment.optimising import align
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.settings import AlignSettings
