@@ -18,8 +18,9 @@ import torch
 from huggingface_hub import ModelCardData
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib import benchmarks, records, summaries
+from rmlib import benchmarks, records
 from rmlib.experiments.arms import title
+from rmlib.figures import summaries
 from rmlib.models import ModelError, RewardModel, backbones
 from rmlib.models.batches import Prompt
 

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from rmlib import records
-from rmlib.alignment import best_of_n, curves, results_files, win_rates
+from rmlib.alignment import best_of_n, results_files, win_rates
 from rmlib.alignment.policies import Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.benchmarks.judges import Verdict
+from rmlib.figures import alignment_tables
 from rmlib.pairs.schema import DataError
 from rmlib.sources import simulated
 from rmlib.sources.simulated.gold import Gold
@@ -218,16 +219,16 @@ def gains(*of_points: float, n: int = 200, noise: float = 0.0) -> np.ndarray:
 def test_the_peak_is_chosen_on_one_half_of_the_prompts_and_read_on_the_other() -> None:
     gain = np.zeros((1, 3, 4))
     gain[0, 1, [0, 2]], gain[0, 2, [1, 3]] = 5.0, 3.0  # the even prompts peak at 1, the odd ones at 2
-    at_peak, lost = curves.crossed(gain)
+    at_peak, lost = alignment_tables.crossed(gain)
     # Even prompts are read where odd ones peak (the end, 0), odd ones where even ones peak (0).
     np.testing.assert_array_equal(at_peak, np.zeros((1, 4)))
     np.testing.assert_array_equal(lost, [[0.0, -3.0, 0.0, -3.0]])
 
 
 def test_noise_alone_shows_neither_gain_nor_loss() -> None:
-    at_peak, lost = curves.crossed(gains(0, 0, 0, 0, 0, noise=1.0))
-    assert curves.interval_of(at_peak).low < 0 < curves.interval_of(at_peak).high
-    assert curves.interval_of(lost).low < 0 < curves.interval_of(lost).high
+    at_peak, lost = alignment_tables.crossed(gains(0, 0, 0, 0, 0, noise=1.0))
+    assert alignment_tables.interval_of(at_peak).low < 0 < alignment_tables.interval_of(at_peak).high
+    assert alignment_tables.interval_of(lost).low < 0 < alignment_tables.interval_of(lost).high
 
 
 def write_runs(file: Path, gold: np.ndarray, divergence: Sequence[float]) -> None:
@@ -247,26 +248,26 @@ def write_runs(file: Path, gold: np.ndarray, divergence: Sequence[float]) -> Non
 def test_records_of_a_reward_that_is_followed_too_far_say_where_it_ended(tmp_path: Path) -> None:
     file = tmp_path / "made_alignment.jsonl"
     write_runs(file, gains(1.0, 1.4, 1.6, 1.2, noise=0.2), [0.0, 1.0, 4.0, 9.0])
-    row = curves.over_optimisation(file).iloc[0]
+    row = alignment_tables.over_optimisation(file).iloc[0]
     assert row["peak divergence"] == row["peak low"] == row["peak high"] == 4.0
     assert row["gain"] == pytest.approx(0.6, abs=0.05) and row["loss"] == pytest.approx(0.4, abs=0.05)
     assert row["over-optimised"]
-    table = curves.curve_table(file)
+    table = alignment_tables.curve_table(file)
     assert table["proxy"].tolist() == [0.0, 0.5, 2.0, 4.5] and (table["not_ended"] == 0.25).all()
-    assert curves.at_divergence(table, 2.5)["reinforce", "bt"] == pytest.approx(0.5, abs=0.05)
-    assert curves.at_divergence(table, 10.0).empty
+    assert alignment_tables.at_divergence(table, 2.5)["reinforce", "bt"] == pytest.approx(0.5, abs=0.05)
+    assert alignment_tables.at_divergence(table, 10.0).empty
 
 
 def test_runs_that_no_truth_measured_are_refused(tmp_path: Path) -> None:
     with pytest.raises(records.RecordError, match="only simulated prompts have one"):
-        curves.gold_gain(pd.DataFrame({"rows": [[{"proxy": 1.0}]]}))
+        alignment_tables.gold_gain(pd.DataFrame({"rows": [[{"proxy": 1.0}]]}))
 
 
 @pytest.mark.parametrize("best", [True, False])
 def test_the_published_form_is_found_again_where_it_is_true(best: bool) -> None:
     divergence = np.array([0.0, 0.1, 0.5, 1.0, 3.0, 8.0])
-    gain = curves.scaling_curve(divergence, 1.3, 0.4, best_of_n=best)
-    assert curves.scaling_law(divergence, gain, best_of_n=best) == pytest.approx((1.3, 0.4), rel=1e-4)
-    assert curves.scaling_curve(np.array([4.0]), 1.0, 0.25, best_of_n=True)[0] == pytest.approx(2 * (1 - 0.5))
+    gain = alignment_tables.scaling_curve(divergence, 1.3, 0.4, best_of_n=best)
+    assert alignment_tables.scaling_law(divergence, gain, best_of_n=best) == pytest.approx((1.3, 0.4), rel=1e-4)
+    assert alignment_tables.scaling_curve(np.array([4.0]), 1.0, 0.25, best_of_n=True)[0] == pytest.approx(2 * (1 - 0.5))
     with pytest.raises(ValueError, match="too few"):
-        curves.scaling_law(divergence[:3], gain[:3], best_of_n=best)
+        alignment_tables.scaling_law(divergence[:3], gain[:3], best_of_n=best)

@@ -7,8 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from rmlib import alignment_figures, records
+from rmlib import records
 from rmlib.alignment import win_rates
+from rmlib.figures import alignment
 
 CURVES = [("best_of_n", "bt"), ("reinforce", "bt"), ("reinforce", "ensemble"), ("ppo", "bt"), ("dpo", "annotators")]
 TURNING, RISING = [1.0, 1.5, 1.7, 1.3], [1.0, 1.1, 1.2, 1.3]
@@ -41,20 +42,20 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_figure_and_table_is_drawn_and_saved(file: Path) -> None:
-    assert alignment_figures.draw_all(file) == [
-        *alignment_figures.FIGURES,
-        *(f"{name}.csv" for name in alignment_figures.TABLES),
+    assert alignment.draw_all(file) == [
+        *alignment.FIGURES,
+        *(f"{name}.csv" for name in alignment.TABLES),
     ]
     plt.close("all")
 
 
 def test_figures_say_what_they_are_of(file: Path) -> None:
-    for make in alignment_figures.FIGURES.values():
+    for make in alignment.FIGURES.values():
         figure = make(file)
         words = " ".join(text.get_text() for text in figure.texts)
         assert "prompts" in words and "95 %" in words
         assert all(axes.get_xlabel() for axes in figure.axes)
-    shown = " ".join(text.get_text() for text in alignment_figures.reinforce_figure(file).texts)
+    shown = " ".join(text.get_text() for text in alignment.reinforce_figure(file).texts)
     assert "made-up pairs; 40 prompts of the selection split, 2 seeds" in shown
     plt.close("all")
 
@@ -63,7 +64,7 @@ def test_a_policy_that_a_reader_did_not_read_leaves_its_row_empty(file: Path) ->
     outcome = win_rates.win_rate([1.0] * 3 + [0.0], [60, 80, 60, 80], [65] * 4).row() | {"prompts": 4, "seeds": 1}
     asked = {"method": "dpo", "arm": "annotators", "comparison": "x", "reader": "the truth"}
     records.append(file, kind="win_rate", asked=asked, outcome=outcome)
-    figure = alignment_figures.win_rates_figure(file)
+    figure = alignment.win_rates_figure(file)
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == [
         "DPO: the annotators' pairs",
@@ -86,20 +87,20 @@ def test_where_records_are_missing_a_figure_is_left_out_and_the_log_says_why(
     path = tmp_path / "empty_alignment.jsonl"
     records.append(path, kind="alignment_comparison", asked={}, outcome={"comparison": "x"})
     with caplog.at_level(logging.WARNING):
-        assert alignment_figures.draw_all(path) == []
+        assert alignment.draw_all(path) == []
     assert "no figure 'win_rates'" in caplog.text
 
 
 def test_sentences_name_the_curve_that_turned_and_the_reader_that_is_enthusiastic(file: Path) -> None:
-    told = alignment_figures.over_optimisation_told(file)
+    told = alignment.over_optimisation_told(file)
     assert told.startswith("gold fall clearly from its peak in 1 of 3 curves (REINFORCE, Regular BT).")
     assert "REINFORCE: the latest peak under *Ensemble of" in told
-    assert "Regular BT +0." in alignment_figures.ends_told(file, "reinforce")
-    gap = alignment_figures.win_rates_told(file, "its own reward", "the truth")
+    assert "Regular BT +0." in alignment.ends_told(file, "reinforce")
+    gap = alignment.win_rates_told(file, "its own reward", "the truth")
     assert gap.startswith("its own reward prefer the new answers +0.30 more often than the truth does")
 
 
 def test_the_published_results_are_marked_as_70b() -> None:
-    figure = alignment_figures.published_alignment_figure()
+    figure = alignment.published_alignment_figure()
     assert "70B" in " ".join(text.get_text() for text in figure.texts)
     plt.close(figure)

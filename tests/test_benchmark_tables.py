@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import written
 
-from rmlib import benchmark_tables, benchmarks, records
+from rmlib import benchmarks, records
 from rmlib.benchmarks import bias
+from rmlib.figures import benchmark_tables
 from rmlib.records import RecordError
 from rmlib.statistics import mcnemar
 

@@ -9,7 +9,8 @@ import written
 from matplotlib.axes import Axes
 from scipy import optimize
 
-from rmlib import breakdowns, figures, records, statistics, summaries
+from rmlib import figures, records, statistics
+from rmlib.figures import breakdowns, summaries
 from rmlib.records import RecordError
 
 

@@ -10,9 +10,10 @@ import pytest
 import tiny
 import torch
 
-from rmlib import benchmarks, combining, experiments, records, statistics, summaries
+from rmlib import benchmarks, combining, experiments, records, statistics
 from rmlib.experiments import ARMS, arm_models, arms, data_records, oriented_margins, presets, run, run_all, sweeps
 from rmlib.experiments.presets import PRESETS, Preset
+from rmlib.figures import summaries
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.records import paths

@@ -12,7 +12,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rmlib import figures, plots, records
+from rmlib import figures, records
+from rmlib.figures import style
 from rmlib.records import RecordError
 
 
@@ -275,7 +276,7 @@ def test_saving_twice_gives_equal_bytes_as_pdf_and_png(file: Path, tmp_path: Pat
 def test_a_notebook_s_png_is_small_and_looks_the_same(file: Path) -> None:
     figure, full = figures.ladder_figure(file), io.BytesIO()
     figure.savefig(full, format="png", dpi=figure.dpi, bbox_inches="tight")
-    small = plots.small_png(figure)
+    small = style.small_png(figure)
     assert len(small) < len(full.getvalue()) / 2
     pictures = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float) for png in (small, full.getvalue())]
     assert pictures[0].shape == pictures[1].shape and np.abs(pictures[0] - pictures[1]).mean() < 1  # of 255

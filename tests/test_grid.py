@@ -10,12 +10,13 @@ import tiny
 import torch
 from datasets import Dataset
 
-from rmlib import combining, experiments, figures, records, statistics, summaries
+from rmlib import combining, experiments, figures, records, statistics
 from rmlib.experiments import derived, grid_fits, sweeps
 from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
 from rmlib.experiments.grid_choice import choose
 from rmlib.experiments.presets import Preset
+from rmlib.figures import summaries
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
 from rmlib.sources.splits import Splits, load_splits, shuffled_labels

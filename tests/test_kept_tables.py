@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rmlib.kept_tables import kept
+from rmlib.figures.kept_tables import kept
 
 
 def test_a_table_is_made_anew_only_where_its_file_has_changed(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 import tiny
 from datasets import Dataset
 
-from rmlib import breakdowns, experiments, records, statistics
+from rmlib import experiments, records, statistics
 from rmlib.experiments.learning_curves import learning_curve, subset
 from rmlib.experiments.presets import Preset
+from rmlib.figures import breakdowns
 from rmlib.records import paths
 from rmlib.sources.splits import Splits, load_splits
 from rmlib.training.settings import TrainSettings

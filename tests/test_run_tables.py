@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from rmlib import run_tables
+from rmlib.figures import runs
 from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim, write_json
 from rmlib.training.settings import TrainSettings
 
@@ -35,7 +35,7 @@ def test_the_table_has_finished_and_unfinished_runs_the_latest_first(tmp_path: P
         log = write_run(tmp_path, name, n_steps, finished=finished) / LOG_FILE
         os.utime(log, (second, second))
     (tmp_path / "no run").mkdir()
-    table = run_tables.runs_table(tmp_path)
+    table = runs.runs_table(tmp_path)
     assert list(table.index) == ["ab2", "aa1"] and list(table["state"]) == ["unfinished", "finished"]
     assert list(table["step"]) == [3, 4] and list(table["last loss"]) == [1 / 3, 1 / 4]
     assert list(table["tokens a second"]) == [200, 200] and list(table["selection_accuracy"]) == [0.75, 0.75]
@@ -45,16 +45,16 @@ def test_the_table_has_finished_and_unfinished_runs_the_latest_first(tmp_path: P
 def test_a_run_that_has_logged_nothing_is_in_the_table_and_a_folder_without_runs_gives_an_empty_one(
     tmp_path: Path,
 ) -> None:
-    assert run_tables.runs_table(tmp_path / "nothing").empty
+    assert runs.runs_table(tmp_path / "nothing").empty
     claim(tmp_path / "new", SETTINGS, "new")
-    table = run_tables.runs_table(tmp_path)
+    table = runs.runs_table(tmp_path)
     assert table.loc["new", "state"] == "unfinished" and table.loc[["new"], "step"].isna().all()
 
 
 def test_runs_side_by_side_show_the_settings_in_which_they_differ_and_their_results(tmp_path: Path) -> None:
     write_run(tmp_path, "aa1", 4)
     write_run(tmp_path, "ab2", 2, settings=TrainSettings(**(SETTINGS.to_dict() | {"learning_rate": 1e-2})))
-    table = run_tables.side_by_side(["aa", tmp_path / "ab2"], tmp_path)
+    table = runs.side_by_side(["aa", tmp_path / "ab2"], tmp_path)
     assert table.loc["learning_rate"].to_dict() == {"aa1": 1e-3, "ab2": 1e-2} and "backbone" not in table.index
     assert table.loc["last loss"].to_dict() == {"aa1": 1 / 4, "ab2": 1 / 2}
     assert table.loc["rewardbench/Score"].to_dict() == {"aa1": 0.5, "ab2": 0.5}
@@ -67,11 +67,11 @@ def test_a_name_that_fits_no_run_or_several_is_an_error_that_lists_them(
     for each in ("aa1", "ab2"):
         write_run(tmp_path, each, 1)
     with pytest.raises(ValueError, match=f"runs that fit: {fitting}"):
-        run_tables.side_by_side([name], tmp_path)
+        runs.side_by_side([name], tmp_path)
 
 
 def test_the_figure_draws_every_step_s_loss_its_running_mean_and_the_selection_accuracy(tmp_path: Path) -> None:
-    left, right = run_tables.history_figure([write_run(tmp_path, "aa1", 3)], window=2).axes
+    left, right = runs.history_figure([write_run(tmp_path, "aa1", 3)], window=2).axes
     assert left.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
     assert left.lines[1].get_ydata() == pytest.approx([1, 3 / 4, 5 / 12])  # the first has no other before it
     assert (list(right.lines[0].get_xdata()), list(right.lines[0].get_ydata())) == ([3], [0.75])
@@ -89,7 +89,7 @@ def test_a_live_plot_grows_with_the_runs_that_log_while_it_is_open(
 
     monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
     write_run(tmp_path, "before", 3)
-    with run_tables.live_plot(tmp_path, every_seconds=0.01) as figure:
+    with runs.live_plot(tmp_path, every_seconds=0.01) as figure:
         while not shown:
             pass
         assert shown[0] == []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import written
 
-from rmlib import records, statistics, summaries
+from rmlib import records, statistics
+from rmlib.figures import summaries
 from rmlib.records import RecordError
 
 

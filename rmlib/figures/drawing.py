@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rmlib import losses
-from rmlib.benchmark_figures import (
+from rmlib.figures.benchmarks import (
     benchmark_figure,
     beside_published_figure,
     chat_hard_figure,
@@ -28,7 +28,7 @@ from rmlib.benchmark_figures import (
     published_figure,
     subsets_figure,
 )
-from rmlib.benchmark_tables import (
+from rmlib.figures.benchmark_tables import (
     benchmark_table,
     bias_table,
     leaderboard_table,
@@ -36,8 +36,13 @@ from rmlib.benchmark_tables import (
     pairwise_table,
     subsets_table,
 )
-from rmlib.breakdown_figures import agreement_of_arms_figure, learning_curve_figure, strata_figure, uncertainty_figure
-from rmlib.breakdowns import (
+from rmlib.figures.arm_breakdowns import (
+    agreement_of_arms_figure,
+    learning_curve_figure,
+    strata_figure,
+    uncertainty_figure,
+)
+from rmlib.figures.breakdowns import (
     agreement_table,
     ensemble_table,
     learning_curve_table,
@@ -46,7 +51,7 @@ from rmlib.breakdowns import (
     temperature_table,
     trials_table,
 )
-from rmlib.comparison_figures import (
+from rmlib.figures.arms import (
     about,
     affine_figure,
     calibration_figure,
@@ -56,28 +61,14 @@ from rmlib.comparison_figures import (
     strength_figure,
     sweep_figure,
 )
-from rmlib.data_figures import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
-from rmlib.input_breakdowns import inputs_figure, inputs_table
-from rmlib.justifier_figures import fine_tuning_figure, judge_strength_figure, judges_figure
-from rmlib.lesson_figures import loss_at_figure
+from rmlib.figures.data import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
+from rmlib.figures.inputs import inputs_figure, inputs_table
+from rmlib.figures.justifier import fine_tuning_figure, judge_strength_figure, judges_figure
+from rmlib.figures.losses import loss_at_figure
 from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
-from rmlib.plots import (
-    COLOURS,
-    LINES,
-    headline,
-    new_figure,
-    save_figure,
-    save_table,
-    set_style,
-)
+from rmlib.figures.style import COLOURS, LINES, headline, new_figure, save_figure, save_table, set_style
 from rmlib.records import RecordError, paths
-from rmlib.summaries import (
-    arms_table,
-    differences_table,
-    latest,
-    paper_and_this_run,
-    provenance_table,
-)
+from rmlib.figures.summaries import arms_table, differences_table, latest, paper_and_this_run, provenance_table
 
 __all__ = [
     "FIGURES",
@@ -265,24 +256,21 @@ def _made(what: str, name: str, make: Callable[[Path], Made], file: Path) -> Mad
 
 def main() -> None:
     """Redraw everything from the records."""
-    from rmlib import alignment_figures  # with what it needs, which no other figure does
+    from rmlib.figures import alignment  # with what it needs
+from rmlib.figures.drawing import which no other figure does
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     plt.switch_backend("agg")
     set_style()
     for name, function in GENERAL.items():
         save_figure(function(None), name, paths.figures_dir())
-    save_figure(alignment_figures.published_alignment_figure(), "published_alignment", paths.figures_dir())
+    save_figure(alignment.published_alignment_figure(), "published_alignment", paths.figures_dir())
     for file in sorted(paths.results_dir().glob("*.jsonl")):
-        if file.stem.endswith(alignment_figures.ENDING):
-            print(f"{file.name}: {', '.join(alignment_figures.draw_all(file))}")
+        if file.stem.endswith(alignment.ENDING):
+            print(f"{file.name}: {', '.join(alignment.draw_all(file))}")
             continue
         folder = paths.figures_dir() / file.stem
         drawn = [name for name in FIGURES if draw(name, file, folder)]
         tables = [name for name in TABLES if tabulate(name, file, folder) is not None]
         print(f"{file.name}: figures {', '.join(drawn)}; tables {', '.join(tables)}")
         plt.close("all")
-
-
-if __name__ == "__main__":
-    main()

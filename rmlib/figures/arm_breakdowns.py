@@ -11,11 +11,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmlib.breakdowns import agreement_table, curve_of, fitted_curves, learning_curves, strata_table
-from rmlib.comparison_figures import about, compared
-from rmlib.plots import COLOURS, LINES, MARKERS, headline, label, new_figure
+from rmlib.figures.arms import about, compared
+from rmlib.figures.breakdowns import agreement_table, curve_of, fitted_curves, learning_curves, strata_table
+from rmlib.figures.style import COLOURS, LINES, MARKERS, headline, label, new_figure
+from rmlib.figures.summaries import accuracy_by_uncertainty, interval_of, ladder, margins, prompt_groups
 from rmlib.records import RecordError
-from rmlib.summaries import accuracy_by_uncertainty, interval_of, ladder, margins, prompt_groups
 
 SMALLEST_STRATUM = 10  # pairs; the accuracy of fewer says nothing
 UNITS = {

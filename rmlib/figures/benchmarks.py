@@ -11,8 +11,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmlib import plots, records
-from rmlib.benchmark_tables import (
+from rmlib import records
+from rmlib.benchmarks.compare import OVERALL
+from rmlib.experiments.arms import FINETUNED
+from rmlib.figures import style
+from rmlib.figures.arms import COMPARED, about
+from rmlib.figures.benchmark_tables import (
     DEFAULT,
     benchmark_runs,
     benchmark_table,
@@ -23,12 +27,9 @@ from rmlib.benchmark_tables import (
     length_bias_table,
     subsets_table,
 )
-from rmlib.benchmarks.compare import OVERALL
-from rmlib.comparison_figures import COMPARED, about
-from rmlib.experiments.arms import FINETUNED
+from rmlib.figures.summaries import PAPER_ROWS, ladder
 from rmlib.records import RecordError
 from rmlib.statistics import wilson_interval
-from rmlib.summaries import PAPER_ROWS, ladder
 
 TITLES = {
     "rewardbench": "RewardBench",
@@ -50,20 +51,20 @@ def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
     newest, table = benchmark_runs(file, kind).iloc[-1], benchmark_table(file, kind)
     sections = sorted(dict.fromkeys(table["section"]), key=lambda name: name != OVERALL)
     names = list(dict.fromkeys(table["model"]))
-    figure, panels = plots.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
+    figure, panels = style.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
     chance = _chance(file, kind)
     for panel, section in zip(panels, sections, strict=True):
         part = table[table["section"] == section].groupby("model")[["estimate", "low", "high"]].mean().loc[names]
-        heights = plots.forest(panel, part, names)
+        heights = style.forest(panel, part, names)
         panel.axvline(chance.get(section, 0.5), color="0.5", lw=1, ls=":")
         panel.set_title(section)
-    panels[0].set_yticks(heights, [plots.label(name) for name in names])
+    panels[0].set_yticks(heights, [style.label(name) for name in names])
     panels[len(panels) // 2].set_xlabel("score by the official rule of the benchmark (dotted: chance)")
-    plots.family_legend(figure, names)
+    style.family_legend(figure, names)
     seeds = table["seed"].nunique()
     over = OVER + (f", mean of {seeds} seeds" if seeds > 1 else "")
     detail = f"{int(newest['outcome.n']):,} items, line: {over}; models: {about(ladder(file))}"
-    plots.headline(figure, f"{TITLES[kind]} sections: {newest['outcome.label']}", detail)
+    style.headline(figure, f"{TITLES[kind]} sections: {newest['outcome.label']}", detail)
     return figure
 
 
@@ -71,23 +72,23 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Models best first by the overall score; models that noise does not tell apart share a rank."""
     table, newest = leaderboard_table(file, kind), benchmark_runs(file, kind).iloc[-1]
     names = [str(name) for name in table.index]
-    figure, (axes,) = plots.new_figure(8.5, 0.3 * len(names) + 1.3)
-    heights = plots.forest(axes, table, names)
+    figure, (axes,) = style.new_figure(8.5, 0.3 * len(names) + 1.3)
+    heights = style.forest(axes, table, names)
     score = headline_section(kind)
     axes.axvline(_chance(file, kind).get(score, 0.5), color="0.5", lw=1, ls=":")
-    axes.set_yticks(heights, [plots.label(name) for name in names])
+    axes.set_yticks(heights, [style.label(name) for name in names])
     ranks = [f"rank {row['rank']} (place {row['rank_low']}-{row['rank_high']})" for row in table.to_dict("records")]
-    plots.beside(axes, heights, ranks)
+    style.beside(axes, heights, ranks)
     for above, below in zip(range(len(table) - 1), range(1, len(table)), strict=True):
         if table["rank"].iloc[above] < table["rank"].iloc[below]:
             axes.axhline((heights[above] + heights[below]) / 2, color="0.8", lw=1)
     axes.set_xlabel(f"{score} by the official rule (dotted: chance)")
-    plots.family_legend(figure, names)
+    style.family_legend(figure, names)
     n, seeds = int(table["n"].iloc[0]), int(table["seeds"].max())
     over = f"{OVER} and seeds (up to {seeds})" if seeds > 1 else OVER
     detail = f"{n:,} items; line: {over}; rank: 1 + models clearly better (paired p by Holm below 0.05, and interval "
     detail += "of the difference without 0); place: its 95 % interval; "
-    plots.headline(figure, f"{TITLES[kind]} leaderboard: {newest['outcome.label']}", detail + about(ladder(file)))
+    style.headline(figure, f"{TITLES[kind]} leaderboard: {newest['outcome.label']}", detail + about(ladder(file)))
     return figure
 
 
@@ -95,29 +96,29 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Does a model pay for length? Accuracy over the length difference, and the accuracy left at equal length."""
     lengths, table = length_bias_table(file, kind), bias_table(file, kind).drop(index="chance")
     newest, names = benchmark_runs(file, kind).iloc[-1], [str(name) for name in table.index]
-    figure, (left, right) = plots.new_figure(12, max(3.6, 0.27 * len(names) + 1.3), 2)
+    figure, (left, right) = style.new_figure(12, max(3.6, 0.27 * len(names) + 1.3), 2)
     shown = _few(names)
     for offset, name in enumerate(shown):
         part = lengths.loc[[name]]
-        look: dict[str, Any] = {"color": plots.COLOURS[offset], "marker": plots.MARKERS[offset], "ms": 5, "lw": 1.2}
-        left.vlines(part["mean"], part["low"], part["high"], color=plots.COLOURS[offset], lw=1.5)
-        left.plot(part["mean"], part["estimate"], label=plots.label(name), **look)
+        look: dict[str, Any] = {"color": style.COLOURS[offset], "marker": style.MARKERS[offset], "ms": 5, "lw": 1.2}
+        left.vlines(part["mean"], part["low"], part["high"], color=style.COLOURS[offset], lw=1.5)
+        left.plot(part["mean"], part["estimate"], label=style.label(name), **look)
     left.axhline(0.5, color="0.5", lw=1, ls=":")
     left.axvline(0, color="0.5", lw=1, ls=":")
     left.set_xlabel("length, right minus wrong response (characters, mean of a fifth)")
     left.set_ylabel("share ordered rightly")
     left.legend(loc="lower right", frameon=True, fontsize=7.5)  # where rulers of length leave room
     equal = table[["at equal length", "equal low", "equal high"]].set_axis(["estimate", "low", "high"], axis=1)
-    heights = plots.forest(right, equal, names)
+    heights = style.forest(right, equal, names)
     right.plot(table["comparisons"], heights, "|", color="0.3", ms=9, mew=1.5)
     right.axvline(0.5, color="0.5", lw=1, ls=":")
-    right.set_yticks(heights, [plots.label(name) for name in names])
+    right.set_yticks(heights, [style.label(name) for name in names])
     right.set_xlabel("share ordered rightly: at equal length (dot), as they are (tick)")
-    plots.family_legend(figure, names)
+    style.family_legend(figure, names)
     n = int(lengths.loc[[shown[0]], "n"].sum())
     detail = f"{n:,} comparisons of a right with a wrong response; lines: {OVER} (and seeds); equal length: logistic "
     detail += f"regression on the length difference; {about(ladder(file))}"
-    plots.headline(figure, f"{TITLES[kind]}: what length decides ({newest['outcome.label']})", detail)
+    style.headline(figure, f"{TITLES[kind]}: what length decides ({newest['outcome.label']})", detail)
     return figure
 
 
@@ -125,23 +126,23 @@ def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Where models fail: the score of every model in every subset, subsets from worst to best within their section."""
     table, newest = subsets_table(file, kind), benchmark_runs(file, kind).iloc[-1]
     names = list(dict.fromkeys(table.index))
-    arms = [name for name in names if plots.family(name) != "ruler or control"] or names
+    arms = [name for name in names if style.family(name) != "ruler or control"] or names
     worst = table.loc[arms].groupby(["section", "subset"], sort=False)["estimate"].mean().reset_index()
     worst["section"] = pd.Categorical(worst["section"], list(dict.fromkeys(worst["section"])))
     order = worst.sort_values(["section", "estimate"])["subset"].tolist()
     matrix = table.reset_index().pivot(index="subset", columns="model", values="estimate").loc[order, names]
     sizes = table.loc[[names[0]]].set_index("subset")["n"]
-    figure, (axes,) = plots.new_figure(0.62 * len(names) + 3.5, 0.27 * len(order) + 2.6)
+    figure, (axes,) = style.new_figure(0.62 * len(names) + 3.5, 0.27 * len(order) + 2.6)
     look: dict[str, Any] = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 7.5}, "cbar": False}
     sns.heatmap(100 * matrix, ax=axes, cmap="PuOr", vmin=0, vmax=100, linewidths=0.5, **look)
     axes.set(xlabel="", ylabel="")
     axes.set_yticks(np.arange(len(order)) + 0.5, [f"{name} (n={sizes[name]})" for name in order], rotation=0)
-    axes.set_xticks(np.arange(len(names)) + 0.5, [plots.label(name) for name in names], rotation=40, ha="right")
+    axes.set_xticks(np.arange(len(names)) + 0.5, [style.label(name) for name in names], rotation=40, ha="right")
     _rule_between_sections(axes, table.loc[[names[0]]].set_index("subset")["section"].loc[order].tolist())
     widest = 50 * (table["high"] - table["low"]).max()
     detail = "score x 100, mean of the seeds; subsets of a section from hardest to easiest for the arms; 95 % Wilson "
     detail += f"interval of a cell up to ±{widest:.0f}; {about(ladder(file))}"
-    plots.headline(figure, f"{TITLES[kind]}, subset by subset: {newest['outcome.label']}", detail)
+    style.headline(figure, f"{TITLES[kind]}, subset by subset: {newest['outcome.label']}", detail)
     return figure
 
 
@@ -153,18 +154,18 @@ def beside_published_figure(file: Path) -> Figure:
         raise RecordError(f"{file.name}: none of the paper's arms was scored on RewardBench; run notebook 04")
     own = table.loc[[arm if arm in table.index else arm + FINETUNED for arm in arms]]
     published = records.published("table1").set_index(["type", "model"]).loc[[PAPER_ROWS[arm] for arm in arms]]
-    figure, (left, right) = plots.new_figure(11, 0.3 * len(arms) + 1.5, 2, sharey=True)
-    heights = plots.forest(left, own, arms)
-    left.set_yticks(heights, [plots.label(arm) for arm in arms])
+    figure, (left, right) = style.new_figure(11, 0.3 * len(arms) + 1.5, 2, sharey=True)
+    heights = style.forest(left, own, arms)
+    left.set_yticks(heights, [style.label(arm) for arm in arms])
     left.set_title(f"This run: {newest['outcome.label']}", wrap=True)
     left.set_xlabel("overall score")
-    plots.forest(right, published.rename(columns={"overall": "estimate"}), arms)
+    style.forest(right, published.rename(columns={"overall": "estimate"}), arms)
     right.set_title("Published: Llama-3.1-70B, the official 2,985 items")
     right.set_xlabel("overall score (percent)")
-    plots.family_legend(figure, arms)
+    style.family_legend(figure, arms)
     detail = f"left: {OVER} (and seeds), {about(ladder(file))}; right: published, no intervals or seeds known; source: "
     detail += f"{published['citation'].iloc[0]}. Other items and other models: compare the order of the arms alone"
-    plots.headline(figure, "This run beside the paper", detail)
+    style.headline(figure, "This run beside the paper", detail)
     return figure
 
 
@@ -174,16 +175,16 @@ def published_figure(_: Path | None = None) -> Figure:
     table = table[table["type"] != "external"]
     arm_of = {row: arm for arm, row in PAPER_ROWS.items()}
     names = [arm_of[kind, model] for kind, model in zip(table["type"], table["model"], strict=True)]
-    figure, panels = plots.new_figure(11, 0.27 * len(table) + 1.3, len(PUBLISHED_SECTIONS), sharey=True, sharex=True)
+    figure, panels = style.new_figure(11, 0.27 * len(table) + 1.3, len(PUBLISHED_SECTIONS), sharey=True, sharex=True)
     for panel, section in zip(panels, PUBLISHED_SECTIONS, strict=True):
         column = section.lower().replace(" ", "_").replace("score", "overall")
-        heights = plots.forest(panel, table.rename(columns={column: "estimate"}), names)
+        heights = style.forest(panel, table.rename(columns={column: "estimate"}), names)
         panel.set_title(section)
     panels[0].set_yticks(heights, table["type"] + ": " + table["model"])
     panels[len(panels) // 2].set_xlabel("RewardBench (percent)")
-    plots.family_legend(figure, names)
+    style.family_legend(figure, names)
     detail = f"published, no intervals or seeds known; source: {table['citation'].iloc[0]}"
-    plots.headline(figure, "Published: the paper's reward models, Llama-3.1-70B", detail)
+    style.headline(figure, "Published: the paper's reward models, Llama-3.1-70B", detail)
     return figure
 
 
@@ -192,12 +193,12 @@ def chat_hard_figure(_: Path | None = None) -> Figure:
     table = records.published("chat_hard")
     sizes = records.published("rewardbench_counts").drop_duplicates("subset").set_index("subset")["n"]
     subsets = [name for name in table.columns if name in sizes.index]
-    figure, (axes,) = plots.new_figure(9, 3.6)
+    figure, (axes,) = style.new_figure(9, 3.6)
     for offset, row in enumerate(table.to_dict(orient="records")):
         found = [wilson_interval(round(row[name] / 100 * sizes[name]), int(sizes[name])) for name in subsets]
-        x, look = np.arange(len(subsets)) + 0.16 * (offset - 0.5), {"color": plots.COLOURS[offset]}
+        x, look = np.arange(len(subsets)) + 0.16 * (offset - 0.5), {"color": style.COLOURS[offset]}
         axes.vlines(x, [100 * i.low for i in found], [100 * i.high for i in found], lw=1.5, **look)
-        axes.plot(x, [row[name] for name in subsets], plots.MARKERS[offset], ms=6, label=row["model"], **look)
+        axes.plot(x, [row[name] for name in subsets], style.MARKERS[offset], ms=6, label=row["model"], **look)
     axes.axvline(2.5, color="0.5", lw=1, ls=":")
     axes.set_xticks(range(len(subsets)), [f"{name.replace('llmbar-', '')}\nn={sizes[name]}" for name in subsets])
     axes.set_xlim(-0.5, len(subsets) - 0.5)
@@ -205,7 +206,7 @@ def chat_hard_figure(_: Path | None = None) -> Figure:
     axes.set_title("truth: human (left of the dotted line) or GPT-4 (right)")
     figure.legend(loc="outside lower left", ncols=2, frameon=False)
     detail = f"published; source: {table['citation'].iloc[0]}. Lines: 95 % Wilson intervals for the official numbers "
-    plots.headline(figure, "Published: Chat Hard by subset", detail + "of items, computed here; none are published")
+    style.headline(figure, "Published: Chat Hard by subset", detail + "of items, computed here; none are published")
     return figure
 
 
@@ -214,19 +215,19 @@ def published_benchmarks_figure(_: Path | None = None) -> Figure:
     table = records.published("nemotron_70b_reward")
     table = table[table["benchmark"] != "mean of seven"]
     benchmarks, sources = list(dict.fromkeys(table["benchmark"])), list(dict.fromkeys(table["source"]))
-    figure, (axes,) = plots.new_figure(8, 3.4)
+    figure, (axes,) = style.new_figure(8, 3.4)
     for offset, source in enumerate(sources):
         part = table[table["source"] == source]
         heights = [len(benchmarks) - 1 - benchmarks.index(name) for name in part["benchmark"]]
-        look: dict[str, Any] = {"color": plots.COLOURS[offset], "ms": 7, "label": part["citation"].iloc[0]}
-        axes.plot(part["score"], heights, plots.MARKERS[offset], **look)
+        look: dict[str, Any] = {"color": style.COLOURS[offset], "ms": 7, "label": part["citation"].iloc[0]}
+        axes.plot(part["score"], heights, style.MARKERS[offset], **look)
     axes.set_yticks(range(len(benchmarks)), benchmarks[::-1])
     axes.set_ylim(-0.6, len(benchmarks) - 0.4)
     axes.set_xlabel("score (percent; each benchmark has its own chance level and rule)")
     figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=7.5)
     detail = "published, no intervals known. JudgeBench here is a mean of categories, not the official mean of pairs; "
     detail += "the two numbers of RM-Bench are means of other columns"
-    plots.headline(figure, "Published: Llama-3.1-Nemotron-70B-Reward on seven benchmarks", detail)
+    style.headline(figure, "Published: Llama-3.1-Nemotron-70B-Reward on seven benchmarks", detail)
     return figure
 
 
@@ -240,7 +241,7 @@ def _chance(file: Path, kind: str) -> dict[str, float]:
 def _few(names: list[str]) -> list[str]:
     """Models that a crowded plot shows: the arms of COMPARED and two rulers, or what there is."""
     shown = [name for name in names if name.removesuffix(FINETUNED) in COMPARED or name in BEFORE]
-    return (shown or names)[: len(plots.MARKERS)]
+    return (shown or names)[: len(style.MARKERS)]
 
 
 def _rule_between_sections(axes: Axes, sections: list[str]) -> None:

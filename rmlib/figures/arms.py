@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED, changes
-from rmlib.pairs import ANNOTATED
-from rmlib.plots import (
+from rmlib.figures.style import (
     COLOURS,
     FAMILIES,
     LINES,
@@ -25,8 +24,7 @@ from rmlib.plots import (
     label,
     new_figure,
 )
-from rmlib.records import RecordError
-from rmlib.summaries import (
+from rmlib.figures.summaries import (
     DETECTABLE,
     arms_table,
     correct,
@@ -36,6 +34,8 @@ from rmlib.summaries import (
     ladder,
     optional,
 )
+from rmlib.pairs import ANNOTATED
+from rmlib.records import RecordError
 
 COMPARED = ("regression", "bt", "bt_margin", "bt_scaled", "bt_scaled_init")  # where all arms would crowd a plot
 SMALLEST_BIN = 10  # pairs; the accuracy of fewer says nothing

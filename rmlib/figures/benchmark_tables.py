@@ -15,9 +15,9 @@ from rmlib.benchmarks import bias, packed
 from rmlib.benchmarks.chance import chance
 from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
+from rmlib.figures.summaries import BOOTSTRAP_SEED, ladder, optional
 from rmlib.records import RecordError
 from rmlib.statistics import Comparison, wilson_interval
-from rmlib.summaries import BOOTSTRAP_SEED, ladder, optional
 
 DEFAULT = "rewardbench"
 AGAIN = "score the models again with notebook 04"

@@ -9,11 +9,8 @@ import pandas as pd
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import ARMS, FINETUNED, title
-from rmlib.kept_tables import kept
-from rmlib.records import RecordError
-from rmlib.statistics import Interval, PowerLaw, Temperature
-from rmlib.statistics.arrays import matched_seeds
-from rmlib.summaries import (
+from rmlib.figures.kept_tables import kept
+from rmlib.figures.summaries import (
     BOOTSTRAP_SEED,
     described_pairs,
     ensemble,
@@ -24,6 +21,9 @@ from rmlib.summaries import (
     prompt_groups,
     rulers_beside,
 )
+from rmlib.records import RecordError
+from rmlib.statistics import Interval, PowerLaw, Temperature
+from rmlib.statistics.arrays import matched_seeds
 
 LENGTH_BINS = 5  # of equally many pairs
 RULERS = ("longer", "bag of words")  # beside the arms in the agreement table

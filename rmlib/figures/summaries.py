@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from rmlib import records, statistics
 from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
-from rmlib.kept_tables import kept
+from rmlib.figures.kept_tables import kept
 from rmlib.records import RecordError
 
 BOOTSTRAP_SEED = 0

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
-from rmlib.alignment import curves
 from rmlib.alignment.plan import BEST_OF_N, METHOD_TITLES, reward_title
-from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
+from rmlib.figures import alignment_tables
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
 from rmlib.records import RecordError, paths
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
 
     `law`: beside each gold curve of best of n or reinforcement learning, its fit by the published form.
     """
-    table = curves.curve_table(file)
+    table = alignment_tables.curve_table(file)
     table = table[table["method"].isin(methods)]
     if table.empty:
         raise RecordError(f"{file.name}: no run of {', '.join(methods)} in the latest comparison: run notebook 06")
@@ -65,11 +65,11 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
 def _draw_law(axes: Axes, line: pd.DataFrame, colour: str, *, best_of_n: bool) -> None:
     divergence = line["divergence"].to_numpy()
     try:
-        alpha, beta = curves.scaling_law(divergence, line["gold"].to_numpy(), best_of_n=best_of_n)
+        alpha, beta = alignment_tables.scaling_law(divergence, line["gold"].to_numpy(), best_of_n=best_of_n)
     except ValueError:  # too few points, as in a small trial
         return
     grid = np.linspace(0, divergence.max(), 100)
-    axes.plot(grid, curves.scaling_curve(grid, alpha, beta, best_of_n=best_of_n), ":", color=colour, lw=1)
+    axes.plot(grid, alignment_tables.scaling_curve(grid, alpha, beta, best_of_n=best_of_n), ":", color=colour, lw=1)
 
 
 def about(table: pd.DataFrame, file: Path) -> str:
@@ -101,7 +101,7 @@ def other_methods_figure(file: Path) -> Figure:
 
 def over_optimisation_figure(file: Path) -> Figure:
     """For each method and reward: what is gained at the peak of gold, and what is lost from there to the end."""
-    table = curves.over_optimisation(file)
+    table = alignment_tables.over_optimisation(file)
     heights = np.arange(len(table))[::-1]
     figure, axes = new_figure(11, 1.2 + 0.3 * len(table), 3, sharey=True)
     methods = list(dict.fromkeys(table["method"]))
@@ -125,7 +125,7 @@ def over_optimisation_figure(file: Path) -> Figure:
     ]
     axes[0].set_yticks(heights, labels)
     detail = "peak chosen on one half of the prompts, read on the other; lines: 95 % over seeds and prompts"
-    headline(figure, "How far a reward can be followed", about(curves.curve_table(file), file), detail)
+    headline(figure, "How far a reward can be followed", about(alignment_tables.curve_table(file), file), detail)
     return figure
 
 
@@ -203,8 +203,8 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "win_rates": win_rates_figure,
 }
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "curves": curves.curve_table,
-    "over_optimisation": curves.over_optimisation,
+    "curves": alignment_tables.curve_table,
+    "over_optimisation": alignment_tables.over_optimisation,
     "win_rates": win_rate_table,
 }
 
@@ -232,7 +232,7 @@ def draw_all(file: Path) -> list[str]:
 
 def ends_told(file: Path, method: str) -> str:
     """Gold where each curve of a method ends, as a sentence."""
-    table = curves.curve_table(file)
+    table = alignment_tables.curve_table(file)
     ends = table[table["method"] == method].groupby("arm", sort=False).tail(1)
     lines = [f"{reward_title(row['arm'])} {_with_bounds(row, 'gold', 'low', 'high')}" for _, row in ends.iterrows()]
     return f"gold at the end of each curve, in points over the start: {'; '.join(lines)}"
@@ -240,7 +240,7 @@ def ends_told(file: Path, method: str) -> str:
 
 def over_optimisation_told(file: Path, methods: Sequence[str] = (BEST_OF_N, "reinforce")) -> str:
     """How many curves fall clearly from their peak, and under which reward the peak is latest and highest."""
-    table = curves.over_optimisation(file)
+    table = alignment_tables.over_optimisation(file)
     table = table[table["method"].isin(methods)]
     fell = table[table["over-optimised"]]
     names = "; ".join(f"{METHOD_TITLES[row['method']]}, {reward_title(row['arm'])}" for _, row in fell.iterrows())

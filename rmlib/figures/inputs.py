@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
-from rmlib.comparison_figures import about
 from rmlib.experiments.arms import title
-from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure
+from rmlib.figures.arms import about
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure
+from rmlib.figures.summaries import BOOTSTRAP_SEED, described_pairs, interval_of, prompt_groups, rulers_beside
 from rmlib.records import RecordError
-from rmlib.summaries import BOOTSTRAP_SEED, described_pairs, interval_of, prompt_groups, rulers_beside
 
 CHOSEN = "chosen in each fold on its selection pairs"
 

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure
+from rmlib.figures.summaries import latest
 from rmlib.pairs.schema import ATTRIBUTES
-from rmlib.plots import COLOURS, MARKERS, beside, headline, new_figure
-from rmlib.summaries import latest
 
 MEASURE = "kappa, quadratic weights"
 PUBLISHED = "published, HelpSteer2"

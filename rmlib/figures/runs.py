@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmlib.plots import COLOURS, LINES
+from rmlib.figures.style import COLOURS, LINES
 from rmlib.records import paths
 from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 from rmlib.training.settings import TrainSettings

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import losses
-from rmlib.plots import COLOURS, headline, new_figure
+from rmlib.figures.style import COLOURS, headline, new_figure
 
 NAMES = {
     "bradley_terry": "Regular",

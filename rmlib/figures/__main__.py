@@ -1,0 +1,3 @@
+from rmlib.figures.drawing import main
+
+main()
