@@ -83,11 +83,11 @@ setup-given:
 	  'folder with: $(PYTHON) -m pip install --no-deps --no-build-isolation -e .' >&2; exit 1; }
 
 reproduce: setup ## run notebooks 01-05; writes figures/ and data/results/
-	@$(PYTHON) -m rmlib.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
+	@$(PYTHON) -m tools.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
 	  $(if $(ONLY),--only '$(ONLY)') $(if $(PRESET),-p preset '$(PRESET)') $(ARGS)
 
 alignment: setup ## run notebooks 06 and 07: policies aligned by the reward models, and written justifications
-	@$(PYTHON) -m rmlib.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
+	@$(PYTHON) -m tools.reproduce --data '$(DATA)' --backbone '$(BACKBONE)' \
 	  --only '$(or $(ONLY),$(ALIGNED))' $(if $(PRESET),-p preset '$(PRESET)') $(ARGS)
 
 test: setup ## everything that CI runs: linter, type checker, tests, every notebook small
@@ -102,7 +102,7 @@ figures: setup ## draw every figure again, from the records alone
 	@MPLBACKEND=Agg $(PYTHON) -m rmlib.figures
 
 notebooks: setup ## run the committed notebooks again in place, with their own parameters
-	@$(PYTHON) -m rmlib.reproduce --write-back $(if $(ONLY),--only '$(ONLY)')
+	@$(PYTHON) -m tools.reproduce --write-back $(if $(ONLY),--only '$(ONLY)')
 
 lock: ## renew requirements.lock and environment.yml from the ranges of pyproject.toml
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && python3.11 -m venv "$$folder" && \

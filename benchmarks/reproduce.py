@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.measure import between, busy_seconds, record
 from rmlib.records import paths
-from rmlib.reproduce import LINE
+from tools.reproduce import LINE
 
 ALIGNMENT = ("06", "07")
 

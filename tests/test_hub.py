@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib import hub
 from rmlib.models import ModelError, RewardModel
+from tools import export_model
 
 PROMPT = [{"role": "user", "content": "Is ice cold?"}]
 ANSWERS = ["Yes.", "It is warmer than steam, so no."]
@@ -35,7 +35,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_the_code_on_the_card_gives_the_model_s_rewards(model: RewardModel, tmp_path: Path) -> None:
-    folder = hub.export_for_hub(model, tmp_path / "for the hub", name=str(tmp_path / "for the hub"))
+    folder = export_model.export_for_hub(model, tmp_path / "for the hub", name=str(tmp_path / "for the hub"))
     code = (folder / "README.md").read_text().split("```python")[1].split("```")[0]
     for answer, reward in zip(ANSWERS, model.score([PROMPT] * 2, ANSWERS), strict=True):
         found: dict[str, float] = {}
@@ -47,7 +47,7 @@ def test_the_code_on_the_card_gives_the_model_s_rewards(model: RewardModel, tmp_
 def test_the_folder_holds_safetensors_and_a_chat_template_and_no_path_of_this_machine(
     model: RewardModel, tmp_path: Path
 ) -> None:
-    folder = hub.export_for_hub(model, tmp_path / "out", licence="apache-2.0")
+    folder = export_model.export_for_hub(model, tmp_path / "out", licence="apache-2.0")
     names = {file.name for file in folder.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
@@ -61,7 +61,7 @@ def test_trl_trains_on_from_the_folder_with_the_rewards_that_the_model_gave(mode
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    folder = hub.export_for_hub(model, tmp_path / "out")
+    folder = export_model.export_for_hub(model, tmp_path / "out")
     chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in ANSWERS)
     pair = Dataset.from_list([{"prompt": PROMPT, "chosen": chosen, "rejected": rejected}])
     config = RewardConfig(
@@ -81,7 +81,7 @@ def test_trl_trains_on_from_the_folder_with_the_rewards_that_the_model_gave(mode
 def test_the_card_shows_the_arm_s_accuracy_with_its_interval_from_the_records(
     model: RewardModel, results: Path, tmp_path: Path
 ) -> None:
-    text = (hub.export_for_hub(model, tmp_path / "out", results=results, arm="bt") / "README.md").read_text()
+    text = (export_model.export_for_hub(model, tmp_path / "out", results=results, arm="bt") / "README.md").read_text()
     assert "| Regular BT | 0.375 [" in text and "mean of 2 seeds" in text  # of 8 margins 3 are positive
     assert written.SOURCE["title"] in text
 
@@ -90,16 +90,16 @@ def test_an_arm_that_the_records_lack_is_an_error_before_anything_is_written(
     model: RewardModel, results: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no arm 'dpo'; it has: regression, bt"):
-        hub.export_for_hub(model, tmp_path / "out", results=results, arm="dpo")
+        export_model.export_for_hub(model, tmp_path / "out", results=results, arm="dpo")
     with pytest.raises(ValueError, match="belong together"):
-        hub.export_for_hub(model, tmp_path / "out", results=results)
+        export_model.export_for_hub(model, tmp_path / "out", results=results)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_export_that_transformers_reads_otherwise_is_refused(model: RewardModel, tmp_path: Path) -> None:
-    folder = hub.export_for_hub(model, tmp_path / "out")
+    folder = export_model.export_for_hub(model, tmp_path / "out")
     bias = json.loads((folder / "config.json").read_text())["reward_bias"]
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"score.weight": 1.5 * weights["score.weight"]}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="transformers gives"):
-        hub.check(model, folder, bias)
+        export_model.check(model, folder, bias)

@@ -8,10 +8,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rmlib import reproduce
-from rmlib.progress import Progress, expected_seconds
 from rmlib.records import paths
-from rmlib.reproduce import NotebookFailed, Task
+from tools import reproduce
+from tools.notebook_progress import Progress, expected_seconds
+from tools.reproduce import NotebookFailed, Task
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 PARAMETERS = 'data: str = "simulated"\nbackbone: str = "embedded"\nrate: float = 0.5  # a share\nseeds: list = [0, 1]'

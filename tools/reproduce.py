@@ -1,6 +1,6 @@
 """Run the notebooks of the paper's line, 01 to 05, on any data and any backbone, with one bar and the time left.
 
-    python -m rmlib.reproduce --data FOLDER --backbone minilm --only 02,03 -p seeds "[0, 1]"
+    python -m tools.reproduce --data FOLDER --backbone minilm --only 02,03 -p seeds "[0, 1]"
 
 Executed copies lie in `runs/notebooks/<source>-<backbone>/`; what the notebooks themselves write (records, figures) is
 theirs. A notebook that fails stops the line; earlier results stay, and the same command goes on from there, because
@@ -27,8 +27,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from rmlib.progress import Progress, code_cells
 from rmlib.records import paths
+from tools.notebook_progress import Progress, code_cells
 
 LINE = ("01", "02", "03", "04", "05")  # 00 is a map to read; what comes after 05 runs when asked for
 # 01 needs no model, and before 05 nothing needs what it writes: it runs beside 04, which mostly leaves a core idle.
@@ -256,7 +256,7 @@ def plan(options: argparse.Namespace) -> tuple[list[Task], str]:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rmlib.reproduce", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.reproduce", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="simulated", help="simulated (default), hub, or a folder of pairs")
     parser.add_argument("--backbone", default="embedded", help="embedded (default), minilm, a hub id or a folder")
     parser.add_argument("--only", metavar="NUMBERS", help="which notebooks, e.g. 02,03; default 01 to 05")

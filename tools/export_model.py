@@ -1,6 +1,6 @@
 """A reward model for the hub: transformers' own format, chat template, and a card with its results and their intervals.
 
-    python -m rmlib.hub MODEL_FOLDER --out FOLDER --results data/results/simulated-embedded.jsonl --arm bt_scaled
+    python -m tools.export_model MODEL_FOLDER --out FOLDER --results data/results/simulated-embedded.jsonl --arm bt_scaled
 
 What is written is loaded again by plain transformers alone, and has to give the rewards that the model gave.
 """
