@@ -1,4 +1,4 @@
-"""Time and memory of rmlib.pairs.overlap: the simulated pairs with their benchmark, and a stand-in of the size of HelpSteer2.
+"""Time and memory of rmlib.pairs.overlap: simulated pairs with their benchmark, and a stand-in as large as HelpSteer2.
 
 python -m benchmarks.overlap
 """

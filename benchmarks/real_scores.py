@@ -4,7 +4,7 @@
 
 The folder is that of `benchmarks.real_files`, with HelpSteer2's own files in helpsteer2/ beside it. The model is
 `minilm` as it was published, under a linear head of scaled Bradley-Terry fitted to the HelpSteer2 pairs by the grid of
-`rmlib.experiments.command frozen`: the setting is chosen on the selection split, and the heads of all seeds are averaged, which
+`rmlib.experiments frozen`: the setting is chosen on the selection split, and the heads of all seeds are averaged, which
 averages their rewards. An encoder cuts longer texts than it has positions for. Of RewardBench and RM-Bench the files
 hold a part, so their reports are called partial, and an overall score is that of the part.
 """

@@ -17,8 +17,8 @@ from rmlib import training
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.adapted import is_adapted
 from rmlib.training import train
+from rmlib.training.__main__ import run_job
 from rmlib.training.initial_model import continue_from, create_model
-from rmlib.training.run_file import run_job
 from rmlib.training.settings import TrainSettings
 
 USER = [{"role": "user", "content": "hi"}]

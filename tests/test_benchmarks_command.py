@@ -90,9 +90,7 @@ def test_a_classifier_a_policy_and_rewards_with_weights_are_scored_by_name(tmp_p
     assert recorded(tmp_path)["asked"]["model"] == "p over r"
 
 
-def test_a_record_names_no_path_no_url_and_no_key(
-    tmp_path: Path, pairs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_names_no_path_no_url_and_no_key(tmp_path: Path, pairs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "s3cret")
     with chat_double.serving(lambda _: "[[A]]") as double:
         endpoint = ["--url", double.url, "--judge-model", "judge-1", "--key-variable", "JUDGE_KEY"]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from rmlib import figures, records, statistics
-from rmlib.experiments import command
+from rmlib.experiments import __main__ as command
 from rmlib.figures import inputs, summaries
 from rmlib.records import RecordError
 from rmlib.sources.splits import Splits, load_folds
@@ -74,7 +74,9 @@ def test_inputs_are_tried_in_turn_and_the_choice_among_them_sees_selection_pairs
     [file] = (tmp_path / "results").glob("*.jsonl")
     assert file.name == "ukpconvarg1_strict-bert.jsonl"
     written = records.read(file, "arm")
-    command = "python -m rmlib.experiments.command frozen --data $UKPCONVARG1 --arms bt,bt_scaled --seeds 2 --folds 4 --steps 15"
+    command = (
+        "python -m rmlib.experiments frozen --data $UKPCONVARG1 --arms bt,bt_scaled --seeds 2 --folds 4 --steps 15"
+    )
     command += " --subset strict --line strict --inputs last,layer1+surface --rates 0.01,0.03 --decays 0.0"
     assert set(written["command"]) == {command + " --backbone $BACKBONE"}
     table = inputs.inputs_table(file)

@@ -17,10 +17,10 @@ from notebook_launch import ENVIRONMENT, SECONDS, launch
 from rmlib import training
 from rmlib.models import RewardModel
 from rmlib.models.batches import Group
+from rmlib.training.__main__ import run_job
 from rmlib.training.examples import prepare
 from rmlib.training.forward import passes
 from rmlib.training.parallel import ALONE, Processes, ProcessesError, shares
-from rmlib.training.run_file import run_job
 from rmlib.training.settings import TrainSettings
 
 

@@ -18,7 +18,7 @@ from rmlib.records import RecordError
 
 
 @pytest.fixture(scope="module", autouse=True)
-def style() -> None:
+def _own_style() -> None:
     plt.switch_backend("agg")
     figures.set_style()
 

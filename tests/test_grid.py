@@ -137,9 +137,7 @@ def test_extrapolation_and_its_sweeps_are_those_of_models_trained_alone(splits: 
         point = at(result, "bt_scaled_init")
         strong = single_run(splits, preset, seed, point, weak, loss="scaled_bradley_terry")
         weak = single_run(splits, preset, seed, at(result, "regression"), loss="regression")  # `strong` changed it
-        sweep = sweeps.coarse_and_fine(
-            weak, strong, lambda model: sweeps.ordering(model, splits.selection, frozen)
-        )
+        sweep = sweeps.coarse_and_fine(weak, strong, lambda model: sweeps.ordering(model, splits.selection, frozen))
         found = pd.DataFrame(written["outcome.sweep"][seed])
         pd.testing.assert_frame_equal(found, pd.DataFrame(sweep), atol=1e-3)
         factor = written["outcome.factor"][seed]

@@ -110,9 +110,7 @@ def test_regression_heads_take_the_steps_of_torch_s_adamw_with_the_bias_not_deca
         return losses.regression_loss(head(CHOSEN), ratings).sum() / rated
 
     rate, decay = torch.tensor([1e-2, 1e-1]), torch.tensor([0.5, 0.1])
-    fitted = descend(
-        Heads.draw(HIDDEN, outputs, (4, 5)), RegressionLoss(CHOSEN, ratings), rate, decay, SETTINGS
-    )
+    fitted = descend(Heads.draw(HIDDEN, outputs, (4, 5)), RegressionLoss(CHOSEN, ratings), rate, decay, SETTINGS)
     for index, seed in enumerate((4, 5)):
         alone = one_by_one(seed, loss_of, float(rate[index]), float(decay[index]), SETTINGS, outputs)
         torch.testing.assert_close(fitted.heads.weight[index], alone.weight.data, **TOLERANCE)
@@ -237,9 +235,7 @@ def test_heads_read_features_as_linear_layers_and_their_weighted_sum_is_one_outp
     heads = Heads(drawn(2, 3, HIDDEN), drawn(2, 3, seed=1))
     expected = torch.stack([nn.functional.linear(CHOSEN, w, b) for w, b in zip(heads.weight, heads.bias, strict=True)])
     torch.testing.assert_close(heads.rewards(CHOSEN), expected)
-    torch.testing.assert_close(
-        heads.margins(PAIRED), (heads.rewards(CHOSEN) - heads.rewards(REJECTED))[..., 0]
-    )
+    torch.testing.assert_close(heads.margins(PAIRED), (heads.rewards(CHOSEN) - heads.rewards(REJECTED))[..., 0])
     summed = heads.weighted([0.5, -1.0, 2.0], 3.0).rewards(CHOSEN)[..., 0]
     torch.testing.assert_close(summed, expected @ torch.tensor([0.5, -1.0, 2.0]) + 3)
 

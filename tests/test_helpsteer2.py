@@ -398,5 +398,3 @@ def test_real_ratings_give_the_pairs_and_derived_preferences_that_pandas_counts(
         found = made[made["split"] == split]["preference"].reset_index(drop=True)
         pd.testing.assert_series_equal(found, expected, check_names=False, check_dtype=False)
         assert made[made["split"] == split]["response_2"].tolist() == frame["response"][1::2].tolist()
-
-

@@ -408,9 +408,7 @@ def outcome(folder: Path) -> str | list[dict[str, Any]]:
 
 @ANYWHERE
 @given(st.data(), st.sampled_from(list(NAMES)))
-def test_bytes_matter_only_through_the_json_that_they_make(
-    whole: Whole, data: st.DataObject, part: str
-) -> None:
+def test_bytes_matter_only_through_the_json_that_they_make(whole: Whole, data: st.DataObject, part: str) -> None:
     folder = whole.folder
     path = write_release(folder, **WHOLE) / NAMES[part]
     content = gzip.decompress(path.read_bytes())
@@ -459,9 +457,7 @@ def test_a_file_that_is_not_the_layout_as_a_whole_is_refused(
 
 
 @pytest.mark.parametrize("part", NAMES)
-def test_what_the_formats_allow_changes_nothing(
-    official: Path, part: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_formats_allow_changes_nothing(official: Path, part: str, caplog: pytest.LogCaptureFixture) -> None:
     expected = helpsteer2.load(official).to_list()
     path = official / NAMES[part]
     whole = path.read_bytes()

@@ -1,6 +1,5 @@
 """A reward does not depend on what it is batched with: any budget, any order, any mixture of prompts and responses."""
 
-
 import numpy as np
 import pytest
 import tiny

@@ -90,9 +90,7 @@ def test_experts_and_layers_with_other_names_are_left_whole() -> None:
     assert last_layer.cut(torch.nn.Linear(2, 2), PreTrainedConfig(hidden_size=128)) is None
 
 
-def test_narrow_decoders_are_cut_too_and_attend_by_segments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_narrow_decoders_are_cut_too_and_attend_by_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "llama"))
     assert model.ends_only is not None

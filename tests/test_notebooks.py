@@ -27,8 +27,17 @@ SMOKE: dict[str, dict[str, Any]] = {
     "04_rewardbench": {"max_pairs": 150, "max_steps": 4, "arms": ["regression", "bt_scaled_init_expo"]},
     "05_figures": {},
     "06_alignment": {
-        "max_pairs": 150, "max_steps": 4, "seeds": [0], "arms": ["bt_scaled_init", "ensemble"], "ensemble": [0, 1],
-        "fitted": 400, "align_steps": 2, "watched": 12, "best_of": 4, "compared": 12, "processes": 1,
+        "max_pairs": 150,
+        "max_steps": 4,
+        "seeds": [0],
+        "arms": ["bt_scaled_init", "ensemble"],
+        "ensemble": [0, 1],
+        "fitted": 400,
+        "align_steps": 2,
+        "watched": 12,
+        "best_of": 4,
+        "compared": 12,
+        "processes": 1,
     },  # fmt: skip
     "07_pairwise_justifier": {"max_pairs": 150, "max_steps": 4, "n_steps": 3, "seeds": [0], "judged_pairs": 12},
 }

@@ -16,7 +16,7 @@ from rmlib.experiments.planning import Hardware, PlanningError, plan
 from rmlib.experiments.presets import PRESETS
 from rmlib.models import attention, batches
 from rmlib.models.attention import SHARED_PREFIX, backend_for, last_layer
-from rmlib.training import run_file as jobs_module
+from rmlib.training import __main__ as run_file
 from rmlib.training.settings import TrainSettings
 
 SHAPE = {"vocab_size": 270, "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4}
@@ -144,7 +144,7 @@ def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(
         wanted = TrainSettings.from_dict(job["settings"])
         how = {"sharding": "full", "activation_checkpointing": True, "checkpoint_every_steps": 25}
         assert wanted == replace(settings_for(arm, PRESETS["paper"], seed=0), token_budget=8192, **how)
-        assert job["processes"] == 8 * nodes and job.keys() <= jobs_module.KEYS
+        assert job["processes"] == 8 * nodes and job.keys() <= run_file.KEYS
     assert [job["settings"]["loss"] for job in jobs] == ["regression", "scaled_bradley_terry"]
     assert jobs[1]["initialise_from"] == str(Path(jobs[0]["folder"]) / "model")
     last_line = (stages[1] / "launch.sh").read_text().splitlines()[-1]

@@ -127,6 +127,7 @@ def test_winners_and_sets_that_are_unknown_are_refused(tmp_path):
 
 def test_the_six_sets_of_the_hub_are_read_at_their_commits(monkeypatch):
     asked = []
+
     def about(self, name, revision):
         return SimpleNamespace(sha=f"{revision}-{name[-4:]}")
 

@@ -82,9 +82,7 @@ def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(tmp_path: Path) 
         ("a.txt", "s/0 1 2", "not a kind of file that is read"),
     ],
 )
-def test_what_does_not_fit_the_items_is_refused_by_name(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
+def test_what_does_not_fit_the_items_is_refused_by_name(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_scores(tmp_path / name, ITEMS)

@@ -85,8 +85,7 @@ def test_a_set_with_the_known_counts_says_what_is_not_known(tmp_path):
     items = benchmarks.load("rmb", write(tmp_path))
     report = benchmarks.summarise(items, benchmarks.score(Longer(), items, progress=False))
     assert report.label == (
-        "partial: 98 of 3,786 items, "
-        "official number of items not known for Helpfulness pairwise, Harmlessness pairwise"
+        "partial: 98 of 3,786 items, official number of items not known for Helpfulness pairwise, Harmlessness pairwise"
     )
     assert sum(rmb.TOTALS.values()) == 3786
 

@@ -99,7 +99,7 @@ def test_workers_stop_with_the_process_that_started_them(tmp_path: Path, ending:
             run_jobs({{"slow": [], "quick": []}}, partial(note, folder=Path({str(tmp_path)!r})), processes=2)
     """)
     (tmp_path / "script.py").write_text(script)
-    folders = [str(Path(__file__).parent), str(Path(jobs.__file__).parents[1])]
+    folders = [str(Path(__file__).parent), str(Path(jobs.__file__).parents[2])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment, stderr=subprocess.PIPE)
     _wait_until(lambda: "slow" in noted(tmp_path))

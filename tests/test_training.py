@@ -363,7 +363,9 @@ def test_the_accuracy_of_a_ranking_counts_all_its_pairs(backbone: str, monkeypat
     model, wanted = RewardModel.create(backbone), settings(backbone, loss="plackett_luce")
     examples = prepare(model, ranked_pairs([4, 3]), wanted)
     given = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 99.0]])[..., None]  # one pair wrong; one tied
-    monkeypatch.setattr("rmlib.training.forward.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)])
+    monkeypatch.setattr(
+        "rmlib.training.forward.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)]
+    )
     monkeypatch.setattr("rmlib.training.forward.forward_batches", lambda *_: iter([[0, 1]]))
     assert evaluate(model, examples, wanted)["accuracy"] == pytest.approx((5 + 2) / (6 + 3))
 

@@ -1,6 +1,6 @@
 """A reward model for the hub: transformers' own format, chat template, and a card with its results and their intervals.
 
-    python -m tools.export_model MODEL_FOLDER --out FOLDER --results data/results/simulated-embedded.jsonl --arm bt_scaled
+    python -m tools.export_model MODEL_FOLDER --out FOLDER --results RECORDS --arm bt_scaled
 
 What is written is loaded again by plain transformers alone, and has to give the rewards that the model gave.
 """
@@ -29,7 +29,7 @@ PROBES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Name three rivers of France.", ("The Seine, the Loire and the Rhône.", "Yes.")),
 )
 LARGEST_DIFFERENCE = 1e-4  # of a reward, times its size where that is above 1
-USAGE = '''
+USAGE = """
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 model = AutoModelForSequenceClassification.from_pretrained("{name}")
@@ -37,7 +37,7 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 conversation = [{{"role": "user", "content": "…"}}, {{"role": "assistant", "content": "…"}}]
 text = tokenizer.apply_chat_template(conversation, tokenize=False)
 reward = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits.item(){bias}
-'''
+"""
 
 
 def export_for_hub(

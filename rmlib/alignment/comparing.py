@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rmlib import records
-from rmlib.alignment import best_of_n, win_rates
+from rmlib.alignment import best_of_n
+from rmlib.alignment import win_rates as evaluation
 from rmlib.alignment.plan import (
     ANNOTATORS,
     BEST_OF_N,
@@ -115,7 +116,7 @@ def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: in
     for seed in seeds:
         for name, reader in readers(plan, arm, seed).items():
             scores = [reader.score(texts.prompts, of[seed]) for of in (texts.after, texts.before)]
-            given.setdefault(name, []).append(win_rates.credits(*scores))
+            given.setdefault(name, []).append(evaluation.credits(*scores))
     further = {"prompts": len(texts.prompts), "seeds": len(seeds)} | texts.counts
     return {name: _win_rate(texts, np.concatenate(credits)).row() | further for name, credits in given.items()}
 
@@ -126,7 +127,7 @@ def judged(
     """The same by a judge that sees both orders, such as `judges.ChatJudge(Endpoint(url, model))`; recorded."""
     texts = answered(plan, method, arm, seeds, n_prompts=n_prompts)
     verdicts = [
-        win_rates.judge_credits(judge, texts.prompts, texts.after[seed], texts.before[seed], workers=workers)
+        evaluation.judge_credits(judge, texts.prompts, texts.after[seed], texts.before[seed], workers=workers)
         for seed in seeds
     ]
     problems: dict[str, int] = {}
@@ -141,4 +142,4 @@ def judged(
 
 def _win_rate(texts: Answered, credits: np.ndarray) -> WinRate:
     groups = np.tile(np.arange(len(texts.prompts)), len(texts.after))
-    return win_rates.win_rate(credits, texts.lengths(texts.after), texts.lengths(texts.before), groups)
+    return evaluation.win_rate(credits, texts.lengths(texts.after), texts.lengths(texts.before), groups)

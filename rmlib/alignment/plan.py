@@ -142,7 +142,9 @@ def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
     differ in more than the policy's.
     """
     if arm == EXPO:
-        weak, strong = (arm_models.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF))
+        weak, strong = (
+            arm_models.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF)
+        )
         return combining.extrapolate(weak, strong, PAPER_FACTOR)
     if arm != ENSEMBLE:
         return scalar_model(arm_models.model_of(arm, plan.rewards, plan.splits, seed))

@@ -13,8 +13,9 @@ from torch import Tensor
 from rmlib.alignment.policies import Samples, weights_hash
 from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
-from rmlib.models import CARD_FILE, RewardModel
+from rmlib.models import RewardModel
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
+from rmlib.models.reward_model import CARD_FILE
 from rmlib.records.hashing import fingerprint
 
 

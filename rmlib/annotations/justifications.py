@@ -1,6 +1,6 @@
 """What annotators say about their choice: statement and elaboration, responses named, aspects mentioned, words.
 
-Works on the annotations of the table of pairs; how one text is read is in rmlib.annotations.parsing, whose names are repeated here.
+Works on the annotations of the table of pairs; `rmlib.annotations.parsing` reads one text, its names are repeated here.
 """
 
 from collections.abc import Iterable, Iterator

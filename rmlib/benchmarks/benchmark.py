@@ -160,9 +160,7 @@ class Benchmark:
         else:
             table = self.credits(items, scores, skipped=skipped)
         sources = sorted(items.unique("source"))
-        label = label_of(
-            table, self.subsets, self.totals, unscored=self.unscored, simulated="simulated" in sources
-        )
+        label = label_of(table, self.subsets, self.totals, unscored=self.unscored, simulated="simulated" in sources)
         sums = Sums.draw(table, self.columns, seed=seed, draws=draws)
         whole = "partial" not in label
         return Report(

@@ -33,7 +33,7 @@ def label_of(
     unscored: Collection[str],
     simulated: bool,
 ) -> str:
-    """"complete", or in words what is simulated, *partial*, or of another size than the official items.
+    """The word "complete", or in words what is simulated, *partial*, or of another size than the official items.
 
     Args:
         table: the credits; items with a reason that is not among the `unscored` ones were skipped.

@@ -99,9 +99,7 @@ def load(
     return BENCHMARK.table(chosen, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
 
 
-def best_of_k(
-    items: Dataset, scores: Scores, *, seed: int = 0, draws: int = 2000, level: float = 0.95
-) -> pd.DataFrame:
+def best_of_k(items: Dataset, scores: Scores, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> pd.DataFrame:
     """Share of right answers when the highest reward of K samples is picked, for each correctness set and K.
 
     The expectation over all ways to draw K of a prompt's samples without replacement, exactly; equal rewards are

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,17 @@ import torch
 from rmlib import combining
 from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.scoring import RULERS
-from rmlib.models import CARD_FILE, RewardModel
+from rmlib.models import RewardModel
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
 from rmlib.models.features import hash_of_tokenizer, hash_of_weights
 from rmlib.models.implicit import BETA, ImplicitReward, implicit_name, load_implicit
+from rmlib.models.reward_model import CARD_FILE
 from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
+from rmlib.records.hashing import fingerprint, hash_of_code
 
 # What an offline scorer needs of a repository; weights in another format are not even fetched.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-# The code that makes rewards of texts: rewards kept by an earlier state of it are not read.
-_CODE = ("attention", "batches", "models", "backbones", "benchmarks/classifiers", "benchmarks/implicit")
 
 
 def open_scorer(
@@ -117,11 +114,5 @@ def _identity(model: Any, parts: Mapping[str, torch.nn.Module], reading: str) ->
         "reading": f"{reading}, {model.max_length} tokens",
         "tokenizer": hash_of_tokenizer(model.tokenizer),
         "template": fingerprint(model.tokenizer.chat_template),
-        "code": _hash_of_code(),
+        "code": hash_of_code("models"),
     }
-
-
-@cache
-def _hash_of_code() -> str:
-    package = Path(paths.__file__).parent
-    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _CODE)).hexdigest()[:16]

@@ -154,9 +154,7 @@ def _extrapolated(arm: str, settings: Preset, splits: Splits, seed: int, progres
     return Trained(None, folder / MODEL_FOLDER, json.loads((folder / SWEEP_FILE).read_text()))
 
 
-def _derived(
-    arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool
-) -> Trained:
+def _derived(arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool) -> Trained:
     """What `rmlib.experiments.derived` makes of the parent's model; made once and kept, with what was fitted."""
     folder = _folder(arm, settings, splits, seed)
     if not (folder / FIT_FILE).is_file():

@@ -51,9 +51,7 @@ def finetune(arms: Sequence[str], settings: Preset, folds: Sequence[Splits], see
             records.append(file, kind="arm", asked=asked, outcome=outcome, seconds=seconds, seed=seed)
 
 
-def _pooled_outcome(
-    arm: str, settings: Preset, folds: Sequence[Splits], whole: Splits, seed: int
-) -> dict[str, Any]:
+def _pooled_outcome(arm: str, settings: Preset, folds: Sequence[Splits], whole: Splits, seed: int) -> dict[str, Any]:
     """What a record says of an arm under a seed, from its runs on all folds."""
     found = [arm_models.obtain(arm, settings, splits, seed, progress=True) for splits in folds]
     each = list(zip([one.model_folder for one in found], folds, strict=True))

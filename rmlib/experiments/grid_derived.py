@@ -94,9 +94,7 @@ def _calibrated(heads: AnyHeads, fold: Fold) -> ArmFit:
     """Each seed's rewards brought to the scale of helpfulness ratings by a line of its own."""
     assert isinstance(heads, Heads)
     details = [derived.line_to_ratings(rewards, fold.splits) for rewards in _of_pairs(heads, fold.read("selection"))]
-    made = Heads.stack([
-        heads[[index]].weighted([fit["scale"]], fit["offset"]) for index, fit in enumerate(details)
-    ])
+    made = Heads.stack([heads[[index]].weighted([fit["scale"]], fit["offset"]) for index, fit in enumerate(details)])
     return ArmFit(made, made, details=details)
 
 

@@ -52,9 +52,7 @@ def write(
     asked = shared | {"grid": result.grid.to_dict() | {"n_folds": len(folds)}}
     tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
     tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}
-    records.append(
-        file, kind="grid", asked=asked | {"arms": list(result.rewards)}, outcome=tried, seconds=seconds
-    )
+    records.append(file, kind="grid", asked=asked | {"arms": list(result.rewards)}, outcome=tried, seconds=seconds)
     for arm in result.rewards:
         own = settings_for(arm, settings, seed=0).to_dict() | {"backbone": paths.public_name(settings.backbone)}
         kept = {name: value for name, value in own.items() if name not in VARIED}

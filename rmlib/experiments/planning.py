@@ -1,7 +1,7 @@
 """What a run will take, before anything is downloaded: weights, memory of each GPU by part, operations, hours.
 
 Shapes come from a config: of the embedded backbone, a folder, a model that is already here, or `KNOWN`. Parts of memory
-are counted (`rmlib.experiments.memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
+are counted (`memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
 """
 
 from __future__ import annotations

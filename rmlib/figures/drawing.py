@@ -18,38 +18,11 @@ import torch
 from matplotlib.figure import Figure
 
 from rmlib import losses
-from rmlib.figures.benchmarks import (
-    benchmark_figure,
-    beside_published_figure,
-    chat_hard_figure,
-    leaderboard_figure,
-    length_bias_figure,
-    published_benchmarks_figure,
-    published_figure,
-    subsets_figure,
-)
-from rmlib.figures.benchmark_tables import (
-    benchmark_table,
-    bias_table,
-    leaderboard_table,
-    length_bias_table,
-    pairwise_table,
-    subsets_table,
-)
 from rmlib.figures.arm_breakdowns import (
     agreement_of_arms_figure,
     learning_curve_figure,
     strata_figure,
     uncertainty_figure,
-)
-from rmlib.figures.breakdowns import (
-    agreement_table,
-    ensemble_table,
-    learning_curve_table,
-    length_table,
-    strata_table,
-    temperature_table,
-    trials_table,
 )
 from rmlib.figures.arms import (
     about,
@@ -61,14 +34,41 @@ from rmlib.figures.arms import (
     strength_figure,
     sweep_figure,
 )
+from rmlib.figures.benchmark_tables import (
+    benchmark_table,
+    bias_table,
+    leaderboard_table,
+    length_bias_table,
+    pairwise_table,
+    subsets_table,
+)
+from rmlib.figures.benchmarks import (
+    benchmark_figure,
+    beside_published_figure,
+    chat_hard_figure,
+    leaderboard_figure,
+    length_bias_figure,
+    published_benchmarks_figure,
+    published_figure,
+    subsets_figure,
+)
+from rmlib.figures.breakdowns import (
+    agreement_table,
+    ensemble_table,
+    learning_curve_table,
+    length_table,
+    strata_table,
+    temperature_table,
+    trials_table,
+)
 from rmlib.figures.data import agreement_figure, annotators_figure, aspects_figure, kappa_table, simulation_figure
 from rmlib.figures.inputs import inputs_figure, inputs_table
 from rmlib.figures.justifier import fine_tuning_figure, judge_strength_figure, judges_figure
 from rmlib.figures.losses import loss_at_figure
-from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.figures.style import COLOURS, LINES, headline, new_figure, save_figure, save_table, set_style
-from rmlib.records import RecordError, paths
 from rmlib.figures.summaries import arms_table, differences_table, latest, paper_and_this_run, provenance_table
+from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
+from rmlib.records import RecordError, paths
 
 __all__ = [
     "FIGURES",
@@ -256,8 +256,7 @@ def _made(what: str, name: str, make: Callable[[Path], Made], file: Path) -> Mad
 
 def main() -> None:
     """Redraw everything from the records."""
-    from rmlib.figures import alignment  # with what it needs
-from rmlib.figures.drawing import which no other figure does
+    from rmlib.figures import alignment  # with what it needs, which no other figure does
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     plt.switch_backend("agg")

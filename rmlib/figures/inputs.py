@@ -65,7 +65,9 @@ def inputs_figure(file: Path) -> Figure:
 def _grids(file: Path) -> pd.DataFrame:
     table = records.read(file, kind="arm").sort_values("time", kind="stable")
     if "asked.grid" not in table:
-        raise RecordError(f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.experiments.command frozen`")
+        raise RecordError(
+            f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.experiments frozen`"
+        )
     table = table[table["asked.grid"].notna() & table["outcome.training"].notna()]
     return table.assign(inputs=table["asked.grid"].map(described))
 
@@ -74,7 +76,7 @@ def _arm(file: Path) -> str:
     """The arm that most inputs were tried on; of several the first recorded."""
     counts = _grids(file).groupby("asked.arm", sort=False)["inputs"].nunique()
     if counts.max() < 2:
-        raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.experiments.command with --inputs")
+        raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.experiments with --inputs")
     return str(counts.idxmax())
 
 

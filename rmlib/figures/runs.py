@@ -1,8 +1,8 @@
 """The runs of a folder as a table, some of them side by side, and their losses as a figure that can grow while they do.
 
-    runs_table()                                  # everything below runs/train, the latest first
-    side_by_side(["3f2a…", "91bc…"])              # what differs between runs: settings, then results
-    with live_plot(): train(model, pairs, settings)
+runs_table()                                  # everything below runs/train, the latest first
+side_by_side(["3f2a…", "91bc…"])              # what differs between runs: settings, then results
+with live_plot(): train(model, pairs, settings)
 """
 
 from __future__ import annotations

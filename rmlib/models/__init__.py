@@ -2,4 +2,4 @@
 
 from rmlib.models.reward_model import ModelError, RewardModel, new_head, refuse_long
 
-__all__ = ['ModelError', 'RewardModel', 'new_head', 'refuse_long']
+__all__ = ["ModelError", "RewardModel", "new_head", "refuse_long"]

@@ -22,4 +22,24 @@ from rmlib.pairs.table import (
     unranked,
 )
 
-__all__ = ['ANNOTATED', 'ATTRIBUTES', 'CONSENSUS', 'DERIVED', 'DataError', 'FEATURES', 'canonical_json', 'carve_selection', 'content_hash', 'left_out', 'make_pairs', 'only_ranked', 'pair_id', 'preference_from_ratings', 'preference_view', 'prompt_key', 'ranking_view', 'rating_view', 'unranked']
+__all__ = [
+    "ANNOTATED",
+    "ATTRIBUTES",
+    "CONSENSUS",
+    "DERIVED",
+    "DataError",
+    "FEATURES",
+    "canonical_json",
+    "carve_selection",
+    "content_hash",
+    "left_out",
+    "make_pairs",
+    "only_ranked",
+    "pair_id",
+    "preference_from_ratings",
+    "preference_view",
+    "prompt_key",
+    "ranking_view",
+    "rating_view",
+    "unranked",
+]

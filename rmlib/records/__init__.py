@@ -13,4 +13,15 @@ from rmlib.records.storage import (
     rows,
 )
 
-__all__ = ['FIELDS', 'PACKAGES', 'RecordError', 'SCHEMA_VERSION', 'append', 'find', 'provenance', 'published', 'read', 'rows']
+__all__ = [
+    "FIELDS",
+    "PACKAGES",
+    "RecordError",
+    "SCHEMA_VERSION",
+    "append",
+    "find",
+    "provenance",
+    "published",
+    "read",
+    "rows",
+]

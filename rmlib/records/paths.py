@@ -14,7 +14,7 @@ NOT_FOLDERS = {"simulated", "simulated-ranked", "hub", "embedded", "minilm"}
 
 def root() -> Path:
     """The folder of the clone; FileNotFoundError where rmlib was copied into an environment instead."""
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / "pyproject.toml").is_file():
         raise FileNotFoundError("rmlib reads data/ beside it: install it from a clone, with pip install -e .")
     return folder

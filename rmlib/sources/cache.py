@@ -19,10 +19,10 @@ from datasets import Dataset, DatasetInfo, Features
 from rmlib.pairs import canonical_json
 from rmlib.records import paths as folders
 from rmlib.records.files import sha256
+from rmlib.records.hashing import hash_of_code
 
 logger = logging.getLogger(__name__)
 
-_PACKAGE = Path(__file__).resolve().parents[1]
 _TABLE, _CHECKSUM = "pairs.arrow", "sha256"
 _OWN = b"rmlib"  # our key in the metadata of the Arrow schema
 
@@ -88,18 +88,8 @@ def _made(make: Callable[[], Dataset]) -> tuple[Dataset, list[Message]]:
 
 def _key(name: str, inputs: list[Path], options: dict[str, Any]) -> str:
     files = [[path.name, sha256(path)] for path in inputs]
-    asked = canonical_json({"name": name, "files": files, "options": options, "code": _code(name)})
+    asked = canonical_json({"name": name, "files": files, "options": options, "code": hash_of_code("pairs", "sources")})
     return f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:32]}"
-
-
-def _code(name: str) -> str:
-    """The SHA-256 of the source of everything that a loader's tables come from."""
-    sources = _PACKAGE / "sources"
-    modules = [_PACKAGE / "schema.py", _PACKAGE / "pairs.py", *sources.glob("*.py"), *(sources / name).rglob("*.py")]
-    digest = hashlib.sha256()
-    for path in sorted(modules):
-        digest.update(f"{path.relative_to(_PACKAGE)} {sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _read(folder: Path, key: str) -> tuple[Dataset, list[Message]] | None:

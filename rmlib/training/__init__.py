@@ -6,7 +6,6 @@ from rmlib.training.loop import (
     create_model,
     evaluate,
     example_losses,
-    main,
     n_valid,
     rewards_of,
     run_folder,
@@ -15,4 +14,16 @@ from rmlib.training.loop import (
     train,
 )
 
-__all__ = ['Run', 'TrainingError', 'create_model', 'evaluate', 'example_losses', 'main', 'n_valid', 'rewards_of', 'run_folder', 'run_identity', 'sampling_order', 'train']
+__all__ = [
+    "Run",
+    "TrainingError",
+    "create_model",
+    "evaluate",
+    "example_losses",
+    "n_valid",
+    "rewards_of",
+    "run_folder",
+    "run_identity",
+    "sampling_order",
+    "train",
+]

@@ -1,5 +1,68 @@
+"""A run file: what `python -m rmlib.training run.json` trains, in one process or in each of several."""
+
+from __future__ import annotations
+
+import json
+import logging
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from rmlib.training.loop import main
+import numpy as np
 
-main(sys.argv[1:])
+from rmlib import pairs as tables
+from rmlib import sources
+from rmlib.models.backbones import without_weights
+from rmlib.training import watching
+from rmlib.training.examples import TrainingError
+from rmlib.training.initial_model import continue_from, initial
+from rmlib.training.loop import train
+from rmlib.training.parallel import Processes
+from rmlib.training.runs import Run
+from rmlib.training.settings import TrainSettings
+
+KEYS = {"source", "settings", "initialise_from", "adapter", "folder", "benchmarks", "processes"}
+
+
+def run_job(job: dict[str, Any]) -> Run:
+    """Train what a run file says; each of several processes calls this with the same job.
+
+    Keys: `source`, `settings`, and where wanted `folder`, `benchmarks` (see `watching.load`), `processes` (how many
+    there have to be), `initialise_from` (a folder) and, where that model has an adapter, `adapter` ("keep" or "merge").
+    `accelerate.notebook_launcher` refuses a notebook that has imported this library (peft imports bitsandbytes): give
+    it a function that imports it itself.
+    """
+    if unknown := job.keys() - KEYS:
+        raise TrainingError(f"unknown keys {sorted(unknown)} in the run file; known: {', '.join(sorted(KEYS))}")
+    settings = TrainSettings.from_dict(job["settings"])
+    processes = Processes.join(job.get("processes"))
+    with processes.main_first():  # what one has read from the source the others find in the cache
+        table = sources.load(job["source"])
+    folder = job.get("initialise_from")
+    with without_weights(settings.sharding == "full" and not processes.is_main):
+        start = continue_from(folder, settings, job.get("adapter")) if folder else initial(settings)
+    pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
+    watched = watching.load(job.get("benchmarks", {}))
+    return train(start, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
+
+
+def run_file(file: Path) -> None:
+    """Train what the file says; the first process prints the summary."""
+    processes = Processes.join()
+    logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
+    run = run_job(json.loads(file.read_text()))
+    if processes.is_main:
+        print(json.dumps(run.summary, indent=1))
+    processes.leave()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`."""
+    if len(arguments) != 1:
+        raise SystemExit("usage: python -m rmlib.training run.json")
+    run_file(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

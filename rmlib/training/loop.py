@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -286,12 +285,3 @@ class _Loop:
             self.step, self.seconds, self.n_tokens = int(found["step"]), found["seconds"], int(found["n_tokens"])
             logger.info("continuing %s at step %d", self.folder.name, self.step)
         self.processes.on_main(lambda: cut_log(self.folder, self.step))
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`: see `rmlib.training.run_file`."""
-    from rmlib.training.run_file import run_file  # needs this module
-
-    if len(arguments) != 1:
-        raise SystemExit("usage: python -m rmlib.training run.json")
-    run_file(Path(arguments[0]))

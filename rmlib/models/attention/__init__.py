@@ -1,8 +1,8 @@
 """Attention of a packed row: every response sees its prompt and itself, nothing else.
 
-Four ways compute it, each for the same layout of segments (a prompt, or the own tokens of a response): `flash` on a CPU
-(`rmlib.models.attention.flash`), `varlen` and `flex` on a GPU (`rmlib.models.attention.gpu`), and `segments` anywhere: those of
-similar size attend together in one SDPA call, so that only a little padding is computed, and only in the attention.
+Four ways compute it, each for the same layout of segments (a prompt, or the own tokens of a response): flash attention
+on a CPU (module `flash`), varlen flash attention and FlexAttention on a GPU (module `gpu`), and `segments` anywhere,
+which lets those of similar size attend together in one SDPA call, so that little padding is computed, and only there.
 """
 
 from __future__ import annotations

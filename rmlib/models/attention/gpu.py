@@ -1,7 +1,8 @@
 """Attention of a packed row on a GPU, two ways: varlen flash attention in half precision, FlexAttention in any.
 
 Flash attention takes the segments of a row as they lie, each with the keys of its whole text beside it; nothing is
-masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; `rmlib.models.attention` does.
+masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; the
+room's other ways do.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 # What transformers' decoders (Llama, Mistral, Qwen, Gemma, Phi, OLMo and others) call the parts that may skip tokens.
 TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")
 
+
 class EndsOnly:
     """Hooks on one decoder layer; they act on shared rows and leave every other input alone."""
 

@@ -1,7 +1,7 @@
 """The comparison from the shell: every arm on a frozen backbone by a grid of heads, or some arms fine-tuned beside it.
 
-    python -m rmlib.experiments.command frozen --data FOLDER
-    python -m rmlib.experiments.command finetuned --data FOLDER --arms regression,bt_scaled --seeds 3
+    python -m rmlib.experiments frozen --data FOLDER
+    python -m rmlib.experiments finetuned --data FOLDER --arms regression,bt_scaled --seeds 3
 
 With `--folds` whole parts of the source are held out in turn (of UKPConvArg1: debates, both sides together). Records go
 where notebooks and figures look for them; `--line` gives a variant a file, and figures, of its own.
@@ -97,7 +97,7 @@ def _floats(text: str) -> tuple[float, ...]:
 
 def typed_command(options: argparse.Namespace, source: str) -> str:
     """The command that runs the same, for the records: the folder of the data becomes a variable's name."""
-    words = ["python -m rmlib.experiments.command", options.how, f"--data ${source.upper()}"]
+    words = ["python -m rmlib.experiments", options.how, f"--data ${source.upper()}"]
     if options.arms != ON_THE_GRID:
         words.append(f"--arms {','.join(options.arms)}")
     for name in ("seeds", "folds", "steps", "subset", "line"):
@@ -113,7 +113,7 @@ def typed_command(options: argparse.Namespace, source: str) -> str:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rmlib.experiments.command", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m rmlib.experiments", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("how", choices=("frozen", "finetuned"), help="heads by the grid, or all weights")
     parser.add_argument("--data", required=True, help="hub, or a folder of pairs")
     parser.add_argument("--backbone", default="minilm", help="minilm (default), a hub id or a folder")
