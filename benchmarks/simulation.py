@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import Measured, measure, record
-from rmlib.pairs import prompt_key
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated import embedded
 from rmlib.sources.simulated.generation import generate
 

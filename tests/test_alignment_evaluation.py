@@ -15,7 +15,7 @@ from rmlib.alignment.policies import Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.benchmarks.judges import Verdict
 from rmlib.figures import alignment_tables
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.sources import simulated
 from rmlib.sources.simulated.gold import Gold
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from released import DISAGREEMENTS, write_release
 
 from rmlib.pairs import DERIVED, FEATURES, content_hash, make_pairs
-from rmlib.pairs.schema import DataError, Place
 from rmlib.records import files
+from rmlib.records.errors import DataError, Place
 from rmlib.sources import cache, helpsteer2
 
 logger = logging.getLogger("rmlib.sources.anything")

@@ -27,7 +27,7 @@ from released import (
 
 from rmlib import sources
 from rmlib.pairs import ATTRIBUTES, DataError
-from rmlib.pairs.schema import shown
+from rmlib.records.errors import shown
 from rmlib.sources import helpsteer2
 
 

@@ -5,7 +5,7 @@ from datasets import Dataset
 from written import write_rows
 
 from rmlib.benchmarks import items
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 
 ROW = {"id": 1, "text": "a"}
 PLACE = Place("file", 3)

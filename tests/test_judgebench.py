@@ -10,7 +10,7 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import judgebench
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer, Random, Shorter
 
 SOURCES = {"mmlu-pro-law": 4, "livebench-reasoning": 2, "livebench-math": 1, "livecodebench": 1}

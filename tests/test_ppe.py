@@ -10,7 +10,7 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import ppe
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Random
 
 SETS = [name for name in ppe.HUB_NAMES if name != ppe.HUMAN]

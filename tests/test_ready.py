@@ -10,7 +10,7 @@ from datasets import Dataset
 from rmlib import benchmarks
 from rmlib.benchmarks.ready import read_scores, write_scores
 from rmlib.benchmarks.scoring import Scores
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer
 
 CANDIDATES = {"s/0": ["a", "bb"], "s/1": ["ccc", "d"], "s/2": ["e", "f", "gg"]}

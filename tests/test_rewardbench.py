@@ -15,7 +15,7 @@ from written import write_rows as write
 from rmlib import benchmarks, records
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.rewardbench import SECTIONS, SUBSETS, section_scores
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer, Random, Shorter, wilson_interval
 
 KEYS = {"chat": "Chat", "chat_hard": "Chat Hard", "safety": "Safety", "reasoning": "Reasoning", "score": "Score"}

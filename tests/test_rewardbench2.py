@@ -7,7 +7,7 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import rewardbench2
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer, Random
 
 DOMAINS = ("Factuality", "Precise IF", "Math", "Safety", "Focus")

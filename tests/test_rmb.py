@@ -6,7 +6,7 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import rmb
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer, Random
 
 LARGE = ("Harmlessness/S11", "Helpfulness/Brainstorming/Idea Development", "Helpfulness/Generation/Creative Writing")

@@ -9,7 +9,7 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import rmbench
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.statistics import Longer, Random, Shorter
 
 DIFFICULTIES = ["easy", "normal", "hard"]

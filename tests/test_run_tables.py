@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from rmlib.figures import runs
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim, write_json
+from rmlib.records.files import write_json
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim
 from rmlib.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(backbone="some backbone", loss="bradley_terry", learning_rate=1e-3)

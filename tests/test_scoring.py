@@ -17,7 +17,8 @@ from rmlib.models.backbones import BackboneError
 from rmlib.models.features import FromFeatures
 from rmlib.models.implicit import load_implicit
 from rmlib.records import paths
-from rmlib.records.kept import Kept, text_key
+from rmlib.records.hashing import text_key
+from rmlib.records.kept import Kept
 from rmlib.statistics import Longer
 
 

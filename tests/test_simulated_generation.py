@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from rmlib.pairs import DataError, make_pairs, pair_id, prompt_key
+from rmlib.pairs import DataError, make_pairs, pair_id
 from rmlib.records import paths
+from rmlib.records.hashing import prompt_key
 from rmlib.sources import simulated
 from rmlib.sources.simulated import annotators, embedded, generation
 from rmlib.sources.simulated.__main__ import main

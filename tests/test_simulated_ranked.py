@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from rmlib import sources
 from rmlib.annotations import overall_preference
-from rmlib.pairs import make_pairs, only_ranked, prompt_key, ranking_view, unranked
+from rmlib.pairs import make_pairs, only_ranked, ranking_view, unranked
+from rmlib.records.hashing import prompt_key
 from rmlib.sources import simulated
 
 N_PROMPTS = 300

@@ -21,10 +21,10 @@ from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.models import RewardModel
 from rmlib.models.batches import Prompt
-from rmlib.pairs import prompt_key
-from rmlib.records.hashing import fingerprint
+from rmlib.records.files import write_json
+from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import Processes
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, read_log, write_json
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, read_log
 
 
 def align(

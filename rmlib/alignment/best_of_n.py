@@ -13,10 +13,9 @@ from rmlib import alignment
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer
 from rmlib.models.batches import Prompt
-from rmlib.pairs import prompt_key
 from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
-from rmlib.training.runs import write_json
+from rmlib.records.files import write_json
+from rmlib.records.hashing import fingerprint, prompt_key
 
 ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU
 

@@ -20,8 +20,8 @@ from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models.batches import Prompt
-from rmlib.pairs import preference_view, prompt_key
-from rmlib.records.hashing import fingerprint
+from rmlib.pairs import preference_view
+from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import ALONE, Processes
 
 

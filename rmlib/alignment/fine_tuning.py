@@ -18,12 +18,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rmlib.alignment.policies import Policy
 from rmlib.models import backbones
 from rmlib.models.batches import Prompt
-from rmlib.pairs import prompt_key
 from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
+from rmlib.records.files import write_json
+from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
-from rmlib.training.runs import FINISHED_FILE, write_json
+from rmlib.training.runs import FINISHED_FILE
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
 from rmlib.models.batches import Message
 from rmlib.models.features import hash_of_tokenizer, hash_of_weights
 from rmlib.pairs.schema import NEITHER_VALID
-from rmlib.records.hashing import fingerprint
-from rmlib.records.kept import Kept, text_key
+from rmlib.records.hashing import fingerprint, text_key
+from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
 
 QUESTION = "Between @Response 1 and @Response 2, which is better?"

@@ -26,10 +26,11 @@ from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.records import paths
+from rmlib.records.files import write_json
 from rmlib.records.progress import progress_bar
 from rmlib.training import checkpoints
 from rmlib.training.parallel import ALONE, Processes
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log, write_json
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 
 logger = logging.getLogger(__name__)
 POLICY_FOLDER, BEST_FOLDER = "policy", "best"

@@ -29,9 +29,8 @@ from rmlib.experiments.presets import Preset
 from rmlib.experiments.scoring import scalar_model
 from rmlib.models import RewardModel
 from rmlib.models.batches import Prompt
-from rmlib.pairs import prompt_key
 from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
+from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.sources.simulated.gold import Gold
 from rmlib.sources.splits import Splits
 

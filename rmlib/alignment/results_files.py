@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rmlib import records
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 
 ARENA_WEIGHTS = {"A>>B": (3, 1.0), "A>B": (1, 1.0), "A=B": (1, 0.5), "B>A": (1, 0.0), "B>>A": (3, 0.0)}
 REMEDY = "Give the file that the benchmark's own tool wrote"

@@ -12,8 +12,7 @@ import torch
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import Scorer, reward_identity
 from rmlib.models.batches import Prompt
-from rmlib.pairs import prompt_key
-from rmlib.records.hashing import fingerprint
+from rmlib.records.hashing import fingerprint, prompt_key
 
 
 @dataclass(frozen=True)

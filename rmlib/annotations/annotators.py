@@ -13,8 +13,8 @@ from scipy import stats
 from scipy.special import logsumexp, xlogy
 
 from rmlib.annotations.labels import annotation_frame
-from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import NEITHER_VALID
+from rmlib.records.hashing import prompt_key
 from rmlib.statistics import Interval, wilson_interval
 
 logger = logging.getLogger(__name__)

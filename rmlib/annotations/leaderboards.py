@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
 
 ELO_MEAN = 1000.0
 ELO_PER_LOGIT = 400 / np.log(10)

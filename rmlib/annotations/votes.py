@@ -20,9 +20,10 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib.annotations.leaderboards import LEVEL, SCORES, leaderboard, redrawn, strengths
-from rmlib.pairs import prompt_key
-from rmlib.pairs.schema import NEITHER_VALID, DataError, Place, check_text, shown
+from rmlib.pairs.schema import NEITHER_VALID
+from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
+from rmlib.records.hashing import prompt_key
 from rmlib.statistics import Interval
 
 __all__ = ["agreement", "from_pairs", "leaderboard", "position_bias", "read", "response_id", "strengths"]

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 from rmlib.benchmarks.judges import Judge, Messages, Verdict
-from rmlib.records.kept import Kept, text_key
+from rmlib.records.hashing import text_key
+from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
 
 

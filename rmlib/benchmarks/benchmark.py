@@ -17,7 +17,7 @@ from rmlib.benchmarks.completeness import Subset, label_of, members_of
 from rmlib.benchmarks.items import Rows, raise_for, some, table_of
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Drawn, Sums
-from rmlib.pairs.schema import Place
+from rmlib.records.errors import Place
 from rmlib.statistics import wilson_interval
 from rmlib.statistics.intervals import percentile_interval
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from rmlib.benchmarks.benchmark import Benchmark, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, make_item
 from rmlib.benchmarks.rewardbench import prefers_chosen
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 
 _COUNTS = {"harmless": 58, "helpful": 59, "honest": 61, "other": 43}
 SUBSETS = {name: Subset(name, n) for name, n in _COUNTS.items()}

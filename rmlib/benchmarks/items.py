@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from jaxtyping import Float
 
-from rmlib.pairs.schema import MESSAGES, DataError, Place, check_messages, check_string, check_text, shown
+from rmlib.pairs.schema import MESSAGES, check_messages
+from rmlib.records.errors import DataError, Place, check_string, check_text, shown
 from rmlib.records.files import read_bytes, read_rows
 
 logger = logging.getLogger(__name__)

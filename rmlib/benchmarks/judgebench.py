@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import field, file_rows, hub_rows, make_item
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
 
 HUB_NAME = "ScalerLab/JudgeBench"
 MODELS = {"gpt": "gpt-4o-2024-05-13", "claude": "claude-3-5-sonnet-20240620"}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
 from rmlib.benchmarks.items import Scorer
-from rmlib.pairs import canonical_json
+from rmlib.records.hashing import canonical_json
 
 Messages = Sequence[Mapping[str, str]]
 LETTERS = "ABCD"

@@ -19,7 +19,7 @@ from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset
 from rmlib.benchmarks.items import field, file_rows, make_item, table_of
 from rmlib.benchmarks.report import Report
 from rmlib.pairs import preference_view
-from rmlib.pairs.schema import Place, check_text
+from rmlib.records.errors import Place, check_text
 from rmlib.statistics import wilson_interval
 
 NAME, ONLY_SUBSET = "own", "all"

@@ -24,7 +24,7 @@ from scipy.special import comb
 from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset, aligned, bounds
 from rmlib.benchmarks.items import Rows, compared, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.sums import Sums
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
 
 HUMAN = "human-preference"
 HUB_NAMES = {

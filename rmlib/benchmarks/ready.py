@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib.benchmarks.scoring import Scores
-from rmlib.pairs.schema import DataError, Place, check_number, shown
+from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.records.files import parse_json, read_bytes, read_rows
 
 ANY_NUMBER = (-math.inf, math.inf)

@@ -21,8 +21,8 @@ from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset, align
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.sums import Sums
-from rmlib.pairs.schema import DataError, Place
 from rmlib.records import paths
+from rmlib.records.errors import DataError, Place
 from rmlib.records.files import read_bytes
 
 HUB_NAME = "allenai/reward-bench"

@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 
 HUB_NAME = "allenai/reward-bench-2"
 TIES = "Ties"

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, make_item, texts
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
 
 REPOSITORY = "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
 HARMLESSNESS = (*(f"S{number}" for number in range(1, 12)), "multi")

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
 from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
-from rmlib.pairs.schema import Place
+from rmlib.records.errors import Place
 
 HUB_NAME = "THU-KEG/RM-Bench"
 STYLES = ("concise", "detailed", "markdown")

@@ -10,7 +10,8 @@ from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
 from rmlib.benchmarks.items import Scorer
-from rmlib.records.kept import Kept, text_key
+from rmlib.records.hashing import text_key
+from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
 from rmlib.statistics import Longer, Random, Shorter
 

@@ -24,11 +24,12 @@ from rmlib.experiments.scoring import kept_rewards, oriented_margins, score_pair
 from rmlib.models import RewardModel
 from rmlib.models.features import load_or_compute
 from rmlib.records import paths
+from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits, shuffled_labels
 from rmlib.training import run_folder, run_identity, train
 from rmlib.training.initial_model import Start, create_model, initial
-from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run, write_json
+from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run
 
 SWEEP_FILE = "sweep.json"
 FIT_FILE = "fit.json"

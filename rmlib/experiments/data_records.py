@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from rmlib import records
-from rmlib.pairs import content_hash, descriptions, overlap, prompt_key
+from rmlib.pairs import content_hash, descriptions, overlap
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.splits import Splits
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from rmlib import combining, records, statistics
 from rmlib.experiments.presets import Preset
 from rmlib.models import RewardModel
 from rmlib.models.features import FromFeatures
-from rmlib.training.runs import write_json
+from rmlib.records.files import write_json
 
 # Weights of the five attributes in the scalar reward: published for the parent's Llama-3-70B model.
 ATTRIBUTE_WEIGHTS_OF = "Llama-3-70B"

@@ -23,8 +23,8 @@ from rmlib.models import backbones, batches
 from rmlib.models.batches import Encoded, Group, Prompt
 from rmlib.models.likelihood import header, log_probabilities, targets_of
 from rmlib.models.reward_model import ModelError, refuse_long
-from rmlib.pairs import prompt_key
 from rmlib.records import paths
+from rmlib.records.hashing import prompt_key
 
 BETA = 0.1  # scales rewards, never their order
 

@@ -19,7 +19,7 @@ from rmlib.models.adapted import base_of, with_adapter
 from rmlib.models.attention import backend_for, last_layer
 from rmlib.models.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
 from rmlib.models.heads import new_head, output_layer
-from rmlib.records.hashing import fingerprint, identity_of_new
+from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -302,3 +302,23 @@ def _runs_of_equal(prompts: Sequence[Prompt]) -> Iterator[int]:
     """Lengths of the runs of equal prompts."""
     for _, run in groupby(prompts, key=lambda prompt: [(m["role"], m["content"]) for m in prompt]):
         yield sum(1 for _ in run)
+
+
+def identity_of_new(
+    backbone: str,
+    attributes: Sequence[str],
+    *,
+    head_layers: int = 1,
+    lora: dict[str, Any] | None = None,
+    quantization: dict[str, Any] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """The `identity` of what `RewardModel.create` would make, without making it."""
+    asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
+    return fingerprint("create", *asked, *deeper(head_layers))
+
+
+def deeper(n_layers: int) -> tuple[str, ...]:
+    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
+    return () if n_layers == 1 else (f"head of {n_layers} layers",)

@@ -1,45 +1,21 @@
 """The table that everything flows through, and its views: one row is one prompt with two responses."""
 
+from rmlib.pairs.schema import ATTRIBUTES, FEATURES
 from rmlib.pairs.table import (
     ANNOTATED,
-    ATTRIBUTES,
     CONSENSUS,
     DERIVED,
-    FEATURES,
-    DataError,
-    canonical_json,
     carve_selection,
     content_hash,
-    left_out,
     make_pairs,
-    only_ranked,
     pair_id,
     preference_from_ratings,
-    preference_view,
-    prompt_key,
-    ranking_view,
-    rating_view,
-    unranked,
 )
+from rmlib.pairs.views import left_out, only_ranked, preference_view, ranking_view, rating_view, unranked
+from rmlib.records.errors import DataError
 
 __all__ = [
-    "ANNOTATED",
-    "ATTRIBUTES",
-    "CONSENSUS",
-    "DERIVED",
-    "DataError",
-    "FEATURES",
-    "canonical_json",
-    "carve_selection",
-    "content_hash",
-    "left_out",
-    "make_pairs",
-    "only_ranked",
-    "pair_id",
-    "preference_from_ratings",
-    "preference_view",
-    "prompt_key",
-    "ranking_view",
-    "rating_view",
-    "unranked",
-]
+    "ANNOTATED", "ATTRIBUTES", "CONSENSUS", "DERIVED", "DataError", "FEATURES", "carve_selection", "content_hash",
+    "left_out", "make_pairs", "only_ranked", "pair_id", "preference_from_ratings", "preference_view", "ranking_view",
+    "rating_view", "unranked",
+]  # fmt: skip

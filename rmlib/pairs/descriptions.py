@@ -9,7 +9,7 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib import pairs as tables
-from rmlib.pairs.table import ATTRIBUTES
+from rmlib.pairs.schema import ATTRIBUTES
 
 PREFERENCES = tuple(range(-3, 4))
 DIFFERENCES = tuple(range(-4, 5))

@@ -1,22 +1,33 @@
-"""Rows from JSON-lines (plain or gzip) and parquet files, with errors that name file and row."""
+"""Files: rows read with errors that name file and row, lines appended under a lock, content written whole or not."""
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import logging
+import os
+import shutil
+import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
+
+logger = logging.getLogger(__name__)
 
 JSONL_ENDINGS = (".jsonl.gz", ".jsonl")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def folder_of(source: str | Path) -> Path:
@@ -131,3 +142,85 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON: write null where there is no value")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file or a folder under; it takes the name at the end, on the disk.
+
+    Another process sees what was there before or all of the new, never half of it; a folder that somebody else has
+    made meanwhile stays. Where the block raises, nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            if file.is_file():
+                sync(file)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if not path.is_dir():  # else another process was first
+                raise
+        sync(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON whole or not at all (`written_whole`)."""
+    with written_whole(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[FileIO]:
+    """The file, made where it is missing, open for reading from its start and appending, with nobody else writing."""
+    with path.open("a+b", buffering=0) as file:  # every write goes to the end, in one call
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
+        file.seek(0)
+        yield file
+
+
+def append_lines(file: FileIO, lines: Sequence[str]) -> None:
+    """Append lines in one write that is on the disk when this returns. Raises OSError where the disk is full."""
+    content = "".join(line + "\n" for line in lines).encode()
+    if file.write(content) != len(content):
+        raise OSError(f"the disk took only a part of {len(content)} bytes; make room and run again")
+    os.fsync(file.fileno())
+
+
+def repair_end(file: FileIO, path: Path) -> None:
+    """Take away what a killed writer left of its line, so that the next one starts on a line of its own."""
+    content = file.read()
+    whole, _, rest = content.rpartition(b"\n")
+    if rest and is_cut_short(rest):
+        logger.warning("%s: removed line %d, cut short by a killed writer", path, content.count(b"\n") + 1)
+        file.truncate(len(content) - len(rest))
+    elif rest:
+        file.write(b"\n")
+    file.seek(0)
+
+
+def is_cut_short(line: bytes) -> bool:
+    """Whether a last line is no JSON, as a killed writer leaves it."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False

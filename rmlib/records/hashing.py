@@ -1,40 +1,31 @@
-"""What names a state or a run: a hash of how it came about."""
-
-from __future__ import annotations
+"""Names by content: of a state or a run, of a text, of the code that makes something."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, characters as they are."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def prompt_key(prompt: Sequence[Mapping[str, str]]) -> str:
+    """A text that is equal exactly when two prompts are equal."""
+    return canonical_json([[message["role"], message["content"]] for message in prompt])
+
+
+def text_key(prompt: Sequence[Mapping[str, str]], *responses: str) -> str:
+    """What names a prompt with its responses, in this order: 32 hex digits of a SHA-256."""
+    return hashlib.sha256(canonical_json([prompt_key(prompt), *responses]).encode()).hexdigest()[:32]
 
 
 def fingerprint(*parts: Any) -> str:
     """First 16 hex digits of the SHA-256 of the parts as JSON: the name of a state or of a run."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def identity_of_new(
-    backbone: str,
-    attributes: Sequence[str],
-    *,
-    head_layers: int = 1,
-    lora: dict[str, Any] | None = None,
-    quantization: dict[str, Any] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> str:
-    """The `identity` of what `RewardModel.create` would make, without making it."""
-    asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
-    return fingerprint("create", *asked, *deeper(head_layers))
-
-
-def deeper(n_layers: int) -> tuple[str, ...]:
-    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
-    return () if n_layers == 1 else (f"head of {n_layers} layers",)
 
 
 PACKAGE = Path(__file__).resolve().parents[1]

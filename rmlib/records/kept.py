@@ -7,18 +7,13 @@ judge's name and instructions), below `paths.runs_dir()/"scores"`; one line a te
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rmlib.pairs import canonical_json, prompt_key
-from rmlib.records import json_lines, paths
+from rmlib.records import files, paths
+from rmlib.records.hashing import canonical_json
 
 logger = logging.getLogger(__name__)
-
-
-def text_key(prompt: Sequence[Mapping[str, str]], *responses: str) -> str:
-    """What names a prompt with its responses, in this order: 32 hex digits of a SHA-256."""
-    return hashlib.sha256(canonical_json([prompt_key(prompt), *responses]).encode()).hexdigest()[:32]
 
 
 class Kept:
@@ -42,11 +37,11 @@ class Kept:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with json_lines.locked(self.path) as file:
+            with files.locked(self.path) as file:
                 if not self._repaired:  # once: it reads the whole file
-                    json_lines.repair_end(file, self.path)
+                    files.repair_end(file, self.path)
                     self._repaired = True
-                json_lines.write(file, lines if file.read(1) else [self._header, *lines])
+                files.append_lines(file, lines if file.read(1) else [self._header, *lines])
         except OSError as error:
             logger.warning("scores are not kept, so scoring again takes as long (%s)", error)
 

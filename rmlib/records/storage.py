@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rmlib.records import json_lines, paths
+from rmlib.records import files, paths
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ def append(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with json_lines.locked(path) as file:
-        json_lines.repair_end(file, path)
+    with files.locked(path) as file:
+        files.repair_end(file, path)
         known = _known(file.read(), path, record["record_id"])
         if known is not None and known["outcome"] == record["outcome"]:
             return known
         complete = name | record | provenance()
         written = {key: complete[key] for key in FIELDS}
-        json_lines.write(file, [_json(written)])
+        files.append_lines(file, [_json(written)])
     return written
 
 
@@ -254,7 +254,7 @@ def _known(content: bytes, path: Path, record_id: str) -> dict[str, Any] | None:
 def _last_lines(content: bytes, path: Path) -> dict[str, tuple[str, bytes]]:
     """Kind and line of the latest record of each id."""
     lines = content.split(b"\n")
-    if lines[-1] and json_lines.is_cut_short(lines[-1]):
+    if lines[-1] and files.is_cut_short(lines[-1]):
         logger.warning("%s: left out line %d, cut short by a killed writer", path, len(lines))
         lines.pop()
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line]

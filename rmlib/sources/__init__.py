@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib.pairs import content_hash
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 from rmlib.sources import folder, helpsteer2, simulated, ukpconvarg1
 
 __all__ = ["SourceInfo", "describe", "folder", "helpsteer2", "load", "load_described", "simulated", "ukpconvarg1"]

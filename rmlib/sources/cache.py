@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features
 
-from rmlib.pairs import canonical_json
 from rmlib.records import paths as folders
 from rmlib.records.files import sha256
-from rmlib.records.hashing import hash_of_code
+from rmlib.records.hashing import canonical_json, hash_of_code
 
 logger = logging.getLogger(__name__)
 

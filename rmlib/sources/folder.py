@@ -17,18 +17,11 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, pair_id, preference_from_ratings, prompt_key
-from rmlib.pairs.schema import (
-    FEATURES,
-    DataError,
-    Place,
-    check_messages,
-    check_preference,
-    check_row,
-    check_text,
-    shown,
-)
+from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, pair_id, preference_from_ratings
+from rmlib.pairs.schema import FEATURES, check_messages, check_preference, check_row
+from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import JSONL_ENDINGS, contents, folder_of, read_rows, value_of
+from rmlib.records.hashing import prompt_key
 
 logger = logging.getLogger(__name__)
 

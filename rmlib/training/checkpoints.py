@@ -21,8 +21,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rmlib.records.files import sync, write_json
 from rmlib.training.parallel import ALONE, Processes
-from rmlib.training.runs import LOG_FILE, sync, write_json, writing
+from rmlib.training.runs import LOG_FILE, writing
 
 logger = logging.getLogger(__name__)
 

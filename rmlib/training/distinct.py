@@ -13,7 +13,7 @@ from datasets import Dataset
 from jaxtyping import Int
 
 from rmlib.models.batches import Group, common_prefix
-from rmlib.pairs import prompt_key
+from rmlib.records.hashing import prompt_key
 
 
 def merged(groups: Sequence[Group]) -> tuple[list[Group], Int[np.ndarray, "response"] | None]:

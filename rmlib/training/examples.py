@@ -22,7 +22,7 @@ from rmlib.annotations import vote_share
 from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Group
 from rmlib.models.features import load_or_compute
-from rmlib.records.hashing import fingerprint
+from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
     prompts = view["prompt"][:]
     nothing = torch.full((len(view), 1, len(model.attributes)), math.nan)
     return _Labelled(
-        [fingerprint(tables.prompt_key(prompt)) for prompt in prompts],
+        [fingerprint(prompt_key(prompt)) for prompt in prompts],
         prompts,
         [tuple(texts) for texts in view["responses"][:]],
         torch.ones(len(view)),

@@ -12,7 +12,7 @@ import torch
 
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.adapted import is_adapted
-from rmlib.records.hashing import identity_of_new
+from rmlib.models.reward_model import identity_of_new
 from rmlib.training.settings import TrainSettings
 
 ADAPTER_POLICIES = ("keep", "merge")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from rmlib.models import RewardModel
+from rmlib.records.files import write_json, written_whole
 from rmlib.training.examples import TrainingError
 from rmlib.training.settings import TrainSettings
 
@@ -113,15 +114,6 @@ def writing(what: str) -> Iterator[None]:
         ) from error
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _identity_in(folder: Path) -> str:
     try:
         return str(json.loads((folder / SETTINGS_FILE).read_text())["identity"])
@@ -129,14 +121,6 @@ def _identity_in(folder: Path) -> str:
         raise TrainingError(
             f"{folder.name}/{SETTINGS_FILE} does not say which run this is; remove {folder.name}"
         ) from error
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write to a temporary name, then rename: a reader sees the old file or the new one, never half of it."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")  # another process may write the same file
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    sync(temporary)
-    temporary.replace(file)
 
 
 def append_row(log: FileIO, row: dict[str, Any]) -> None:
@@ -150,13 +134,8 @@ def append_row(log: FileIO, row: dict[str, Any]) -> None:
 def cut_log(folder: Path, until_step: int) -> None:
     """Leave out the rows after a step, and a last line that is not whole."""
     file = folder / LOG_FILE
-    temporary = file.with_name(LOG_FILE + ".tmp")
-    try:
-        with writing(f"the log up to step {until_step}"):
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in read_log(folder, until_step)))
-            temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(f"the log up to step {until_step}"), written_whole(file) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in read_log(folder, until_step)))
 
 
 def write_result(

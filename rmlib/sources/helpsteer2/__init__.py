@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, preference_from_ratings
-from rmlib.pairs.schema import Place
+from rmlib.records.errors import Place
 from rmlib.records.files import first_columns, folder_of
 from rmlib.sources.cache import cached
 from rmlib.sources.helpsteer2 import disagreements, preferences, ratings, release

@@ -6,16 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rmlib.pairs.schema import (
-    ATTRIBUTES,
-    RATING_RANGE,
-    DataError,
-    Place,
-    check_number,
-    check_text,
-    number_within,
-    shown,
-)
+from rmlib.pairs.schema import ATTRIBUTES, RATING_RANGE
+from rmlib.records.errors import DataError, Place, check_number, check_text, number_within, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 from rmlib.sources.helpsteer2.ratings import FIELDS, Row, parse_prompt, unused_fields
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rmlib.pairs import pair_id
-from rmlib.pairs.schema import NEITHER_VALID, DataError, Place, check_preference, check_string, check_text, shown
+from rmlib.pairs.schema import NEITHER_VALID, check_preference
+from rmlib.records.errors import DataError, Place, check_string, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 from rmlib.sources.helpsteer2.ratings import Row, parse_prompt, unused_fields
 

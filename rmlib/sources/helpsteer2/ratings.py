@@ -7,16 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rmlib.pairs.schema import (
-    ATTRIBUTES,
-    RATING_RANGE,
-    DataError,
-    Place,
-    check_number,
-    check_text,
-    number_within,
-    shown,
-)
+from rmlib.pairs.schema import ATTRIBUTES, RATING_RANGE
+from rmlib.records.errors import DataError, Place, check_number, check_text, number_within, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 
 logger = logging.getLogger(__name__)

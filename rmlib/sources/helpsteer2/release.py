@@ -10,7 +10,7 @@ from datasets import Dataset
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from rmlib.pairs import DERIVED
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
 from rmlib.records.files import JSONL_ENDINGS, contents, sha256
 
 logger = logging.getLogger(__name__)

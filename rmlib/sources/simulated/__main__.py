@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from rmlib.pairs.schema import DataError
+from rmlib.records.errors import DataError
 from rmlib.sources.simulated import calibration, embedded
 from rmlib.sources.simulated.annotators import PARAMETERS_FILE
 from rmlib.sources.simulated.beside_published import compare

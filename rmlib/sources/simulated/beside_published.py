@@ -7,8 +7,8 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib.annotations import annotation_frame
-from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated.annotators import N_MOST, Given
 from rmlib.sources.simulated.measures import FIRST, THEN, Labelled, Measure, mean, measures, share, targets
 

@@ -12,8 +12,8 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib.pairs import make_pairs, pair_id
-from rmlib.pairs.schema import DataError, Place
 from rmlib.records import paths
+from rmlib.records.errors import DataError, Place
 from rmlib.records.files import read_rows
 from rmlib.records.progress import progress_bar
 from rmlib.sources.cache import cached

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib.pairs import prompt_key
 from rmlib.pairs.schema import ATTRIBUTES
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated import annotators, labels, reasons
 from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
 from rmlib.sources.simulated.responses import draw_policy, respond

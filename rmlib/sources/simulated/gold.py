@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from rmlib.pairs import prompt_key
-from rmlib.pairs.schema import DataError, Place
+from rmlib.records.errors import DataError, Place
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated.embedded import N_PAIRS, SEED
 from rmlib.sources.simulated.generation import draw_answered
 from rmlib.sources.simulated.tasks import Task

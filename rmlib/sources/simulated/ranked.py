@@ -12,7 +12,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib.pairs import make_pairs, prompt_key
+from rmlib.pairs import make_pairs
+from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated.annotators import Parameters
 from rmlib.sources.simulated.generation import VALIDATION_SHARE, Texts, annotated
 from rmlib.sources.simulated.responses import draw_policy, respond

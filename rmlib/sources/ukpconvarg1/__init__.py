@@ -16,7 +16,7 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib.pairs import CONSENSUS, make_pairs, pair_id
-from rmlib.pairs.schema import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, shown
 from rmlib.records.files import folder_of
 from rmlib.sources.cache import cached
 from rmlib.sources.ukpconvarg1.files import Comparison, is_layout, present, read, read_strict

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from rmlib.pairs.schema import DataError, Place, check_number, check_string, check_text, shown
+from rmlib.records.errors import DataError, Place, check_number, check_string, check_text, shown
 from rmlib.records.files import contents, first_columns, read_bytes, read_rows, value_of
 
 PREFERENCES = {"a1": -1, "equal": 0, "a2": 1}

@@ -1,0 +1,177 @@
+"""Views of the table, and the one place that says who is chosen, how strongly, and which pairs are left out.
+
+Every other module asks here: a preference is positive for response 2, 0 is a tie, null is no judgement.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from jaxtyping import Bool, Float, Int
+
+from rmlib.pairs.schema import ATTRIBUTES, MESSAGES, SCORES
+from rmlib.pairs.table import rows_of, table_of
+from rmlib.records.hashing import prompt_key
+
+logger = logging.getLogger(__name__)
+
+PREFERENCE_FEATURES = Features(
+    {
+        "pair_id": Value("string"),
+        "prompt": MESSAGES,
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "strength": Value("float64"),
+    }
+)
+RATING_FEATURES = Features({"pair_id": Value("string"), "prompt": MESSAGES, "response": Value("string")} | SCORES)
+TOO_FEW = "fewer than three responses"
+RANKING_FEATURES = Features({"prompt": MESSAGES, "responses": List(Value("string"))})
+
+
+# --- who is chosen, how strongly --------------------------------------------------------------------------------------
+
+
+def preferences(pairs: Dataset) -> Float[np.ndarray, "pair"]:
+    """The preference of every pair, -3..3, positive for response 2; NaN where there is none."""
+    return np.array([math.nan if value is None else value for value in pairs["preference"][:]], dtype=float)
+
+
+def signs(pairs: Dataset) -> Int[np.ndarray, "pair"]:
+    """1 where response 2 is chosen, -1 where response 1 is, 0 where nobody decided (a tie, or no preference)."""
+    return np.sign(np.nan_to_num(preferences(pairs))).astype(int)
+
+
+def is_decided(pairs: Dataset) -> Bool[np.ndarray, "pair"]:
+    """Which pairs have a chosen response."""
+    return signs(pairs) != 0
+
+
+def decided(pairs: Dataset) -> Dataset:
+    """The pairs that have a chosen response, in their order."""
+    return pairs.select(np.flatnonzero(is_decided(pairs)))
+
+
+def margins_of_chosen(pairs: Dataset, rewards: Float[np.ndarray, "*any pair 2"]) -> Float[np.ndarray, "*any decided"]:
+    """Reward of the chosen minus that of the rejected response, of the decided pairs in the order of the table."""
+    sign = signs(pairs)
+    return ((rewards[..., 1] - rewards[..., 0]) * sign)[..., sign != 0]
+
+
+def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "pair 2 attribute"]:
+    """Ratings (0-4) of both responses, NaN where nobody rated; ValueError for an unknown attribute."""
+    if missing := set(attributes) - set(ATTRIBUTES):
+        raise ValueError(f"no rating is called {sorted(missing)}; known: {', '.join(ATTRIBUTES)}")
+    sides = [
+        [[(ratings or {}).get(name) for name in attributes] for ratings in pairs[f"ratings_{side}"][:]] for side in "12"
+    ]
+    return np.array(sides, dtype=np.float32).transpose(1, 0, 2)
+
+
+def texts_of(pairs: Dataset) -> tuple[list[Any], list[str]]:
+    """Prompts and responses as flat lists, both responses of a pair in a row."""
+    prompts = [prompt for prompt in pairs["prompt"][:] for _ in range(2)]
+    return prompts, [text for two in zip(pairs["response_1"][:], pairs["response_2"][:], strict=True) for text in two]
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def preference_view(pairs: Dataset) -> Dataset:
+    """Decided pairs as TRL takes them: message lists prompt, chosen and rejected, and strength = |preference| (1..3).
+
+    Ties and pairs without a preference are left out; their numbers are logged, and returned by `left_out`.
+    """
+    rows = []
+    for pair in rows_of(pairs, "pair_id", "prompt", "response_1", "response_2", "preference"):
+        if pair["preference"]:
+            rejected, chosen = sorted(("response_1", "response_2"), reverse=pair["preference"] < 0)
+            row = {
+                "pair_id": pair["pair_id"],
+                "prompt": pair["prompt"],
+                "chosen": [{"role": "assistant", "content": pair[chosen]}],
+                "rejected": [{"role": "assistant", "content": pair[rejected]}],
+                "strength": float(abs(pair["preference"])),
+            }
+            rows.append(row)
+    if len(rows) < len(pairs):
+        logger.info("preference view: %d of %d pairs; left out: %s", len(rows), len(pairs), left_out(pairs))
+    return table_of(rows, PREFERENCE_FEATURES)
+
+
+def left_out(pairs: Dataset) -> dict[str, int]:
+    """How many pairs `preference_view` leaves out, by reason: {"ties": n, "no preference": n}."""
+    preferences = Counter(pairs["preference"][:])
+    return {"ties": preferences[0], "no preference": preferences[None]}
+
+
+def rating_view(pairs: Dataset) -> Dataset:
+    """Two rows a pair, response 1 then response 2: prompt, response, one rating (0-4) an attribute, null if unrated."""
+    rows = []
+    for pair in rows_of(pairs, "pair_id", "prompt", "response_1", "response_2", "ratings_1", "ratings_2"):
+        for side in ("1", "2"):
+            shared = {"pair_id": pair["pair_id"], "prompt": pair["prompt"], "response": pair[f"response_{side}"]}
+            rows.append(shared | (pair[f"ratings_{side}"] or {}))
+    return table_of(rows, RATING_FEATURES)
+
+
+def ranking_view(pairs: Dataset) -> Dataset:
+    """Prompts whose pairs cover more than two responses: prompt, responses best first.
+
+    Only complete strict orders are kept: each two responses compared, no tie, no contradiction, no cycle.
+    The others are counted and logged; `unranked` returns their numbers.
+    """
+    rows, refused = _rankings(pairs)
+    refused.pop(TOO_FEW, None)
+    if refused:
+        logger.warning("ranking view: %d prompts kept; left out: %s", len(rows), dict(refused))
+    return table_of(rows, RANKING_FEATURES)
+
+
+def only_ranked(pairs: Dataset) -> Dataset:
+    """The pairs of the prompts that `ranking_view` keeps, so that a loss of pairs can learn from the same texts."""
+    kept = {prompt_key(row["prompt"]) for row in _rankings(pairs)[0]}
+    return pairs.select([row for row, prompt in enumerate(pairs["prompt"][:]) if prompt_key(prompt) in kept])
+
+
+def unranked(pairs: Dataset) -> dict[str, int]:
+    """How many prompts `ranking_view` leaves out, by reason; those with fewer than three responses too."""
+    return dict(_rankings(pairs)[1])
+
+
+def _rankings(pairs: Dataset) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The rows of `ranking_view`, and how many prompts give none, by reason."""
+    comparisons: dict[str, list[dict[str, Any]]] = {}
+    for pair in rows_of(pairs, "prompt", "response_1", "response_2", "preference"):
+        comparisons.setdefault(prompt_key(pair["prompt"]), []).append(pair)
+    rows, refused = [], Counter[str]()
+    for group in comparisons.values():
+        several = len({pair[side] for pair in group for side in ("response_1", "response_2")}) > 2
+        order = _strict_order(group) if several else TOO_FEW
+        if isinstance(order, str):
+            refused[order] += 1
+        else:
+            rows.append({"prompt": group[0]["prompt"], "responses": order})
+    return rows, refused
+
+
+def _strict_order(comparisons: list[dict[str, Any]]) -> list[str] | str:
+    """The responses best first, or the reason why the comparisons give no strict order."""
+    beaten: dict[str, set[str]] = {pair[side]: set() for pair in comparisons for side in ("response_1", "response_2")}
+    if any(not pair["preference"] for pair in comparisons):
+        return "tied or without a preference"
+    for pair in comparisons:
+        loser, winner = (pair["response_1"], pair["response_2"])[:: 1 if pair["preference"] > 0 else -1]
+        beaten[winner].add(loser)
+    if any(winner in beaten[loser] for winner, losers in beaten.items() for loser in losers):
+        return "contradictory"
+    if sum(map(len, beaten.values())) < math.comb(len(beaten), 2):
+        return "incomplete"
+    # A complete set of strict comparisons has no cycle exactly when all numbers of wins differ (Landau, 1953).
+    if len({len(losers) for losers in beaten.values()}) < len(beaten):
+        return "cyclic"
+    return sorted(beaten, key=lambda response: -len(beaten[response]))
