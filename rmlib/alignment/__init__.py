@@ -1,27 +1,6 @@
-"""Aligning a policy with a reward model: the estimators that the methods of the paper are made of."""
+"""Policies trained with a reward, judges that write, and what they are worth. In come prompts, out go records."""
 
-from rmlib.alignment.estimators import (
-    best_of_n_divergence,
-    best_of_n_expectation,
-    dpo_loss,
-    generalised_advantages,
-    implicit_reward,
-    leave_one_out_baseline,
-    mean_absolute_divergence,
-    ppo_policy_loss,
-    ppo_value_loss,
-    reinforce_loss,
-)
+import lazy_loader
 
-__all__ = [
-    "best_of_n_divergence",
-    "best_of_n_expectation",
-    "dpo_loss",
-    "generalised_advantages",
-    "implicit_reward",
-    "leave_one_out_baseline",
-    "mean_absolute_divergence",
-    "ppo_policy_loss",
-    "ppo_value_loss",
-    "reinforce_loss",
-]
+# Names are in __init__.pyi: reading a record or a setting should not import torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

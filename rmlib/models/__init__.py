@@ -1,5 +1,9 @@
-"""Text to reward: backbones, batches in which a prompt is encoded once, attention, heads, saving and exporting."""
+"""Text to reward. In come prompts and responses, out go rewards; what lies between is one module each.
 
-from rmlib.models.reward_model import ModelError, RewardModel, new_head, refuse_long
+Backbones, batches in which a prompt is encoded once, attention, heads, features, saving and exporting.
+"""
 
-__all__ = ["ModelError", "RewardModel", "new_head", "refuse_long"]
+import lazy_loader
+
+# Names are in __init__.pyi: reading a record or a setting should not import torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

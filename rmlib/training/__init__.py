@@ -1,29 +1,6 @@
-"""One loop, in one process or many: from examples to a saved run."""
+"""One loop, in one process or many. In come a model, pairs and settings; out comes a saved run."""
 
-from rmlib.training.loop import (
-    Run,
-    TrainingError,
-    create_model,
-    evaluate,
-    example_losses,
-    n_valid,
-    rewards_of,
-    run_folder,
-    run_identity,
-    sampling_order,
-    train,
-)
+import lazy_loader
 
-__all__ = [
-    "Run",
-    "TrainingError",
-    "create_model",
-    "evaluate",
-    "example_losses",
-    "n_valid",
-    "rewards_of",
-    "run_folder",
-    "run_identity",
-    "sampling_order",
-    "train",
-]
+# Names are in __init__.pyi: reading a record or a setting should not import torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
