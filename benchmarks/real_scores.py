@@ -23,7 +23,6 @@ from benchmarks.real_files import data_folder
 from rmlib import benchmarks
 from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.benchmarks.items import Scorer
-from rmlib.benchmarks.scoring import RULERS
 from rmlib.experiments.grid import GridResult, default_grid, run_grid
 from rmlib.experiments.presets import PRESETS
 from rmlib.models import RewardModel
@@ -31,6 +30,7 @@ from rmlib.models.features import load_or_compute
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.splits import Splits, load_splits
+from rmlib.statistics import RULERS
 from rmlib.training.watching import sample
 
 SETS: dict[str, tuple[str, str, dict[str, Any], str]] = {  # benchmark, folder, options, and the score to compare

@@ -72,7 +72,7 @@ def test_a_record_keeps_one_sign_a_comparison_and_counts_ties() -> None:
 def simulated() -> SimpleNamespace:
     items = benchmarks.load("rewardbench")
     table = bias.comparisons(items)
-    scores = {name: benchmarks.score(ruler, items, progress=False) for name, ruler in bias.RULERS.items()}
+    scores = {name: benchmarks.score(ruler, items, progress=False) for name, ruler in statistics.RULERS.items()}
     right = {name: (bias.margins(items, table, found) > 0).astype(int) for name, found in scores.items()}
     return SimpleNamespace(items=items, table=table, scores=scores, right=right)
 

@@ -7,10 +7,9 @@ import pytest
 import written
 
 from rmlib import benchmarks, records
-from rmlib.benchmarks import bias
 from rmlib.figures import benchmark_tables
 from rmlib.records import RecordError
-from rmlib.statistics import mcnemar
+from rmlib.statistics import RULERS, mcnemar
 
 N = written.ITEMS_PER_SUBSET * len(written.SUBSETS)
 
@@ -116,11 +115,11 @@ def test_any_scores_stand_beside_the_rulers_without_records() -> None:
     items = benchmarks.load("rewardbench")
     rewards = {name: [1.0, 0.0] for name in items["item_id"][:]}  # right everywhere, and sure of it at 73 %
     table = benchmark_tables.with_rulers(items, {"right": rewards})
-    assert table.index.tolist() == ["right", *bias.RULERS, "chance"]
+    assert table.index.tolist() == ["right", *RULERS]
     assert table.loc["right", ["rank", "score", "comparisons", "tied"]].tolist() == [1, 1, 1, 0]
     assert table.loc["right", "ece"] == pytest.approx(1 - 1 / (1 + np.exp(-1)))
     assert table.loc["constant", ["score", "tied"]].tolist() == [0, 1] and table.loc["chance", "score"] == 0.5
-    longer, shorter = (benchmarks.summarise(items, benchmarks.score(bias.RULERS[name], items, progress=False), draws=1)
+    longer, shorter = (benchmarks.summarise(items, benchmarks.score(RULERS[name], items, progress=False), draws=1)
                        for name in ("longer", "shorter"))  # fmt: skip
     assert table["score"]["longer"] == pytest.approx(longer.sections["estimate"]["Score"])
     assert table["score"]["shorter"] == pytest.approx(shorter.sections["estimate"]["Score"])

@@ -17,8 +17,6 @@ from rmlib.models.backbones import BackboneError
 from rmlib.models.features import FromFeatures
 from rmlib.models.implicit import load_implicit
 from rmlib.records import paths
-from rmlib.records.hashing import text_key
-from rmlib.records.kept import Kept
 from rmlib.statistics import Longer
 
 
@@ -154,38 +152,6 @@ def test_rewards_that_are_not_finite_are_never_kept_nor_taken_for_skipped_ones(m
     for skip_long in (False, True):
         with pytest.raises(ValueError, match=r"not finite for 3 items, e\.g\. \['0', '1', '2'\]"):
             benchmarks.score(model, ITEMS, skip_long=skip_long)
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def test_kept_values_are_read_back_by_another_and_a_broken_line_costs_that_line_alone(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    one = Kept("rewards", {"weights": "x"})
-    one.add({"k1": 0.1, "k2": -3e-7})
-    one.add({"k3": 1.0})
-    assert Kept("rewards", {"weights": "x"}).known == {"k1": 0.1, "k2": -3e-7, "k3": 1.0}
-    assert Kept("rewards", {"weights": "y"}).known == {}
-    lines = one.path.read_text().splitlines()
-    one.path.write_text("\n".join([lines[0], lines[1], "{broken", lines[3]]) + "\n" + '["k4", 2.')
-    again = Kept("rewards", {"weights": "x"})
-    assert again.known == {"k1": 0.1, "k3": 1.0} and "2 lines cannot be read" in caplog.text
-    again.add({"k5": 5.0})  # the line that a killed writer left is taken away first
-    assert Kept("rewards", {"weights": "x"}).known == {"k1": 0.1, "k3": 1.0, "k5": 5.0}
-
-
-def test_a_file_of_another_model_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
-    one, two = Kept("rewards", {"weights": "x"}), Kept("rewards", {"weights": "y"})
-    one.add({"k": 1.0})
-    one.path.replace(two.path)
-    assert Kept("rewards", {"weights": "y"}).known == {} and "another header" in caplog.text
-
-
-def test_the_key_tells_prompt_from_response_and_order(runs: Path) -> None:
-    prompt, other = ([{"role": "user", "content": text}] for text in ("a", "b"))
-    keys = {text_key(prompt, "b"), text_key(other, "a"), text_key(prompt, "a", "b"), text_key(prompt, "b", "a")}
-    assert len(keys) == 4
 
 
 # --- scorers by name --------------------------------------------------------------------------------------------------

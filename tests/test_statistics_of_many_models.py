@@ -7,7 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from rmlib import statistics
-from rmlib.statistics import compare_models, position_consistency
+from rmlib.statistics import compare_models
 
 
 def compare(credits, *, groups=None, draws=2000, **options):
@@ -165,32 +165,6 @@ def test_scores_of_other_models_draws_or_runs_are_refused():
     with pytest.raises(ValueError, match=r"scores of 'b' have shape \[3, 2\], not \[3, 1\]"):
         credits = {"a": [0.0, 1.0], "b": [0.0, 1.0]}
         compare_models(credits, {"a": np.zeros((3, 1)), "b": np.zeros((3, 2))}, seed=0)
-
-
-# --- judges -----------------------------------------------------------------------------------------------------------
-
-
-def test_position_consistency_by_hand():
-    found = position_consistency([1, 2, 1, 2, 0, 1], [1, 2, 2, 1, 1, 1])
-    shares = [found.consistent.estimate, found.first.estimate, found.second.estimate, found.undecided.estimate]
-    assert shares == pytest.approx([3 / 6, 1 / 6, 1 / 6, 1 / 6])
-    assert vars(found.consistent) == vars(statistics.wilson_interval(3, 6))
-
-
-def test_a_judge_that_takes_the_first_place_is_never_consistent_and_renaming_responses_changes_nothing():
-    rng = np.random.default_rng(0)
-    assert position_consistency([1] * 9, [2] * 9).first.estimate == 1
-    in_order, swapped = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
-    renamed = np.array([0, 2, 1])  # calling the responses 2 and 1 turns the orders round as well
-    assert position_consistency(in_order, swapped) == position_consistency(renamed[swapped], renamed[in_order])
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "problem"), [(([], []), "same pairs"), (([1], [1, 2]), "same pairs"), (([1], [3]), "1 or 2, or 0")]
-)
-def test_verdicts_that_are_none_are_refused(verdicts, problem):
-    with pytest.raises(ValueError, match=problem):
-        position_consistency(*verdicts)
 
 
 # --- rulers -----------------------------------------------------------------------------------------------------------

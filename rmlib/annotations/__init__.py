@@ -22,22 +22,7 @@ from rmlib.annotations.labels import (
 )
 
 __all__ = [
-    "PREFERENCE_STEPS",
-    "RATING_STEPS",
-    "SIDES",
-    "Steps",
-    "VOTE_PRIOR",
-    "Value",
-    "annotation_frame",
-    "kappa_of_coincidences",
-    "kept_positions",
-    "label_counts",
-    "overall_preference",
-    "overall_ratings",
-    "preference_items",
-    "preference_steps",
-    "rating_steps",
-    "three_most_similar",
-    "vote_share",
-    "weighted_kappa",
-]
+    "PREFERENCE_STEPS", "RATING_STEPS", "SIDES", "Steps", "VOTE_PRIOR", "Value", "annotation_frame",
+    "kappa_of_coincidences", "kept_positions", "label_counts", "overall_preference", "overall_ratings",
+    "preference_items", "preference_steps", "rating_steps", "three_most_similar", "vote_share", "weighted_kappa",
+]  # fmt: skip

@@ -17,8 +17,8 @@ from rmlib.benchmarks import judging, own, ready
 from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
 from rmlib.benchmarks.report import Report
-from rmlib.benchmarks.scoring import RULERS
 from rmlib.records import paths
+from rmlib.statistics import RULERS
 
 HIDDEN = ("source", "url", "scores", "out", "instructions")  # options that name what only one machine has
 EXAMPLES = """examples:

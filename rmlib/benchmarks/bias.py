@@ -15,16 +15,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
-from rmlib.benchmarks.items import Scorer, compared
+from rmlib.benchmarks.items import compared
 from rmlib.benchmarks.packed import MISSING
 from rmlib.statistics import Interval
 
-RULERS: dict[str, Scorer] = {
-    "longer": statistics.Longer(),
-    "shorter": statistics.Shorter(),
-    "markdown": statistics.Markdown(),
-    "constant": statistics.Constant(),
-}
 LENGTH_BINS = 5  # of equally many comparisons
 FEWEST = 2 * LENGTH_BINS  # comparisons that are worth bins
 

@@ -10,7 +10,6 @@ import torch
 
 from rmlib import combining
 from rmlib.benchmarks.items import Scorer
-from rmlib.benchmarks.scoring import RULERS
 from rmlib.models import RewardModel
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
@@ -19,6 +18,7 @@ from rmlib.models.implicit import BETA, ImplicitReward, implicit_name, load_impl
 from rmlib.models.reward_model import CARD_FILE
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, hash_of_code
+from rmlib.statistics import RULERS
 
 # What an offline scorer needs of a repository; weights in another format are not even fetched.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]

@@ -13,11 +13,9 @@ from rmlib.benchmarks.items import Scorer
 from rmlib.records.hashing import text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
-from rmlib.statistics import Longer, Random, Shorter
 
 logger = logging.getLogger(__name__)
 
-RULERS: dict[str, Scorer] = {"longer": Longer(), "shorter": Shorter(), "chance": Random(0)}
 TOO_LONG = "a text is too long for the model"
 
 

@@ -17,7 +17,7 @@ from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.figures.summaries import BOOTSTRAP_SEED, ladder, optional
 from rmlib.records import RecordError
-from rmlib.statistics import Comparison, wilson_interval
+from rmlib.statistics import RULERS, Comparison, wilson_interval
 
 DEFAULT = "rewardbench"
 AGAIN = "score the models again with notebook 04"
@@ -102,7 +102,7 @@ def with_rulers(
         scores: for each model its {item_id: [rewards]}.
         partial: also where subsets or items are missing; the score is then over what is there.
     Returns:
-        Index model: the models, the rulers of `bias.RULERS`, chance. Columns rank, score, low, high (the headline
+        Index model: the models, the rulers of `statistics.RULERS`, chance. Columns rank, score, low, high (the headline
         score, see `comparison`), comparisons (share of right against wrong candidates ordered rightly), at equal length
         (the same by `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of
         models (a ruler's reward is no logit).
@@ -111,7 +111,9 @@ def with_rulers(
     """
     kind = benchmarks.name_of(items)
     rule, section = benchmarks.BENCHMARKS[kind].BENCHMARK, headline_section(kind)
-    every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in bias.RULERS.items()}}
+    # Of chance the expected score is known, so that nothing has to be drawn.
+    rulers = {name: ruler for name, ruler in RULERS.items() if name != "chance"}
+    every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in rulers.items()}}
     credits = {model: [benchmarks.credits(items, found)] for model, found in every.items()}
     whole = all("partial" not in benchmarks.summarise(items, found, draws=1).label for (found,) in credits.values())
     board = compare(rule, credits, section=section, whole=whole, partial=partial, seed=seed).leaderboard

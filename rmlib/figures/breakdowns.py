@@ -23,7 +23,7 @@ from rmlib.figures.summaries import (
 )
 from rmlib.records import RecordError
 from rmlib.statistics import Interval, PowerLaw, Temperature
-from rmlib.statistics.arrays import matched_seeds
+from rmlib.statistics.intervals import matched_seeds
 
 LENGTH_BINS = 5  # of equally many pairs
 RULERS = ("longer", "bag of words")  # beside the arms in the agreement table

@@ -14,14 +14,5 @@ from rmlib.records.storage import (
 )
 
 __all__ = [
-    "FIELDS",
-    "PACKAGES",
-    "RecordError",
-    "SCHEMA_VERSION",
-    "append",
-    "find",
-    "provenance",
-    "published",
-    "read",
-    "rows",
-]
+    "FIELDS", "PACKAGES", "RecordError", "SCHEMA_VERSION", "append", "find", "provenance", "published", "read", "rows",
+]  # fmt: skip

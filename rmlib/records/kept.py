@@ -1,13 +1,15 @@
-"""What scoring has found out, kept on disk by content: scored again it costs nothing, interrupted it goes on.
+"""What took long is kept on disk by content and never made twice; what is kept may be deleted at any time.
 
-One file of JSON lines for everything that values depend on but the text (a model's weights, tokenizer and template; a
-judge's name and instructions), below `paths.runs_dir()/"scores"`; one line a text. A file may be deleted at any time.
+`Kept` holds values by text, `kept_json` one result, `kept_folder` a folder. What was interrupted goes on, or is made
+again: nobody reads half of it. Whoever names a file or a folder puts a hash of all that its content depends on into
+the name (`rmlib.records.hashing`).
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rmlib.records import files, paths
@@ -16,10 +18,27 @@ from rmlib.records.hashing import canonical_json
 logger = logging.getLogger(__name__)
 
 
+def kept_json(file: Path, make: Callable[[], Any]) -> Any:
+    """What `make()` gives, as JSON has it: made once and written whole, from then on read from the file."""
+    if not file.is_file():
+        files.write_json(file, make())
+    return json.loads(file.read_text())
+
+
+def kept_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
+    """The folder that `fill(temporary)` makes and fills: once, under another name until it is whole, then found."""
+    if not folder.is_dir():
+        with files.written_whole(folder) as temporary:
+            fill(temporary)
+    return folder
+
+
 class Kept:
     """Values by text key, as they lie on disk and as they are added; `made_by` says what else they depend on.
 
-    Writers may share a file. A line that cannot be read is left out with a warning, and its text is scored anew.
+    That is a model's weights, tokenizer and template, or a judge's name and instructions: for each of these there is
+    one file of JSON lines below `paths.runs_dir()/"scores"`, one line a text. Writers may share a file. A line that
+    cannot be read is left out with a warning, and its text is scored anew.
     """
 
     def __init__(self, kind: str, made_by: Mapping[str, Any]) -> None:

@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from rmlib.statistics.arrays import finite, seed_by_item
-from rmlib.statistics.intervals import Interval, Resamples, percentile_interval
+from rmlib.statistics.intervals import Interval, Resamples, finite, percentile_interval, seed_by_item
 
 # Inverse temperatures at which the bootstrap draws are looked at, in units of the mean size of a margin.
 _INVERSE_RANGE, _INVERSE_STEPS = (1e-3, 1e3), 200

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rmlib.statistics.arrays import matched_seeds, seed_by_item
+from rmlib.statistics.intervals import matched_seeds, seed_by_item
 from rmlib.statistics.paired import holm, mcnemar
 
 DIGITS = 12  # scores that differ by rounding alone are equal

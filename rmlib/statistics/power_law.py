@@ -9,8 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
-from rmlib.statistics.arrays import finite
-from rmlib.statistics.intervals import Interval, Resamples, percentile_interval
+from rmlib.statistics.intervals import Interval, Resamples, finite, percentile_interval
 
 FEWEST_SIZES = 4  # one more than the law has parameters
 EXPONENTS = (0.01, 3.0)  # looked at; beyond, the law is a step or a straight line in log n

@@ -120,3 +120,13 @@ class BagOfWords:
 
 def _log_counts(vectorizer: CountVectorizer, texts: Sequence[str]) -> csr_matrix:
     return vectorizer.transform(texts).astype(float).log1p()
+
+
+# By name, all that need no fitting.
+RULERS: dict[str, Longer | Shorter | Markdown | Constant | Random] = {
+    "longer": Longer(),
+    "shorter": Shorter(),
+    "markdown": Markdown(),
+    "constant": Constant(),
+    "chance": Random(0),
+}

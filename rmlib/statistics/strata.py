@@ -6,8 +6,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from rmlib.statistics.arrays import both_correct
-from rmlib.statistics.intervals import Interval, Resamples, bootstrap_interval, percentile_interval
+from rmlib.statistics.intervals import Interval, Resamples, bootstrap_interval, both_correct, percentile_interval
 
 _RIDGE = 0.1  # keeps the fit finite where length alone tells right from wrong; a tenth of a pair's weight
 _STEPS, _LONGEST_STEP = 60, 1.0  # of Newton's method; a longer step can overshoot where the likelihood is flat
