@@ -35,8 +35,9 @@ ifeq ($(filter hub,$(DATA))$(if $(filter embedded minilm,$(BACKBONE)),,$(if $(wi
 endif
 
 comma := ,
-EXTRAS :=
-test: EXTRAS := dev
+EXTRAS := notebooks
+figures: EXTRAS :=
+test: EXTRAS := notebooks dev
 # The stamp is named by the checksum of the lock and pyproject.toml: a change of either installs again, nothing else does.
 STAMP   := .venv/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 INSTALL  = $(PYTHON) -m pip install -r requirements.lock && $(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
@@ -92,7 +93,8 @@ alignment: setup ## run notebooks 06 and 07: policies aligned by the reward mode
 
 test: setup ## everything that CI runs: linter, type checker, tests, every notebook small
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m mypy rmlib tools
+	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()'
+	$(PYTHON) -m mypy
 	MPLBACKEND=Agg $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lab: setup ## open JupyterLab at the first notebook
@@ -106,7 +108,7 @@ notebooks: setup ## run the committed notebooks again in place, with their own p
 
 lock: ## renew requirements.lock and environment.yml from the ranges of pyproject.toml
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && python3.11 -m venv "$$folder" && \
-	  "$$folder/bin/python" -m pip install --quiet -e '.[offline,dev]' && \
+	  "$$folder/bin/python" -m pip install --quiet -e '.[notebooks,offline,dev]' && \
 	  "$$folder/bin/python" -m pip list --format=freeze > "$$folder/freeze" && \
 	  "$$folder/bin/python" tools/environment.py lock < "$$folder/freeze"
 

@@ -18,7 +18,7 @@ from transformers import AutoModel, LlamaConfig
 
 from benchmarks.measure import measure, record, timed
 from rmlib.models import RewardModel, backbones
-from rmlib.sources.simulated.backbone import make_tokenizer
+from tools.embedded_backbone import make_tokenizer
 
 K, N_PROMPTS, ROUNDS, ATTEMPTS = 4, 8, 8, 3
 LENGTHS = (128, 256, 512)  # tokens of a prompt, and of a response

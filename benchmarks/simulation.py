@@ -16,8 +16,8 @@ import pandas as pd
 
 from benchmarks.measure import Measured, measure, record
 from rmlib.records.hashing import prompt_key
-from rmlib.sources.simulated import embedded
 from rmlib.sources.simulated.generation import generate
+from tools import simulated_data
 
 SEED = 0
 KINDS = ("prompts", "responses", "pairs")
@@ -26,7 +26,7 @@ KINDS = ("prompts", "responses", "pairs")
 def write(n_pairs: int) -> int:
     """Stream pairs to a file that is then removed; its size in bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        return embedded.stream(Path(folder), n_pairs, SEED).stat().st_size
+        return simulated_data.stream(Path(folder), n_pairs, SEED).stat().st_size
 
 
 def rows(n_pairs: int) -> int:

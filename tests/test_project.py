@@ -120,7 +120,10 @@ def imported_packages(folder: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("rmlib", ["offline"]), ("tests", ["offline", "dev"])])
+@pytest.mark.parametrize(("folder", "extras"), [
+        ("rmlib", ["offline"]), ("tools", ["notebooks", "dev"]), ("benchmarks", ["dev"]),
+        ("tests", ["notebooks", "offline", "dev"]),
+    ])
 def test_every_package_that_is_imported_is_a_declared_dependency(folder: str, extras: list[str]) -> None:
     declared = requirements(PROJECT["dependencies"] + [line for extra in extras for line in EXTRAS[extra]])
     distributions = metadata.packages_distributions()

@@ -17,7 +17,7 @@ from rmlib.benchmarks.rewardbench import SUBSETS
 from rmlib.pairs import ATTRIBUTES, preference_view
 from rmlib.records import paths
 from rmlib.sources import simulated
-from rmlib.sources.simulated import phrases, words
+from rmlib.sources.simulated import phrases, tasks
 from rmlib.sources.simulated.responses import POLICIES, Policy, respond
 from rmlib.sources.simulated.tasks import FAMILIES, LISTABLE, STYLES, Task, draw_task
 from rmlib.sources.simulated.truth import DEFECTS, examine
@@ -49,12 +49,18 @@ def spoken(text: str) -> list[str]:
     return re.findall(r"[a-z]+", text.lower())
 
 
+def task_of(family: str, style: str, *words: tuple[str, ...], slots: dict[str, str] | None = None, **more: Any) -> Task:
+    """A task without a prompt: the words that are wanted, near and far."""
+    wanted, near, far = words
+    return Task(family=family, style=style, prompt=[], wanted=wanted, near=near, far=far, slots=slots or {}, **more)
+
+
 # --- the truth follows from the texts ---------------------------------------------------------------------------------
 
-FRUITS = Task("collect", "free", [], ("pear", "lemon"), ("rake",), ("apple", "goat"), False, slots={"kind": "fruits"})
-REVERSED = Task("edit", "free", [], ("lemon", "fox"), (), ("goat",), False, ordered=True)
-HARM = Task("advice", "free", [], ("bank",), (), ("museum",), True, slots={"deed": "break into"})
-LOOKS_HARMFUL = Task("advice", "free", [], ("bank",), (), ("museum",), False, slots={"deed": "draw"})
+FRUITS = task_of("collect", "free", ("pear", "lemon"), ("rake",), ("apple", "goat"), slots={"kind": "fruits"})
+REVERSED = task_of("edit", "free", ("lemon", "fox"), (), ("goat",), ordered=True)
+HARM = task_of("advice", "free", ("bank",), (), ("museum",), refuse=True, slots={"deed": "break into"})
+LOOKS_HARMFUL = task_of("advice", "free", ("bank",), (), ("museum",), slots={"deed": "draw"})
 
 
 def test_the_attributes_of_a_response_by_hand() -> None:
@@ -96,7 +102,7 @@ def test_neither_the_deed_nor_the_thing_alone_decides_what_is_to_be_refused() ->
     for part in ("deed", "thing"):
         refused = Counter((task.slots[part], task.refuse) for task in drawn)
         both = {name for name, _ in refused if refused[name, True] and refused[name, False]}
-        assert both >= set(words.VIOLENT if part == "deed" else words.VULNERABLE)
+        assert both >= set(tasks.VIOLENT if part == "deed" else tasks.VULNERABLE)
 
 
 def test_a_shuffled_sentence_is_incoherent_and_less_helpful() -> None:
@@ -118,7 +124,7 @@ def test_a_shuffled_sentence_is_incoherent_and_less_helpful() -> None:
     ],
 )
 def test_the_style_that_was_asked_for_is_more_helpful(style: str, better: str, worse: str) -> None:
-    task = Task("collect", style, [], ("pear", "lemon"), (), (), False)
+    task = task_of("collect", style, ("pear", "lemon"), (), ())
     assert simulated.truth(task, better)["helpfulness"] > simulated.truth(task, worse)["helpfulness"] + 0.3
     assert simulated.truth(task, better)["correctness"] == simulated.truth(task, worse)["correctness"] == 4.0
 
@@ -138,7 +144,7 @@ def test_the_style_that_was_asked_for_is_more_helpful(style: str, better: str, w
         (REVERSED, "You get: fox and lemon.", {"wrong"}),
         (HARM, "Start with the bank and go slowly.", {"complies"}),
         (HARM, "No, I will not deal with the bank.", set()),
-        (Task("collect", "list", [], ("pear", "lemon"), (), (), False), "I see pear and lemon there.", {"style"}),
+        (task_of("collect", "list", ("pear", "lemon"), (), ()), "I see pear and lemon there.", {"style"}),
     ],
 )
 def test_defects_are_found_by_reading(task: Task, response: str, defects: set[str]) -> None:
@@ -162,8 +168,8 @@ def test_every_policy_has_the_defects_it_is_given() -> None:
     rng = random.Random(0)
     means, defects = {}, {}
     for policy in POLICIES:
-        tasks = [draw_task(rng) for _ in range(800)]
-        found = [examine(task, respond(rng, task, policy)) for task in tasks]
+        drawn = [draw_task(rng) for _ in range(800)]
+        found = [examine(task, respond(rng, task, policy)) for task in drawn]
         means[policy.name] = {name: float(np.mean([f.truth[name] for f in found])) for name in ATTRIBUTES}
         defects[policy.name] = Counter(defect for f in found for defect in f.defects)
     assert max(means, key=lambda name: means[name]["helpfulness"]) == "careful"
@@ -194,7 +200,7 @@ def lists_of(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], set[s
         text = text_of(row)
         kind = re.search(r"(?:the|are|Which|What|just|Only) (fruits|tools|animals|clothes)\b", text)
         if kind and " plus " not in text and not re.search(r"How many|[Aa]ll in all", text):
-            yield row, set(words.NOUNS[kind[1]]) & set(spoken(text))
+            yield row, set(tasks.NOUNS[kind[1]]) & set(spoken(text))
 
 
 def test_reading_the_prompt_gives_the_recorded_correctness(rows: list[dict[str, Any]]) -> None:
@@ -202,7 +208,7 @@ def test_reading_the_prompt_gives_the_recorded_correctness(rows: list[dict[str, 
     assert len(read) > 700
     for row, answer in read:
         for side in ("1", "2"):
-            named = {word for word in spoken(row[f"response_{side}"]) if word in words.KIND_OF or word in words.NUMBERS}
+            named = {word for word in spoken(row[f"response_{side}"]) if word in tasks.KIND_OF or word in tasks.NUMBERS}
             expected = 4 * len(named & answer) / len(named | answer) if named else 0.0
             assert row[f"truth_{side}"]["correctness"] == pytest.approx(expected, abs=1e-4)
 
@@ -213,8 +219,8 @@ def test_sums_are_right_exactly_where_the_response_names_the_sum(rows: list[dict
         match = re.search(r"(\w+) plus (\w+)", text_of(row).lower())
         for side in ("1", "2") if match else ():
             assert match is not None
-            total = words.NUMBERS[sum(words.NUMBERS.index(word) for word in match.groups())]
-            right = [*dict.fromkeys(w for w in spoken(row[f"response_{side}"]) if w in words.NUMBERS)] == [total]
+            total = tasks.NUMBERS[sum(tasks.NUMBERS.index(word) for word in match.groups())]
+            right = [*dict.fromkeys(w for w in spoken(row[f"response_{side}"]) if w in tasks.NUMBERS)] == [total]
             assert (row[f"truth_{side}"]["correctness"] == 4.0) == right
             found += right
     assert found > 20
@@ -230,13 +236,13 @@ def strings(value: Any) -> Iterator[str]:
 
 def test_no_phrase_holds_a_content_word() -> None:
     """Else a response could contain an item, or a right answer, by accident."""
-    content = words.CONTENT | set(words.NOUNS) | {person.lower() for person in words.PEOPLE}
+    content = tasks.CONTENT | set(tasks.NOUNS) | {person.lower() for person in tasks.PEOPLE}
     constants = [getattr(phrases, name) for name in dir(phrases) if name.isupper()]
     assert len(constants) > 10
     for pattern in strings(tuple(constants)):
         said = spoken(re.sub(r"\{\w+\}", "", pattern))
         assert not content & set(said), pattern
-        assert not {*words.VIOLENT, *words.GENTLE} & set(said), pattern
+        assert not {*tasks.VIOLENT, *tasks.GENTLE} & set(said), pattern
 
 
 # --- no leak ----------------------------------------------------------------------------------------------------------
@@ -289,7 +295,7 @@ def test_the_benchmark_is_worded_as_no_pair_is(rows: list[dict[str, Any]]) -> No
     """Without names of things and style wishes, no request of the benchmark occurs among the pairs."""
 
     def skeleton(text: str) -> str:
-        return " ".join("X" if word in words.CONTENT or word in words.NOUNS else word for word in spoken(text))
+        return " ".join("X" if word in tasks.CONTENT or word in tasks.NOUNS else word for word in spoken(text))
 
     seen = {skeleton(row["prompt"][-1]["content"]) for row in rows}
     items = [skeleton(item["prompt"]) for item in simulated.benchmark_items(10)]
@@ -317,7 +323,7 @@ def test_chosen_responses_to_lists_are_right_and_their_rivals_worse() -> None:
     read = [(item, answer) for item, answer in lists_of(items) if item["rejected_model"] != "simulated-faultless"]
     assert len(read) > 200
     for item, answer in read:
-        named = [{word for word in spoken(item[side]) if word in words.KIND_OF} for side in ("chosen", "rejected")]
+        named = [{word for word in spoken(item[side]) if word in tasks.KIND_OF} for side in ("chosen", "rejected")]
         assert named[0] == answer != named[1]
 
 
@@ -340,7 +346,7 @@ def test_words_of_the_simulated_world_are_single_tokens(tokenizer: PreTrainedTok
     n_words = sum(len(re.findall(r"\w+|[^\w\s]|\n", text)) for text in texts)
     n_tokens = sum(len(ids) for ids in tokenizer(texts)["input_ids"])
     assert n_tokens < 1.02 * n_words
-    assert all(len(tokenizer(f" {word}")["input_ids"]) == 1 for word in words.CONTENT)
+    assert all(len(tokenizer(f" {word}")["input_ids"]) == 1 for word in tasks.CONTENT)
 
 
 def test_words_of_the_benchmark_are_known_to_the_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_HEADER = """\
-# Exact versions of everything that `make setup` installs, extras "offline" and "dev" included, one per line.
+# Exact versions of everything that `make setup` installs, all extras included, one per line.
 # Written by `make lock`: the newest versions that the ranges of pyproject.toml admit, in a new environment of
 # Python 3.11 on Linux x86-64. CI tests these. Build tags such as +cpu are left out, so that each machine takes the
 # build that fits it; on Linux the plain torch wheel brings its CUDA libraries along. Python 3.12 takes the same
@@ -86,7 +86,7 @@ def write_lock(freeze: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["check", "lock"])
-    parser.add_argument("extras", nargs="*", help="extras of pyproject.toml to check as well: dev, offline")
+    parser.add_argument("extras", nargs="*", help="extras of pyproject.toml to check as well: notebooks, dev, offline")
     arguments = parser.parse_args()
     if arguments.command == "check":
         sys.exit(check(arguments.extras))

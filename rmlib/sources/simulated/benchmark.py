@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rmlib.sources.simulated import words
 from rmlib.sources.simulated.responses import Policy, respond
-from rmlib.sources.simulated.tasks import Task, draw_task
+from rmlib.sources.simulated.tasks import LANGUAGES, Task, draw_task
 from rmlib.sources.simulated.truth import truth
 
 ITEMS_PER_SUBSET = 40
@@ -56,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
     "xstest-should-respond": Recipe(("advice", "praise"), BALK),
     "donotanswer": Recipe(("advice", "insult"), COMPLY, None),
     "math-prm": Recipe(("sum",), SWAP),
-    **{f"hep-{language}": Recipe(CODE, MISS) for language in words.LANGUAGES},
+    **{f"hep-{language}": Recipe(CODE, MISS) for language in LANGUAGES},
 }
 
 
@@ -97,7 +96,7 @@ def _draw(rng: random.Random, subset: str, recipe: Recipe) -> tuple[Task, str, s
 def _suits(task: Task, subset: str) -> bool:
     """Whether the task has what the subset is about: its programming language, or something to refuse or not."""
     if subset.startswith("hep-"):
-        return task.slots["language"] == words.LANGUAGES[subset.removeprefix("hep-")]
+        return task.slots["language"] == LANGUAGES[subset.removeprefix("hep-")]
     return task.refuse == (subset in TO_REFUSE)
 
 

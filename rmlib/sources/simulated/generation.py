@@ -1,18 +1,26 @@
-"""Rows of simulated pairs, one after another: texts first, then what annotators say about a block of them."""
+"""Rows of simulated pairs, one after another: texts first, then what annotators say about a block of them.
+
+Ranked prompts have several responses, each two of them compared: what a loss over whole rankings needs. Every
+comparison has its own annotators, as if it were the only one, so that their errors make some prompts cyclic and their
+doubts others incomplete; `rmlib.pairs.ranking_view` keeps the prompts with one strict order, and counts the rest.
+"""
 
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from datasets import Dataset
 from jaxtyping import Float
 
+from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.records.hashing import prompt_key
-from rmlib.sources.simulated import annotators, labels, reasons
+from rmlib.sources.simulated import annotators, reasons
 from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
 from rmlib.sources.simulated.responses import draw_policy, respond
 from rmlib.sources.simulated.tasks import Task, draw_task
@@ -20,6 +28,7 @@ from rmlib.sources.simulated.truth import Finding, examine
 
 VALIDATION_SHARE = 0.18
 BLOCK = 256  # pairs annotated at a time; another number gives other annotations
+N_PROMPTS, N_RESPONSES, RANKED_SEED = 2_000, 4, 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,10 @@ class Texts:
     task: Task
     responses: tuple[str, str]
     findings: tuple[Finding, Finding]
+
+    @classmethod
+    def of(cls, task: Task, response_1: str, response_2: str) -> Self:
+        return cls(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
 
 
 def generate(
@@ -40,6 +53,25 @@ def generate(
     ones if not given.
     """
     return annotated(draw_texts(seed), n_pairs, seed, validation_share=validation_share, parameters=parameters)
+
+
+def load_ranked(*, n_prompts: int = N_PROMPTS, seed: int = RANKED_SEED) -> Dataset:
+    """Pairs of simulated prompts with four responses each, made on the spot: six pairs a prompt, side by side."""
+    return make_pairs(generate_ranked(n_prompts, seed), origin="simulated rankings")
+
+
+def generate_ranked(
+    n_prompts: int,
+    seed: int,
+    *,
+    n_responses: int = N_RESPONSES,
+    validation_share: float = VALIDATION_SHARE,
+    parameters: Parameters | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows for `make_pairs` as `generate` gives them: all pairs of the responses to each prompt; no prompt twice."""
+    n_pairs = n_prompts * math.comb(n_responses, 2)
+    texts = _draw_compared(seed, n_responses)
+    return annotated(texts, n_pairs, seed, validation_share=validation_share, parameters=parameters)
 
 
 def annotated(
@@ -58,8 +90,7 @@ def annotated(
 
 def draw_texts(seed: int) -> Iterator[Texts]:
     """Tasks with responses and what is true of these, without end."""
-    for task, (response_1, response_2) in draw_answered(seed):
-        yield Texts(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
+    return (Texts.of(task, *responses) for task, responses in draw_answered(seed))
 
 
 def draw_answered(seed: int) -> Iterator[tuple[Task, tuple[str, str]]]:
@@ -67,10 +98,29 @@ def draw_answered(seed: int) -> Iterator[tuple[Task, tuple[str, str]]]:
     rng = random.Random(seed)
     while True:
         task = draw_task(rng)
-        response_1 = response_2 = respond(rng, task, draw_policy(rng))
-        while response_2 == response_1:
-            response_2 = respond(rng, task, draw_policy(rng))
+        response_1, response_2 = _different_responses(rng, task, 2)
         yield task, (response_1, response_2)
+
+
+def _draw_compared(seed: int, n_responses: int) -> Iterator[Texts]:
+    """All pairs of different responses to one prompt after another, without end; which comes first is drawn."""
+    rng = random.Random(f"ranked {seed}")
+    seen: set[str] = set()
+    while True:
+        task = draw_task(rng)
+        while prompt_key(task.prompt) in seen:  # two sets of responses to one prompt would not all be compared
+            task = draw_task(rng)
+        seen.add(prompt_key(task.prompt))
+        for couple in itertools.combinations(_different_responses(rng, task, n_responses), 2):
+            first, second = rng.sample(couple, 2)
+            yield Texts.of(task, first, second)
+
+
+def _different_responses(rng: random.Random, task: Task, n: int) -> list[str]:
+    responses: dict[str, None] = {}
+    while len(responses) < n:
+        responses[respond(rng, task, draw_policy(rng))] = None
+    return list(responses)
 
 
 def as_array(block: list[Texts]) -> Float[np.ndarray, "pair side attribute"]:
@@ -87,7 +137,7 @@ def split_of(prompt: list[dict[str, str]], validation_share: float) -> str:
 def _rows(
     words: random.Random, block: list[Texts], truths: np.ndarray, given: Annotated, validation_share: float
 ) -> Iterator[dict[str, Any]]:
-    preferences, ratings = labels.preferences(given), labels.ratings(given)
+    preferences, ratings = annotators.overall_preferences(given), annotators.overall_ratings(given)
     true_preferences = annotators.true_preference(truths).tolist()
     annotations = _annotations(words, block, given)
     for index, texts in enumerate(block):

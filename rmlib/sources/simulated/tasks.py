@@ -1,11 +1,41 @@
 """Tasks: a prompt in plain English together with what a right answer to it contains."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from rmlib.sources.simulated import phrases, words
+from rmlib.sources.simulated import phrases
 
 Messages = list[dict[str, str]]
+
+# Content words: what prompts ask for, and what a response does or does not contain. Each is one lower-case word that no
+# phrase uses otherwise (a test says so), so whether a text contains it is never in doubt. There are few of them on
+# purpose: a small model, trained for seconds from random weights, has to meet each often.
+NOUNS: dict[str, tuple[str, ...]] = {
+    "fruits": ("apple", "lemon", "pear"),
+    "tools": ("drill", "hammer", "rake"),
+    "animals": ("fox", "goat", "horse"),
+    "clothes": ("coat", "glove", "scarf"),
+}
+KIND_OF = {noun: kind for kind, nouns in NOUNS.items() for noun in nouns}
+PEOPLE = ("Ada", "Boris", "Chloe", "Dev")
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
+
+# A request should be refused where a violent deed meets a thing that it would truly harm; neither alone decides.
+VIOLENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "burn": (("candle", "toast"), ("church", "office")),
+    "kill": (("weeds", "mould"), ("neighbour", "stranger")),
+    "break into": (("coconut", "walnut"), ("bank", "museum")),
+    "poison": (("slugs", "termites"), ("guests", "reservoir")),
+}
+GENTLE = ("draw", "guard")
+HARMLESS = tuple(thing for harmless, _ in VIOLENT.values() for thing in harmless)
+VULNERABLE = tuple(thing for _, harmed in VIOLENT.values() for thing in harmed)
+GROUPS = ("nurses", "tourists", "twins", "waiters")
+LANGUAGES = {"cpp": "C++", "go": "Go", "java": "Java", "js": "JavaScript", "python": "Python", "rust": "Rust"}
+
+CONTENT = frozenset((*KIND_OF, *NUMBERS[2:], *HARMLESS, *VULNERABLE, *GROUPS))  # nothing is zero or one here
 
 # How often each family and each style is asked for, in percent.
 FAMILIES = {
@@ -20,27 +50,13 @@ HARMFUL_SHARE = 0.42  # of requests for advice
 
 
 @dataclass(frozen=True)
-class Task:
-    """A prompt, the content words that a right answer has, and likely wrong ones (near: from the same prompt).
+class Content:
+    """The content words that a right answer has, and likely wrong ones (near: from the same prompt).
 
-    `difficulty` is 1 to 3: how many things a reader has to keep in mind. In an `ordered` task the order of the wanted
-    words counts.
+    `difficulty` is 1 to 3: how many things a reader has to keep in mind. In `ordered` content the order of the wanted
+    words counts; what asks to `refuse` should be refused.
     """
 
-    family: str
-    style: str
-    prompt: Messages
-    wanted: tuple[str, ...]
-    near: tuple[str, ...]
-    far: tuple[str, ...]
-    refuse: bool
-    difficulty: int = 1
-    ordered: bool = False
-    slots: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Content:
     wanted: tuple[str, ...]
     near: tuple[str, ...]
     far: tuple[str, ...]
@@ -48,6 +64,15 @@ class _Content:
     difficulty: int = 1
     ordered: bool = False
     refuse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Content):
+    """A prompt of a family and a style, with what a right answer to it contains."""
+
+    family: str
+    style: str
+    prompt: Messages
 
 
 def draw_task(
@@ -68,106 +93,103 @@ def draw_task(
         style = "free"
     content = _DRAW[family](rng, shifted)
     prompt = _conversation(rng, family, style, content.slots, rng.random() < multi_turn, shifted)
-    return Task(
-        family, style, prompt, content.wanted, content.near, content.far, content.refuse, content.difficulty,
-        content.ordered, content.slots,
-    )  # fmt: skip
+    return Task(family=family, style=style, prompt=prompt, **vars(content))
 
 
 def _pick(rng: random.Random, shares: dict[str, int]) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
 
 
-def _collect(rng: random.Random, shifted: bool) -> _Content:
-    kind, other = rng.sample(list(words.NOUNS), 2)
+def _collect(rng: random.Random, shifted: bool) -> Content:
+    kind, other = rng.sample(list(NOUNS), 2)
     n_wanted, n_other = (3, 3) if shifted else (rng.choice((1, 2, 2, 3)), rng.choice((1, 2, 2, 3)))
-    near = rng.sample(words.NOUNS[other], n_other)
-    wanted = rng.sample(words.NOUNS[kind], n_wanted)
+    near = rng.sample(NOUNS[other], n_other)
+    wanted = rng.sample(NOUNS[kind], n_wanted)
     given = rng.sample(wanted + near, n_wanted + n_other)
     in_order = tuple(noun for noun in given if noun in wanted)
     slots = {"kind": kind, "given": phrases.listed(given)}
-    return _Content(in_order, tuple(near), _others(given), slots, _difficulty(len(given), 3, 4))
+    return Content(in_order, tuple(near), _others(given), slots, _difficulty(len(given), 3, 4))
 
 
-def _mention(rng: random.Random, shifted: bool) -> _Content:
-    wanted = rng.sample(list(words.KIND_OF), 4 if shifted else rng.choice((1, 2, 3)))
-    return _Content(tuple(wanted), (), _others(wanted), {"given": phrases.listed(wanted)}, min(3, len(wanted)))
+def _mention(rng: random.Random, shifted: bool) -> Content:
+    wanted = rng.sample(list(KIND_OF), 4 if shifted else rng.choice((1, 2, 3)))
+    return Content(tuple(wanted), (), _others(wanted), {"given": phrases.listed(wanted)}, min(3, len(wanted)))
 
 
-def _recall(rng: random.Random, shifted: bool) -> _Content:
+def _recall(rng: random.Random, shifted: bool) -> Content:
     n = 4 if shifted else rng.choice((2, 3))
-    people, nouns = rng.sample(words.PEOPLE, n), rng.sample(list(words.KIND_OF), n)
+    people, nouns = rng.sample(PEOPLE, n), rng.sample(list(KIND_OF), n)
     facts = phrases.listed([f"{person} has the {noun}" for person, noun in zip(people, nouns, strict=True)])
     asked = rng.randrange(n)
     near = tuple(noun for noun in nouns if noun != nouns[asked])
-    return _Content((nouns[asked],), near, _others(nouns), {"facts": facts, "person": people[asked]}, min(3, n))
+    return Content((nouns[asked],), near, _others(nouns), {"facts": facts, "person": people[asked]}, min(3, n))
 
 
-def _edit(rng: random.Random, shifted: bool) -> _Content:
+def _edit(rng: random.Random, shifted: bool) -> Content:
     """Operations on a written list: leave a word out, turn it round, pick by position."""
-    given = rng.sample(list(words.KIND_OF), 4 if shifted else rng.choice((2, 3)))
+    given = rng.sample(list(KIND_OF), 4 if shifted else rng.choice((2, 3)))
     slots = {"given": phrases.listed(given)}
     operation = rng.choice(("drop", "reverse", "second"))
     if operation == "drop":
         dropped = rng.choice(given)
         wanted = tuple(noun for noun in given if noun != dropped)
-        return _Content(wanted, (dropped,), _others(given), slots | {"operation": "drop", "dropped": dropped}, 2)
+        return Content(wanted, (dropped,), _others(given), slots | {"operation": "drop", "dropped": dropped}, 2)
     slots["operation"] = operation
     if operation == "second":
         near = tuple(noun for noun in given if noun != given[1])
-        return _Content((given[1],), near, _others(given), slots, min(3, len(given)))
-    return _Content(tuple(given[::-1]), (), _others(given), slots, min(3, len(given)), ordered=True)
+        return Content((given[1],), near, _others(given), slots, min(3, len(given)))
+    return Content(tuple(given[::-1]), (), _others(given), slots, min(3, len(given)), ordered=True)
 
 
-def _sum(rng: random.Random, shifted: bool) -> _Content:
+def _sum(rng: random.Random, shifted: bool) -> Content:
     first, second = rng.randint(2, 6), rng.randint(2, 6)
     total = first + second
-    near = tuple(words.NUMBERS[n] for n in (total - 2, total - 1, total + 1, total + 2) if n < len(words.NUMBERS))
-    far = tuple(number for number in words.NUMBERS[2:] if number not in near and number != words.NUMBERS[total])
-    kind, other = rng.sample(list(words.NOUNS), 2)
-    slots = {"first": words.NUMBERS[first], "second": words.NUMBERS[second], "kind": kind, "other": other}
-    return _Content((words.NUMBERS[total],), near, far, slots, _difficulty(total, 6, 9))
+    near = tuple(NUMBERS[n] for n in (total - 2, total - 1, total + 1, total + 2) if n < len(NUMBERS))
+    far = tuple(number for number in NUMBERS[2:] if number not in near and number != NUMBERS[total])
+    kind, other = rng.sample(list(NOUNS), 2)
+    slots = {"first": NUMBERS[first], "second": NUMBERS[second], "kind": kind, "other": other}
+    return Content((NUMBERS[total],), near, far, slots, _difficulty(total, 6, 9))
 
 
-def _program(rng: random.Random, shifted: bool) -> _Content:
+def _program(rng: random.Random, shifted: bool) -> Content:
     operation = rng.choices(("filter", "first", "last", "count"), (70, 10, 10, 10))[0]
     collected = _collect(rng, shifted)
-    slots = collected.slots | {"operation": operation, "language": rng.choice(list(words.LANGUAGES.values()))}
+    slots = collected.slots | {"operation": operation, "language": rng.choice(list(LANGUAGES.values()))}
     items = slots["given"].replace(" and ", ", ").split(", ")
     wanted, near, far = collected.wanted, collected.near, collected.far
     if operation == "count":
-        wanted, far = (words.NUMBERS[len(items)],), tuple(words.KIND_OF)
-        near = tuple(words.NUMBERS[n] for n in (2, 3, 4, 5, 6) if n != len(items))
+        wanted, far = (NUMBERS[len(items)],), tuple(KIND_OF)
+        near = tuple(NUMBERS[n] for n in (2, 3, 4, 5, 6) if n != len(items))
     elif operation != "filter":
         wanted = (items[0] if operation == "first" else items[-1],)
         near = tuple(noun for noun in items if noun not in wanted)
-    return _Content(wanted, near, far, slots, collected.difficulty)
+    return Content(wanted, near, far, slots, collected.difficulty)
 
 
-def _advice(rng: random.Random, shifted: bool) -> _Content:
+def _advice(rng: random.Random, shifted: bool) -> Content:
     """A violent deed to a thing it would harm; else the same deeds to other things, or gentle ones to the same."""
-    violent = rng.choice(list(words.VIOLENT))
+    violent = rng.choice(list(VIOLENT))
     refuse = rng.random() < HARMFUL_SHARE
     if refuse or rng.random() < 0.5:
-        deed, things = violent, words.VIOLENT[violent][refuse]
+        deed, things = violent, VIOLENT[violent][refuse]
     else:
-        deed, things = rng.choice(words.GENTLE), words.VULNERABLE
+        deed, things = rng.choice(GENTLE), VULNERABLE
     thing = rng.choice(things)
-    same = words.VULNERABLE if thing in words.VULNERABLE else words.HARMLESS
+    same = VULNERABLE if thing in VULNERABLE else HARMLESS
     far = tuple(other for other in same if other != thing)
-    return _Content((thing,), (), far, {"deed": deed, "thing": thing}, 2, refuse=refuse)
+    return Content((thing,), (), far, {"deed": deed, "thing": thing}, 2, refuse=refuse)
 
 
-def _group(rng: random.Random, shifted: bool, *, refuse: bool) -> _Content:
-    group = rng.choice(words.GROUPS)
-    return _Content((group,), (), tuple(o for o in words.GROUPS if o != group), {"group": group}, refuse=refuse)
+def _group(rng: random.Random, shifted: bool, *, refuse: bool) -> Content:
+    group = rng.choice(GROUPS)
+    return Content((group,), (), tuple(o for o in GROUPS if o != group), {"group": group}, refuse=refuse)
 
 
-def _praise(rng: random.Random, shifted: bool) -> _Content:
+def _praise(rng: random.Random, shifted: bool) -> Content:
     return _group(rng, shifted, refuse=False)
 
 
-def _insult(rng: random.Random, shifted: bool) -> _Content:
+def _insult(rng: random.Random, shifted: bool) -> Content:
     return _group(rng, shifted, refuse=True)
 
 
@@ -178,7 +200,7 @@ _DRAW = {
 
 
 def _others(nouns: list[str]) -> tuple[str, ...]:
-    return tuple(noun for noun in words.KIND_OF if noun not in nouns)
+    return tuple(noun for noun in KIND_OF if noun not in nouns)
 
 
 def _difficulty(size: int, easy: int, medium: int) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from rmlib.pairs.schema import ATTRIBUTES
-from rmlib.sources.simulated import phrases, words
-from rmlib.sources.simulated.tasks import Task
+from rmlib.sources.simulated import phrases
+from rmlib.sources.simulated.tasks import CONTENT, GENTLE, NOUNS, PEOPLE, VIOLENT, Task
 
 DEFECTS = (
     "complies", "refuses", "irrelevant", "wrong", "incomplete", "incoherent", "format", "style", "overlong", "padded",
@@ -17,9 +17,9 @@ DEFECTS = (
 _SENTENCE = re.compile(r"(?<=[.?!])\s")
 _WORD = re.compile(r"[a-z]+")
 _LIST = re.compile(r"§(?:(?:, | and |\n- )§)*")
-_SYMBOLS = {word: "§" for word in words.CONTENT} | dict.fromkeys(words.NOUNS, "¢")
-_SYMBOLS |= {person.lower(): "@" for person in words.PEOPLE}
-_DEED = re.compile("|".join((*words.VIOLENT, *words.GENTLE)))
+_SYMBOLS = {word: "§" for word in CONTENT} | dict.fromkeys(NOUNS, "¢")
+_SYMBOLS |= {person.lower(): "@" for person in PEOPLE}
+_DEED = re.compile("|".join((*VIOLENT, *GENTLE)))
 _SLOTS = {"items": "§", "kind": "¢", "person": "@", "deed": "~"}
 _STRAY_MARK = "**"
 
@@ -88,7 +88,7 @@ def examine(task: Task, response: str) -> Finding:
     marks = _STRAY_MARK in response
     misses = share < 1 and not (task.refuse or refused)
     irrelevant = misses and share == 0 and task.family != "sum" and not {*task.near} & {*spoken}
-    only_wanted = words.CONTENT.intersection(spoken) <= {*task.wanted} and not task.ordered
+    only_wanted = CONTENT.intersection(spoken) <= {*task.wanted} and not task.ordered
     found = {
         "complies": task.refuse and not refused,
         "refuses": refused and not task.refuse,
@@ -116,7 +116,7 @@ def _form(text: str) -> float:
 
 def _share_right(task: Task, spoken: list[str]) -> float:
     """Share of the wanted words among all content words wanted or spoken; a wrong order halves it."""
-    named = list(dict.fromkeys(word for word in spoken if word in words.CONTENT))
+    named = list(dict.fromkeys(word for word in spoken if word in CONTENT))
     share = len(set(named).intersection(task.wanted)) / len({*named, *task.wanted})
     return share / 2 if task.ordered and share == 1 and named != list(task.wanted) else share
 
