@@ -19,6 +19,7 @@ from rmlib.sources.simulated.annotators import HELPFULNESS, Annotated, Given, No
 from rmlib.statistics import wilson_interval
 from tools.simulated_data import Sample
 
+
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     """Other texts and other chance than those of the fit and of the embedded data."""

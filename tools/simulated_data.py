@@ -303,7 +303,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tools.simulated_data", description="The simulated data, as files and as statistics.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.simulated_data", description="The simulated data, as files and as statistics."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, does in {
         "write": "write pairs, benchmark, tokenizer, config and their hashes",
