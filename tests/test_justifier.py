@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel
 
-from rmlib.alignment import justifier, justifier_training
-from rmlib.alignment import justifier_results as results
+from rmlib.alignment import justifier, justifier_runs, justifier_training
 from rmlib.alignment.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.benchmarks import own
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
+from rmlib.figures import justifier as justifier_figures
 from rmlib.models import RewardModel, backbones
 from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES
@@ -170,31 +170,31 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
         for number, (one, two) in enumerate(texts, start=1)
     ]
     items = own.of_pairs(make_pairs(rows, origin="test"), "by hand")  # response 1 is always the preferred one
-    outcome = results.judged(judge_of(Says()), items, progress=False)
+    outcome = justifier_runs.judged(judge_of(Says()), items, progress=False)
     assert (outcome["first"], outcome["second"]) == ([0, 1, None], [0, 1, None])  # Apple right, Apple wrong, both an e
     assert outcome["problems"] == {"unparsable": 2} and outcome["strength"] == [1, 2, 3]
     assert outcome["words"] == pytest.approx((4 * 7 + 2 * 3) / 6)  # "@Response 1 is better than @Response 2.": 7 words
 
     file, about = tmp_path / "records.jsonl", SourceInfo("test", "test pairs", "annotated", "0")
-    results.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
+    justifier_runs.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
     leans = {"first": [0, 0, 0], "second": [1, 1, 0], "problems": {}, "strength": [1, 2, 3]}
-    results.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
-    table = results.summary(file)
+    justifier_runs.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
+    table = justifier_figures.summary(file)
     assert table["agreement"].to_list() == [pytest.approx((1 + 0 + 0.5) / 3), pytest.approx((0.5 + 0.5 + 1) / 3)]
     assert table["consistent"].to_list() == [1.0, pytest.approx(1 / 3)]  # the parrot's third pair is not decided
     assert table["shown_first"].to_list() == [0.5, pytest.approx(5 / 6)]
     assert table["unparsable"].to_list() == [pytest.approx(2 / 6), 0.0]
-    shares = results.outcome_shares(file)
+    shares = justifier_figures.outcome_shares(file)
     assert shares.loc["parrot"].to_list() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
     assert shares.loc["leans"].to_list() == pytest.approx([1 / 3, 2 / 3, 0, 0])
-    (difference,) = results.differences(file, [("leans", "parrot")]).to_dict("records")
+    (difference,) = justifier_figures.differences(file, [("leans", "parrot")]).to_dict("records")
     assert difference["estimate"] == pytest.approx(2 / 3 - 1 / 2) and difference["n"] == 3
 
 
 def test_a_scorer_wins_or_ties_alike_in_both_orders() -> None:
     shared = {"split": "validation", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
     rows = [shared | {"response_2": word} for word in ("a", "six", "three")]
-    outcome = results.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
+    outcome = justifier_runs.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
     assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 2}
 
 
@@ -203,7 +203,7 @@ def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None
     texts = [f"{praise} @Response 1 is better than @Response 2.", "@Response 1 shows more expertise.", "Both are fine."]
     equal = dict.fromkeys(ATTRIBUTES, 2.0)
     better = equal | {"correctness": 3.0, "coherence": 3.0}
-    found = results.claims(texts, [(better, equal)] * 3)
+    found = justifier_runs.claims(texts, [(better, equal)] * 3)
     # accurate: true, as the verdict; detail: equal; clearer: false; expertise: equal, without a verdict
     assert found == {"claims": 4, "true": 1, "equal": 2, "decided": 3, "with verdict": 1}
 

@@ -1,25 +1,50 @@
-"""The justifiers of a comparison: trained, or found, and their words on the judged pairs written, two at a time."""
+"""The justifiers of a comparison, trained or found, what they write about held-out pairs, and records of it.
+
+A record of kind "pairwise_judge", one for each judge (and seed of a justifier):
+
+    asked     judge (its name), about (how it came about), source, items (a hash of them), n
+    outcome   first, second: the winner when the preferred response is shown first and when it is shown second, 0 for
+              the preferred one, 1 for the other, None without a verdict; problems (number of verdicts by kind),
+              strength (of each pair's preference), words (mean number written), training (of a justifier)
+
+Tables and figures of these records are in `rmlib.figures.justifier`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from datasets import Dataset
 
-from rmlib.alignment import justifier_results
-from rmlib.alignment.justifier import Justifications, Justifier, examples
+from rmlib import records
+from rmlib.alignment.justifier import Justifications, Justifier, examples, verdict_of
 from rmlib.alignment.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.policies import Policy
+from rmlib.benchmarks import rewardbench
+from rmlib.benchmarks.asking import Question, ask
+from rmlib.benchmarks.items import Scorer
+from rmlib.benchmarks.judges import TIE, Judge
+from rmlib.benchmarks.judging import both_orders
+from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
 from rmlib.models import RewardModel, backbones
+from rmlib.records.hashing import fingerprint
+from rmlib.sources import SourceInfo
+from rmlib.sources.simulated import reasons
 from rmlib.sources.splits import Splits
 
 VARIANTS = {"reasons, then statement": True, "statement alone": False}
 Job = tuple[str, int]  # of VARIANTS, and a seed
+ORDERS = ("first", "second")
 
 
 @dataclass(frozen=True)
@@ -79,8 +104,81 @@ def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -
 
 def _run(job: Job, plan: Plan) -> None:
     _, judge = justifier_of(job, plan)
-    justifier_results.written(judge, plan.items)
+    written(judge, plan.items)
 
 
 def _shown(job: Job) -> str:
     return f"{job[0]}, seed {job[1]}"
+
+
+# --- judging held-out pairs -------------------------------------------------------------------------------------------
+
+
+def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, Any]:
+    """Both orders of every pair, as the outcome of a record; kept verdicts are not asked for again."""
+    orders = both_orders(items, partial(ask, judge, progress=progress))
+    outcome = outcome_of(items, orders)
+    if isinstance(judge, Justifier):
+        outcome["words"] = float(np.mean([len(text.split()) for text in written(judge, items)]))
+    return outcome
+
+
+def written(judge: Justifier, items: Dataset) -> list[str]:
+    """What a justifier says of every pair, the preferred response shown first, then shown second."""
+    pairs = [(item["prompt"], tuple(item["candidates"])) for item in items]
+    return judge.write([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
+
+
+def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
+    """Of simulated pairs: what texts say is better about a response, held against the truth and against their verdict.
+
+    `truths` are those of response 1 and 2 as each text was shown them. Counts: claims; true, those of which the named
+    response is truly better in that attribute; equal, where the truth is the same for both; with verdict, those in
+    favour of the response that the text prefers in the end (of `decided` claims, whose text has a verdict).
+    """
+    counted = dict.fromkeys(("claims", "true", "equal", "decided", "with verdict"), 0)
+    for text, truth in zip(texts, truths, strict=True):
+        verdict = verdict_of(text).value
+        for attribute, good in reasons.claims(text):
+            difference = truth[good - 1][attribute] - truth[2 - good][attribute]
+            counted["claims"] += 1
+            counted["true"] += difference > 0
+            counted["equal"] += difference == 0
+            counted["decided"] += verdict is not None
+            counted["with verdict"] += verdict == good - 1
+    return counted
+
+
+def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
+    """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
+    margins = rewardbench.margins(items, score(scorer, items, progress=False))
+    winner = np.where(margins > 0, 0.0, np.where(margins < 0, 1.0, np.nan))
+    problem = pd.array([TIE if margin == 0 else None for margin in margins], dtype=object)
+    return outcome_of(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
+
+
+def outcome_of(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
+    """What a record keeps of `judging.both_orders`."""
+    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in ORDERS}
+    problems: Counter[str] = Counter()
+    for met, missing in zip(orders["problem"], orders[[*ORDERS]].isna().sum(axis=1), strict=True):
+        kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
+        problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
+    strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]
+    return {**values, "problems": dict(problems), "strength": strength}
+
+
+def record(
+    file: Path,
+    judge: str,
+    outcome: Mapping[str, Any],
+    *,
+    items: Dataset,
+    source: SourceInfo,
+    about: Mapping[str, Any],
+    seed: int | None = None,
+) -> None:
+    """Append the record of one judge on these pairs."""
+    asked = {"judge": judge, "about": about, "source": source, "items": fingerprint(items["item_id"][:])}
+    asked |= {"n": len(items)}
+    records.append(file, kind="pairwise_judge", asked=asked, outcome=outcome, seed=seed)

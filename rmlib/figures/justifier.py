@@ -1,18 +1,124 @@
-"""Figures of pairwise judges, drawn from their records."""
+"""Tables and figures of pairwise judges, from their records (`alignment.justifier_runs` says what these hold)."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmlib.alignment.justifier_results import OUTCOMES, by_strength, outcome_shares, runs, summary
+from rmlib import records, statistics
+from rmlib.benchmarks.judges import TIE, UNPARSABLE
 from rmlib.figures import style
 
+RIGHT, WRONG, BY_ORDER, NONE = "right in both orders", "wrong in both", "depends on the order", "no verdict in one"
+OUTCOMES = (RIGHT, BY_ORDER, NONE, WRONG)
 OUTCOME_COLOURS = dict(zip(OUTCOMES, (style.COLOURS[2], style.COLOURS[8], "0.8", style.COLOURS[3]), strict=True))
 TRAINING = "outcome.training"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def runs(file: Path) -> pd.DataFrame:
+    """The records of the judges on the pairs that were judged last, in the order of their judges' first records."""
+    table = records.read(file, "pairwise_judge")
+    return table[table["asked.items"] == table["asked.items"].iloc[-1]]
+
+
+def winners(rows: pd.DataFrame) -> Float[np.ndarray, "seed order pair"]:
+    """0 where the preferred response wins, 1 where the other does, NaN without a verdict."""
+    return np.array(
+        [[row[f"outcome.{order}"] for order in ("first", "second")] for _, row in rows.iterrows()], dtype=float
+    )
+
+
+def credit(won: Float[np.ndarray, "*seed order pair"]) -> Float[np.ndarray, "*seed pair"]:
+    """What a pair earns, mean of both orders: 1 for the preferred response, 0 for the other, 0.5 without a verdict."""
+    return np.where(np.isnan(won), 0.5, 1 - won).mean(axis=-2)
+
+
+def summary(file: Path) -> pd.DataFrame:
+    """One row a judge: agreement with the preferences, consistency, lean to the first place, verdicts missing.
+
+    Columns: n (pairs), seeds; agreement (mean `credit`) with low and high, redrawing pairs and seeds; detectable, the
+    smallest distance of the agreement from one half that these pairs would have shown four times in five; consistent
+    (share of the pairs with a verdict in both orders whose winner is the same), consistent low and high; shown_first
+    (share of all verdicts that favour the response shown first); and the shares of verdicts that are missing by kind.
+    """
+    rows = {str(judge): _summary(part) for judge, part in runs(file).groupby("asked.judge", sort=False)}
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+    won = winners(rows)
+    each = credit(won)
+    agreement = statistics.bootstrap_interval(each if len(each) > 1 else each[0], seed=0)
+    decided = ~np.isnan(won).any(axis=1)
+    same, n_decided = int((won[:, 0] == won[:, 1]).sum()), int(decided.sum())
+    found: dict[str, Any] = {"n": won.shape[-1], "seeds": len(won), "agreement": agreement.estimate}
+    found |= {"low": agreement.low, "high": agreement.high, "detectable": _detectable(each)}
+    if n_decided:
+        stable = statistics.wilson_interval(same, n_decided)
+        found |= {"consistent": stable.estimate, "consistent low": stable.low, "consistent high": stable.high}
+    favoured = (won[:, 0] == 0).sum() + (won[:, 1] == 1).sum()
+    found["shown_first"] = float(favoured / max(1, (~np.isnan(won)).sum()))
+    missing: Counter[str] = Counter(dict.fromkeys((UNPARSABLE, TIE), 0))
+    for problems in rows["outcome.problems"]:
+        missing.update(problems)
+    return found | {kind: count / won.size for kind, count in missing.items()}
+
+
+def _detectable(credits: Float[np.ndarray, "seed pair"]) -> float:
+    """By the normal approximation: a z-test at 5 %, two-sided, with a power of 80 %; pairs are what is redrawn."""
+    return float(2.8 * credits.mean(axis=0).std(ddof=1) / np.sqrt(credits.shape[1]))
+
+
+def outcome_shares(file: Path) -> pd.DataFrame:
+    """One row a judge, one column for each of OUTCOMES: shares of the pairs (and seeds)."""
+    shares = {}
+    for judge, part in runs(file).groupby("asked.judge", sort=False):
+        won = winners(part)
+        none = np.isnan(won).any(axis=1)
+        kinds = {RIGHT: (won == 0).all(axis=1), WRONG: (won == 1).all(axis=1), NONE: none}
+        kinds[BY_ORDER] = ~none & (won[:, 0] != won[:, 1])
+        shares[str(judge)] = {kind: float(kinds[kind].mean()) for kind in OUTCOMES}
+    return pd.DataFrame(shares).T
+
+
+def by_strength(file: Path) -> pd.DataFrame:
+    """Agreement by strength of preference: columns judge, strength, n, estimate, low, high."""
+    rows = []
+    for judge, part in runs(file).groupby("asked.judge", sort=False):
+        each, strength = credit(winners(part)), np.array(part.iloc[0]["outcome.strength"])
+        for value in sorted(set(strength)):
+            chosen = each[:, strength == value]
+            interval = statistics.bootstrap_interval(chosen if len(chosen) > 1 else chosen[0], seed=0)
+            found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+            rows.append({"judge": str(judge), "strength": int(value), "n": chosen.shape[1], **found})
+    return pd.DataFrame(rows)
+
+
+def differences(file: Path, questions: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """For each two judges, the difference in agreement with its interval, over the pairs that both judged.
+
+    Columns judge, against, n, estimate, low, high. A judge with several seeds counts by its mean over them.
+    """
+    parts = {str(judge): credit(winners(part)).mean(axis=0) for judge, part in runs(file).groupby("asked.judge")}
+    rows = []
+    for judge, against in questions:
+        found = statistics.bootstrap_interval(parts[judge] - parts[against], seed=0)
+        bounds = {"estimate": found.estimate, "low": found.low, "high": found.high}
+        rows.append({"judge": judge, "against": against, "n": found.n, **bounds})
+    return pd.DataFrame(rows)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def judges_figure(file: Path) -> Figure:
