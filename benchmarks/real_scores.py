@@ -22,10 +22,9 @@ from benchmarks.measure import record
 from benchmarks.real_files import data_folder
 from rmlib import benchmarks
 from rmlib.benchmarks.compare import OVERALL, compare
-from rmlib.benchmarks.items import Scorer
 from rmlib.experiments.grid import GridResult, default_grid, run_grid
 from rmlib.experiments.presets import PRESETS
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, Scorer
 from rmlib.models.features import load_or_compute
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint

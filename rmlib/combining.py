@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import ModelError, Prompt, RewardModel, Scorer
 from rmlib.models.adapted import is_adapted
-from rmlib.models.batches import Prompt
 from rmlib.models.saved_tensors import Combine, Origin, combined, write_combined
 from rmlib.records.hashing import fingerprint
 
@@ -203,12 +202,6 @@ def _with_outputs(
     layer.out_features = len(matrix)
     changed.attributes, changed.identity = tuple(attributes), identity
     return changed
-
-
-class Scorer(Protocol):
-    """Anything that gives rewards: a model, one that reads kept features, a baseline."""
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rmlib import benchmarks, records
 from rmlib.experiments.arms import title
 from rmlib.figures import summaries
-from rmlib.models import ModelError, RewardModel, backbones
-from rmlib.models.batches import Prompt
+from rmlib.models import ModelError, Prompt, RewardModel, backbones
 
 PROBES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("What is two and two?", ("Four.", "Five, as everybody knows.")),

@@ -16,11 +16,10 @@ from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner,
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import Reinforce
-from rmlib.alignment.rewards import AlignmentError, Scorer, reward_identity
+from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
-from rmlib.models import RewardModel
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import Processes

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from rmlib import alignment
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.rewards import AlignmentError, Scorer
-from rmlib.models.batches import Prompt
+from rmlib.alignment.rewards import AlignmentError
+from rmlib.models import Prompt, Scorer
 from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key

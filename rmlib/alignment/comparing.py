@@ -22,11 +22,10 @@ from rmlib.alignment.plan import (
     optimised,
     reward_of,
 )
-from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.win_rates import WinRate
 from rmlib.benchmarks.judges import Judge
 from rmlib.experiments.jobs import run_jobs
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, Scorer
 from rmlib.records.hashing import fingerprint
 
 TRUTH, OWN, OTHER = "the truth", "its own reward", "another seed's reward"

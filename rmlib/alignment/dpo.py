@@ -17,9 +17,9 @@ from torch import Tensor
 from rmlib import alignment
 from rmlib.alignment.loop import Learner, parts
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
+from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, Scorer
 from rmlib.pairs import preference_view
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import ALONE, Processes

@@ -16,8 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmlib.alignment.policies import Policy
-from rmlib.models import backbones
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, backbones
 from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key

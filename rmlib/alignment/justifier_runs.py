@@ -29,14 +29,13 @@ from rmlib.alignment.justifier_training import FineTuning, Tuned, fine_tune, on_
 from rmlib.alignment.policies import Policy
 from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.asking import Question, ask
-from rmlib.benchmarks.items import Scorer
 from rmlib.benchmarks.judges import TIE, Judge
 from rmlib.benchmarks.judging import both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
-from rmlib.models import RewardModel, backbones
+from rmlib.models import RewardModel, Scorer, backbones
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import SourceInfo
 from rmlib.sources.simulated import reasons

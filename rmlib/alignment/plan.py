@@ -18,7 +18,6 @@ from rmlib.alignment.align import align
 from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.rewards import Scorer
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.watching import Watch
 from rmlib.combining import PAPER_FACTOR, Ensemble
@@ -27,8 +26,7 @@ from rmlib.experiments.arms import title
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.scoring import scalar_model
-from rmlib.models import RewardModel
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.sources.simulated.gold import Gold

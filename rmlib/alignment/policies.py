@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib.models import backbones, batches
+from rmlib.models import Prompt, backbones, batches
 from rmlib.models.adapted import is_adapted, with_adapter
-from rmlib.models.batches import Group, Prompt
+from rmlib.models.batches import Group
 from rmlib.models.likelihood import header, targets_of, token_log_probabilities
 
 

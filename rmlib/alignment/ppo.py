@@ -19,10 +19,10 @@ from rmlib import alignment
 from rmlib.alignment.loop import parts
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
-from rmlib.alignment.rewards import AlignmentError, Scorer
+from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import RewardModel, batches
-from rmlib.models.batches import Batch, Prompt, SharedBatch
+from rmlib.models import Prompt, RewardModel, Scorer, batches
+from rmlib.models.batches import Batch, SharedBatch
 from rmlib.models.likelihood import targets_of
 from rmlib.training.parallel import ALONE, Processes
 

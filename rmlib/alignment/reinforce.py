@@ -16,9 +16,9 @@ from torch import Tensor
 from rmlib import alignment
 from rmlib.alignment.loop import Learner, parts, seed_of
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
-from rmlib.alignment.rewards import AlignmentError, Scorer, rewards_of
+from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, Scorer
 from rmlib.training.parallel import ALONE, Processes
 
 

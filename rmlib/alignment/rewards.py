@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 from rmlib.alignment.policies import Samples, weights_hash
 from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.models.reward_model import CARD_FILE
 from rmlib.records.hashing import fingerprint
@@ -21,12 +19,6 @@ from rmlib.records.hashing import fingerprint
 
 class AlignmentError(ValueError):
     """An optimisation that cannot go on, or whose parts do not fit: says what, where, and what to do."""
-
-
-class Scorer(Protocol):
-    """Anything that gives one reward a response: a reward model, an ensemble, a classifier, the simulated truth."""
-
-    def score(self, prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray: ...
 
 
 def load_reward(source: str | Path) -> Scorer:

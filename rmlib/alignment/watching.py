@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
-from rmlib.alignment.rewards import Scorer, reward_identity
-from rmlib.models.batches import Prompt
+from rmlib.alignment.rewards import reward_identity
+from rmlib.models import Prompt, Scorer
 from rmlib.records.hashing import fingerprint, prompt_key
 
 

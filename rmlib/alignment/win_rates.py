@@ -16,7 +16,7 @@ from rmlib import statistics
 from rmlib.benchmarks.asking import ask
 from rmlib.benchmarks.judges import Judge
 from rmlib.benchmarks.judging import both_orders
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt
 from rmlib.statistics import Interval
 
 logger = logging.getLogger(__name__)

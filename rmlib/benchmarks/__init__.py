@@ -13,9 +13,10 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib.benchmarks import hhh, judgebench, own, ppe, rewardbench, rewardbench2, rmb, rmbench
-from rmlib.benchmarks.items import FEATURES, Scorer
+from rmlib.benchmarks.items import FEATURES
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import Scores, score
+from rmlib.models import Scorer
 
 __all__ = [
     "BENCHMARKS", "FEATURES", "Report", "Scorer", "Scores", "credits", "hhh", "judgebench", "load", "name_of", "own",

@@ -6,11 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 from datasets import Dataset, Features, List, Value
-from jaxtyping import Float
 
 from rmlib.pairs.schema import MESSAGES, check_messages
 from rmlib.records.errors import DataError, Place, check_string, check_text, shown
@@ -33,17 +31,6 @@ FEATURES = Features(
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 Rows = Iterable[tuple[Place, Mapping[str, Any]]]
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Anything that rewards responses: a RewardModel, or a ruler of rmlib.statistics."""
-
-    def score(
-        self, prompts: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]
-    ) -> Float[np.ndarray, "batch"]:
-        """One finite reward for each response, in the order given."""
-        ...
 
 
 # --- where rows come from ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
-from rmlib.benchmarks.items import Scorer
+from rmlib.models import Scorer
 from rmlib.records.hashing import canonical_json
 
 Messages = Sequence[Mapping[str, str]]

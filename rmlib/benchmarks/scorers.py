@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from rmlib import combining
-from rmlib.benchmarks.items import Scorer
-from rmlib.models import RewardModel
+from rmlib.models import RewardModel, Scorer
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
 from rmlib.models.features import hash_of_tokenizer, hash_of_weights

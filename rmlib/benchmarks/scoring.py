@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
-from rmlib.benchmarks.items import Scorer
+from rmlib.models import Scorer
 from rmlib.records.hashing import text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from rmlib.models.adapted import base_of, is_adapted, with_adapter
-from rmlib.models.reward_model import ModelError, RewardModel
+from rmlib.models.interface import ModelError
+from rmlib.models.reward_model import RewardModel
 from rmlib.records.hashing import fingerprint
 
 

@@ -19,9 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rmlib.models.attention import RowLayout, layout_of
-
-Message = dict[str, str]
-Prompt = Sequence[Message]
+from rmlib.models.interface import Prompt
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n\n{% endfor %}{{ eos_token or '' }}"

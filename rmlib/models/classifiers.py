@@ -18,8 +18,9 @@ from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from rmlib.models import backbones, batches
-from rmlib.models.batches import Encoded, Prompt
-from rmlib.models.reward_model import ModelError, RewardModel
+from rmlib.models.batches import Encoded
+from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.reward_model import RewardModel
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 

@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from rmlib.models import adapters
 from rmlib.models.adapted import is_adapted
-from rmlib.models.reward_model import ModelError, RewardModel
+from rmlib.models.interface import ModelError
+from rmlib.models.reward_model import RewardModel
 
 
 def export(model: RewardModel, folder: Path) -> float:

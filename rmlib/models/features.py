@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.models.batches import Prompt
+from rmlib.models.interface import Prompt
 from rmlib.models.reward_model import RewardModel
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint

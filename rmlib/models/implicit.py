@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from rmlib.models import backbones, batches
-from rmlib.models.batches import Encoded, Group, Prompt
+from rmlib.models.batches import Encoded, Group
+from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.likelihood import header, log_probabilities, targets_of
-from rmlib.models.reward_model import ModelError, refuse_long
+from rmlib.models.reward_model import refuse_long
 from rmlib.records import paths
 from rmlib.records.hashing import prompt_key
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from rmlib.models.batches import Prompt
-from rmlib.models.reward_model import ModelError, RewardModel
+from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.reward_model import RewardModel
 
 
 class HiddenLayer:

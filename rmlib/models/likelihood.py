@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rmlib.models import batches
-from rmlib.models.batches import Batch, Group, Prompt, SharedBatch
+from rmlib.models.batches import Batch, Group, SharedBatch
+from rmlib.models.interface import Prompt
 
 TOKENS_AT_ONCE = 512  # of which fp32 log-probabilities of the whole vocabulary are held
 

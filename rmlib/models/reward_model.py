@@ -17,18 +17,15 @@ from transformers import PreTrainedTokenizerBase
 from rmlib.models import backbones, batches, tokens
 from rmlib.models.adapted import base_of, with_adapter
 from rmlib.models.attention import backend_for, last_layer
-from rmlib.models.batches import Batch, Encoded, Group, PaddedBatch, Prompt, SharedBatch
+from rmlib.models.batches import Batch, Encoded, Group, PaddedBatch, SharedBatch
 from rmlib.models.heads import new_head, output_layer
+from rmlib.models.interface import ModelError, Prompt
 from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
-
-
-class ModelError(ValueError):
-    """A saved model that does not fit what was asked of it, or an export that cannot express the model."""
 
 
 class RewardModel(nn.Module):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rmlib.models import backbones
 from rmlib.models.adapted import is_adapted
 from rmlib.models.heads import draw_head, new_head
-from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, ModelError, RewardModel, deeper
+from rmlib.models.interface import ModelError
+from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, RewardModel, deeper
 from rmlib.records.hashing import fingerprint
 
 FORMAT_VERSION = 1

@@ -13,7 +13,8 @@ from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from rmlib.models import batches
-from rmlib.models.batches import Encoded, Prompt
+from rmlib.models.batches import Encoded
+from rmlib.models.interface import Prompt
 
 MOST_TOKENS = 20_000_000  # of all texts together: 80 MB
 # Of each tokenizer its size when it was hashed, and the hash: reading a vocabulary of 100,000 takes a while.

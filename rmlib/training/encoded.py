@@ -13,8 +13,7 @@ from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
 
-from rmlib.models import RewardModel, features
-from rmlib.models.batches import Prompt
+from rmlib.models import Prompt, RewardModel, features
 from rmlib.models.layers import HiddenLayer
 from rmlib.models.surface import N_FEATURES, surface_features
 from rmlib.training.examples import Examples, prepare
