@@ -87,7 +87,7 @@ def scored(model: Scorer, items: Dataset) -> dict[str, Any]:
 def compared(name: str, section: str, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Every two of them: paired difference with interval, exact p adjusted by Holm's method."""
     credits = {model: [one["credits"]] for model, one in found.items()}
-    official = benchmarks.BENCHMARKS[name].BENCHMARK
+    official = benchmarks.BENCHMARKS[name]
     return rows(compare(official, credits, section=section, whole=False, partial=True).differences)
 
 

@@ -1,5 +1,7 @@
 """What all benchmarks share between rewards and report: a made-up benchmark worked out on paper."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmlib import benchmarks
-from rmlib.benchmarks.benchmark import Benchmark, Subset, aligned
+from rmlib.benchmarks.benchmark import Benchmark, aligned
+from rmlib.benchmarks.items import Given
+from rmlib.benchmarks.report import Subset
 from rmlib.benchmarks.sums import Sums
 
 
@@ -16,8 +20,12 @@ def first_wins(rewards, item):
     return {"credit": float(rewards[0] == rewards.max()), "tie": bool((rewards[1:] == rewards[0]).any()), "n": 2.0}
 
 
+def item_of(row, place):
+    return Given(row["id"], row["subset"], "?", {"good": [row["good"]], "bad": row["bad"]})
+
+
 PLAIN = Benchmark(
-    "made up", {"a": Subset("one", 2), "b": Subset("one", 4), "c": Subset("two", None)}, first_wins,
+    "made up", {"a": Subset("one", 2), "b": Subset("one", 4), "c": Subset("two", None)}, first_wins, item_of,
     overall=("one", "two"), extra={"twice": "n"}, totals={"two": 1},
 )  # fmt: skip
 
@@ -96,7 +104,7 @@ def test_the_label_says_how_far_the_items_are_official(counts, source, label):
 
 def test_a_section_whose_official_number_is_not_known_says_so():
     subsets = {"a": Subset("one", 1), "c": Subset("two", None)}
-    unknown = Benchmark("made up", subsets, first_wins, overall=("one", "two"))
+    unknown = Benchmark("made up", subsets, first_wins, item_of, overall=("one", "two"))
     items = items_of({"a": 1, "c": 3})
     report = unknown.summarise(items, scores_of(items, set()))
     assert report.label == "official number of items not known for two" and not report.complete
@@ -106,7 +114,7 @@ def test_a_section_whose_official_number_is_not_known_says_so():
 def test_reasons_that_belong_to_the_rule_do_not_make_a_report_partial():
     items = items_of({"a": 2, "b": 4, "c": 1})
     scores = {name: score for name, score in scores_of(items, set()).items() if name != "a/0"}
-    ruled = Benchmark("made up", PLAIN.subsets, first_wins, totals=PLAIN.totals, unscored=frozenset({"people tied"}))
+    ruled = replace(PLAIN, overall=(), extra={}, unscored=frozenset({"people tied"}))
     report = ruled.summarise(items, scores, skipped={"a/0": "people tied"})
     assert report.label == "complete" and report.skipped == {"people tied": 1}
 

@@ -78,9 +78,9 @@ def simulated() -> SimpleNamespace:
 
 
 def test_comparisons_of_pairs_are_the_margins_of_the_benchmark(simulated: SimpleNamespace) -> None:
-    expected = rewardbench.margins(simulated.items, simulated.scores["longer"])
-    assert bias.margins(simulated.items, simulated.table, simulated.scores["longer"]).tolist() == expected.tolist()
-    assert simulated.table["chars_difference"].tolist() == expected.tolist()  # what `longer` rewards
+    expected = [len(chosen) - len(rejected) for chosen, rejected in simulated.items["candidates"]]
+    assert bias.margins(simulated.items, simulated.table, simulated.scores["longer"]).tolist() == expected
+    assert simulated.table["chars_difference"].tolist() == expected  # what `longer` rewards
 
 
 def test_longer_is_right_where_the_difference_is_positive_and_shorter_where_it_is_not(

@@ -150,7 +150,7 @@ def test_the_list_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> N
         (["score", "own", "--source", "nowhere.jsonl", "--model", "longer"], "no file or folder nowhere.jsonl"),
         (["score", "own", "--source", "{pairs}", "--model", "nobody/nothing"], "no model 'nobody/nothing'"),
         (["score", "own", "--source", "{pairs}", "--model", "m", "--weights", "a,b"], "neither numbers nor"),
-        (["score", "own", "--source", "{pairs}", "--model", "longer", "--option", "x=1"], "not NAME=VALUE of own"),
+        (["score", "own", "--source", "{pairs}", "--model", "longer", "--parts", "x"], "unknown part 'x'; own has"),
         (["summarise", "own", "--source", "{pairs}", "--scores", "none.csv"], "none.csv: there is no such file"),
         (["judge", "own", "--source", "{pairs}", "--url", "localhost", "--judge-model", "m"], "begins with http"),
     ],

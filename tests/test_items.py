@@ -41,7 +41,7 @@ def test_candidates_are_compared_as_listed_or_each_chosen_with_each_other():
 
 def make(**changes):
     asked = {"item_id": "s/1", "subset": "s", "prompt": "Why?", "responses": {"good": ["a"], "bad": ["b", "c"]}}
-    return items.make_item(**asked | changes, place=PLACE, keep_degenerate=False)
+    return items.make_item(items.Given(**asked | changes), PLACE, keep_degenerate=False)
 
 
 def test_an_item_has_its_first_field_correct_and_a_text_as_one_turn():

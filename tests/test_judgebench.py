@@ -84,7 +84,7 @@ def test_the_counts_behind_published_accuracies_give_the_published_overall(tmp_p
 
 def test_items_of_both_splits_have_no_joint_result(items, tmp_path):
     claude = [row(f"c{k}", source, model=judgebench.MODELS["claude"]) for k, source in enumerate(SOURCES)]
-    other = benchmarks.load("judgebench", write_rows(tmp_path / "claude", claude), split="claude")
+    other = benchmarks.load("judgebench", write_rows(tmp_path / "claude", claude), parts="claude")
     both = concatenate_datasets([items, other])
     scores = benchmarks.score(Random(0), both, progress=False)
     assert len(benchmarks.credits(both, scores)) == 12
@@ -114,10 +114,10 @@ def test_one_split_is_read_and_the_other_left_alone(tmp_path):
     claude = [row(f"c{k}", source, model=judgebench.MODELS["claude"]) for k, source in enumerate(SOURCES)]
     folder = write_rows(tmp_path, [*rows(), *claude])
     assert len(benchmarks.load("judgebench", folder)) == 8
-    other = benchmarks.load("judgebench", folder, split="claude")
+    other = benchmarks.load("judgebench", folder, parts="claude")
     assert set(other["subset"]) == {f"claude/{name}" for name in judgebench.CATEGORIES.values()}
-    with pytest.raises(ValueError, match="unknown split 'both'; known: gpt, claude"):
-        benchmarks.load("judgebench", folder, split="both")
+    with pytest.raises(ValueError, match="unknown part 'both'; judgebench has gpt, claude"):
+        benchmarks.load("judgebench", folder, parts="both")
     with pytest.raises(DataError, match="no item of gpt/coding, gpt/knowledge"):
         benchmarks.load("judgebench", write_rows(tmp_path / "claude", claude))
 
@@ -135,7 +135,7 @@ def test_equal_responses_are_kept_by_the_official_rule_and_reported(tmp_path, ca
 
 
 def test_the_real_claude_split_is_complete_and_meets_the_rulers_as_counted_apart(shared_data):
-    items = benchmarks.load("judgebench", shared_data("judgebench"), split="claude")
+    items = benchmarks.load("judgebench", shared_data("judgebench"), parts="claude")
     scores = [benchmarks.score(ruler, items, progress=False) for ruler in (Longer(), Shorter())]
     reports = [benchmarks.summarise(items, given) for given in scores]
     (file,) = shared_data("judgebench").glob("*claude*.jsonl.gz")

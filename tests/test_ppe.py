@@ -63,7 +63,7 @@ def test_human_preference_stands_apart_and_human_ties_are_shown_not_scored(items
 def test_several_models_answers_to_a_question_are_redrawn_together(tmp_path):
     both = [samples(0, [True, False], [[0, 1]], model) for model in "abc"]
     both += [samples(1, [True, False], [[0, 1]], model) for model in "abc"]
-    items = benchmarks.load("ppe", write_rows(tmp_path, both, "math.jsonl"), sets=["math"], partial=True)
+    items = benchmarks.load("ppe", write_rows(tmp_path, both, "math.jsonl"), parts="math", partial=True)
     scores = {name: [float("q0" in name), 0.0] for name in items["item_id"]}
     row = benchmarks.summarise(items, scores, partial=True).sections.loc["Correctness"]
     assert (row["low"], row["estimate"], row["high"]) == (0, 0.5, 1)  # of six single items: about 0.17 to 0.83
@@ -119,8 +119,8 @@ def test_winners_and_sets_that_are_unknown_are_refused(tmp_path):
         benchmarks.load("ppe", write_rows(tmp_path / "a", [human(0, "me")]), partial=True)
     with pytest.raises(DataError, match="items.jsonl.gz, row 1: the path says no known set"):
         benchmarks.load("ppe", write_rows(tmp_path / "b", [samples(0, [True, False], [[0, 1]])]), partial=True)
-    with pytest.raises(ValueError, match="unknown subsets poetry; ppe has human-preference, mmlu-pro"):
-        benchmarks.load("ppe", tmp_path, sets=["poetry"])
+    with pytest.raises(ValueError, match="unknown part 'poetry'; ppe has human-preference, mmlu-pro"):
+        benchmarks.load("ppe", tmp_path, parts=["poetry"])
     with pytest.raises(DataError, match="no item of gpqa, ifeval, math, mbpp-plus, mmlu-pro. Add them, or set partial"):
         benchmarks.load("ppe", write_rows(tmp_path / "c", [human(0, "model_a")]))
 

@@ -2,14 +2,19 @@
 
 import gzip
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from rmlib import records
 from rmlib.benchmarks import FEATURES
+from rmlib.benchmarks.benchmark import Benchmark
 from rmlib.benchmarks.rewardbench import SUBSETS
+from rmlib.benchmarks.sums import Sums
 from rmlib.experiments.arms import changes
 
 SOURCE = {"name": "simulated", "title": "simulated pairs (8 train, 4 validation)", "preferences": "annotated"}
@@ -194,3 +199,12 @@ def write_comparison(file: Path, *, source: dict[str, str] = SOURCE) -> Path:
     fitted = {"scale": 2.0, "offset": 1.0, "r": {"estimate": 0.5, "low": 0.4, "high": 0.6, "n": 8}, "bins": BINS}
     records.append(file, kind="affine", asked=asked, outcome=fitted, seed=0)
     return file
+
+
+def scores_of_shares(benchmark: Benchmark, shares: Mapping[str, float]) -> dict[str, float]:
+    """Sections and Score of published shares of right items; their further columns are not published."""
+    plain, sums = replace(benchmark, formulas={}, extra={}), Sums()
+    for name, share in shares.items():
+        n = benchmark.subsets[name].n or 0
+        sums[name] = {"credit": (np.array([share * n]), np.array([float(n)]))}
+    return {name: float(drawn[0]) for name, drawn in plain.scores(sums).items()}

@@ -27,7 +27,6 @@ from rmlib import records
 from rmlib.alignment.justifier import Justifications, Justifier, examples, verdict_of
 from rmlib.alignment.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.policies import Policy
-from rmlib.benchmarks import rewardbench
 from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.judges import TIE, Judge
 from rmlib.benchmarks.judging import both_orders
@@ -150,7 +149,8 @@ def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Map
 
 def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
     """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
-    margins = rewardbench.margins(items, score(scorer, items, progress=False))
+    rewards = score(scorer, items, progress=False)
+    margins = np.array([rewards[name][0] - rewards[name][1] for name in items["item_id"]])
     winner = np.where(margins > 0, 0.0, np.where(margins < 0, 1.0, np.nan))
     problem = pd.array([TIE if margin == 0 else None for margin in margins], dtype=object)
     return outcome_of(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))

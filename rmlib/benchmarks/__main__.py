@@ -1,7 +1,6 @@
 """Command line of the benchmarks: list them, score a model or ask a judge, summarise scores made elsewhere."""
 
 import argparse
-import inspect
 import logging
 import os
 import shlex
@@ -13,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from rmlib import benchmarks, records
-from rmlib.benchmarks import judging, own, ready
+from rmlib.benchmarks import judging, ready
 from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
 from rmlib.benchmarks.report import Report
@@ -64,8 +63,8 @@ def typed_command(arguments: list[str]) -> str:
 
 
 def _list(_: argparse.Namespace) -> None:
-    for name, module in benchmarks.BENCHMARKS.items():
-        print(f"{name:<14}{(module.__doc__ or '').splitlines()[0]}")
+    for name, benchmark in benchmarks.BENCHMARKS.items():
+        print(f"{name:<14}{benchmark.about.splitlines()[0]}")
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -125,17 +124,9 @@ def _finish(
 
 
 def _items(options: argparse.Namespace) -> Dataset:
-    if options.benchmark == own.NAME and options.source is None:
-        raise ValueError("name the file of your pairs: --source pairs.jsonl (prompt, chosen, rejected [, subset, id])")
     # What is not typed is left to the benchmark: some keep equal responses by default, as the official files have.
-    wanted: dict[str, Any] = {name: True for name in ("partial", "keep_degenerate") if getattr(options, name)}
-    wanted |= dict(option.split("=", 1) for option in options.option if "=" in option)
-    if options.revision is not None:
-        wanted["revision"] = options.revision
-    known = inspect.signature(benchmarks.BENCHMARKS[options.benchmark].load).parameters
-    unknown = [option for option in options.option if option.partition("=")[0] not in known or "=" not in option]
-    if unknown:
-        raise ValueError(f"--option {unknown[0]!r} is not NAME=VALUE of {options.benchmark}: it has {', '.join(known)}")
+    typed = ("partial", "keep_degenerate", "revision", "parts")
+    wanted: dict[str, Any] = {name: getattr(options, name) for name in typed if getattr(options, name)}
     return benchmarks.load(options.benchmark, options.source, **wanted)
 
 
@@ -211,7 +202,7 @@ def _command(commands: Any, name: str, does: str, run: Any) -> argparse.Argument
     command.add_argument("benchmark", choices=[*benchmarks.BENCHMARKS])
     command.add_argument("--source", help="hub, simulated, or a file or folder; default: the benchmark's own")
     command.add_argument("--revision", help="of the benchmark on the hub")
-    command.add_argument("--option", action="append", default=[], help="of its loader, e.g. split=claude")
+    command.add_argument("--parts", nargs="+", help="of a benchmark in parts those wanted, e.g. claude of judgebench")
     command.add_argument("--partial", action="store_true", help="accept and score a part of the benchmark")
     command.add_argument("--keep-degenerate", action="store_true", help="accept equal and empty responses")
     command.add_argument("--seed", type=int, default=0, help="of bootstrap and of places of answers; default: 0")

@@ -1,10 +1,11 @@
-"""From rewards to credits to a report: what the six benchmarks have in common, once.
+"""A benchmark: where its items come from, its rule for one of them, and how their credits make a report.
 
-A benchmark is a `Benchmark`: its subsets, its rule for one item, and how subsets make sections and sections a Score.
+A benchmark is a `Benchmark`: its files, its subsets, and how subsets make sections and sections a Score.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,17 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.benchmarks.completeness import Subset, label_of, members_of
-from rmlib.benchmarks.items import Rows, raise_for, some, table_of
-from rmlib.benchmarks.report import Report
+from rmlib.benchmarks.items import Given, Row, Rows, file_rows, hub_rows, make_item, raise_for, some, table_of
+from rmlib.benchmarks.report import Report, Subset, label_of, members_of
 from rmlib.benchmarks.sums import Drawn, Sums
+from rmlib.records import paths
 from rmlib.records.errors import Place
 from rmlib.statistics import wilson_interval
 from rmlib.statistics.intervals import percentile_interval
 
-Scores = Mapping[str, Sequence[float]]
+Scores = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 Rewards = Float[np.ndarray, "candidate"]
 Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
-
-__all__ = ["BASE", "Benchmark", "Rewards", "Rule", "Scores", "Subset", "aligned", "bounds"]
 
 BASE = ("item_id", "subset", "credit", "tie", "reason")
 
@@ -51,14 +50,23 @@ def aligned(items: Dataset, scores: Scores, skipped: Mapping[str, str] | None = 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The official arithmetic of one benchmark.
+    """The files and the official arithmetic of one benchmark.
 
     Attributes:
         name, subsets: as in the items.
         rule: rewards `[candidate]` and the item to its row of the credits: at least `credit` (0..1) and `tie`.
+        item_of: a row of the official files and its place to the item; raises DataError for a row that is none.
+        about: what it asks and what its files look like (the docstring of its module).
+        hub: name and split of the data set on the hub; where there are several parts, those of each.
+        part_of: the part that a row (with its place, and the name of the folder that was given) belongs to; of a
+            benchmark in parts a row gets the field `part`, and rows of parts that nobody asked for are left alone.
+        simulated: file of a small simulated set below data/embedded.
+        without_hub: what to do for the files of a benchmark that is on no hub.
+        prefer: where a folder has files whose names begin so, only these are read.
+        keeps_degenerate: whether equal and empty responses stay by default, as the official files have them.
         overall: sections whose plain mean is the Score; none where the benchmark has no overall number.
         micro: the Score is the mean over all items instead.
-        one_split: subsets are named split/name, and a report is of the items of one split.
+        one_split: subsets are named split/name, and a report is of the items of one split, which is one part.
         formulas: subsets whose score is not their mean credit, but a sum of column means times these factors.
         zero_where_empty: columns of a formula whose mean over no items counts as 0.
         extra: further sections, name to column: plain mean of that column over the sections of `overall`.
@@ -70,6 +78,14 @@ class Benchmark:
     name: str
     subsets: Mapping[str, Subset]
     rule: Rule
+    item_of: Callable[[Row, Place], Given]
+    about: str = ""
+    hub: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    part_of: Callable[[Row, Place, str], str] | None = None
+    simulated: str = ""
+    without_hub: str = ""
+    prefer: str = ""
+    keeps_degenerate: bool = False
     overall: tuple[str, ...] = ()
     micro: bool = False
     one_split: bool = False
@@ -79,6 +95,68 @@ class Benchmark:
     totals: Mapping[str, int] = field(default_factory=dict)
     unscored: frozenset[str] = frozenset()
     finish: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
+
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        source: str | Path | None = None,
+        *,
+        revision: str | Mapping[str, str] = "main",
+        parts: str | Sequence[str] = (),
+        partial: bool = False,
+        keep_degenerate: bool | None = None,
+    ) -> Dataset:
+        """The items in the order of the source, checked one by one and as a whole.
+
+        Args:
+            source: "hub" (downloads), "simulated" (where the repository carries such a set), or a file or folder in the
+                official layout (`about`): .json, .jsonl (both also .gz) or .parquet. By default simulated, else hub.
+            revision: branch, tag or commit for "hub", one for all or {part: revision}; the commit that it stands for is
+                kept in the column `source`.
+            parts: the parts wanted (`hub`), by default all, or the first of those with a result for each.
+            partial: accept a source that lacks subsets; its report then has no overall Score.
+            keep_degenerate: accept items whose responses are equal or empty; they are logged.
+        Raises:
+            FileNotFoundError: nothing to read. ValueError: an unknown part; "hub" where there is none. DataError: a
+                malformed row, an unknown or missing subset, an id that occurs twice, equal or empty responses.
+        """
+        source = source or ("simulated" if self.simulated else "hub")
+        keep = self.keeps_degenerate if keep_degenerate is None else keep_degenerate
+        wanted = self._wanted([parts] if isinstance(parts, str) else parts)
+        rows, label = self._rows(source, revision, wanted)
+        if self.part_of is not None:
+            folder = "" if source == "hub" else Path(source).resolve().name
+            named = ((place, {**row, "part": self.part_of(row, place, folder)}) for place, row in rows)
+            rows = ((place, row) for place, row in named if row["part"] in wanted)
+        return table_of(
+            [make_item(self.item_of(row, place), place, keep_degenerate=keep) for place, row in rows],
+            Place(str(source)),
+            benchmark=self.name,
+            label=label,
+            subsets=self.of_split(wanted).subsets,
+            partial=partial,
+            keep_degenerate=keep,
+        )
+
+    def _wanted(self, parts: Sequence[str]) -> Sequence[str]:
+        """The parts that were named, or those read by default. Raises ValueError for one that is not there."""
+        known = list(self.hub) if self.part_of is not None else []
+        if unknown := [part for part in parts if part not in known]:
+            raise ValueError(f"unknown part {unknown[0]!r}; {self.name} has {', '.join(known) or 'none'}")
+        return parts or (known[:1] if self.one_split else known)
+
+    def _rows(self, source: str | Path, revision: str | Mapping[str, str], parts: Sequence[str]) -> tuple[Rows, str]:
+        """The rows of a source with their places, and the label that names their content."""
+        if source == "simulated" and self.simulated:
+            return file_rows(paths.data_dir() / "embedded" / self.simulated)[0], "simulated"
+        if source != "hub":
+            return file_rows(source, prefer=self.prefer)
+        if not self.hub:
+            raise ValueError(self.without_hub)
+        revisions = dict.fromkeys(self.hub, revision) if isinstance(revision, str) else revision
+        found = [hub_rows(*self.hub[part], revisions.get(part, "main")) for part in parts or self.hub]
+        return chain.from_iterable(rows for rows, _ in found), " + ".join(label for _, label in found)
 
     def of_split(self, names: Iterable[str]) -> "Benchmark":
         """The same for the split alone that the named subsets are of. Raises ValueError where they are of several."""
@@ -93,27 +171,7 @@ class Benchmark:
         """The subsets of each section, in their official order."""
         return members_of(self.subsets)
 
-    def table(
-        self,
-        rows: Rows,
-        label: str,
-        item_of: Callable[[Mapping[str, Any], Place, bool], dict[str, Any]],
-        *,
-        source: str | Path,
-        partial: bool,
-        keep_degenerate: bool,
-        subsets: Collection[str] = (),
-    ) -> Dataset:
-        """The items of the rows of a source, checked one by one (`item_of`) and as a whole (`items.table_of`)."""
-        return table_of(
-            [item_of(row, place, keep_degenerate) for place, row in rows],
-            Place(str(source)),
-            benchmark=self.name,
-            label=label,
-            subsets=subsets or self.subsets,
-            partial=partial,
-            keep_degenerate=keep_degenerate,
-        )
+    # --- credits and report -------------------------------------------------------------------------------------------
 
     def credits(self, items: Dataset, scores: Scores, *, skipped: Mapping[str, str] | None = None) -> pd.DataFrame:
         """One row an item, in their order: item_id, subset, credit (0..1, the official rule), tie, reason, and more.
@@ -170,7 +228,7 @@ class Benchmark:
             complete=label == "complete",
             n=len(table),
             ties=int(table["tie"].sum()),
-            sections=self.section_rows(table, sums, level, whole=whole, partial=partial),
+            sections=self._section_rows(table, sums, level, whole=whole, partial=partial),
             subsets=self._subset_rows(table, sums, level),
             skipped={str(reason): int(n) for reason, n in table["reason"].value_counts().items()},
         )
@@ -180,26 +238,6 @@ class Benchmark:
         """The columns of the credits that the report is made of."""
         needed = [column for formula in self.formulas.values() for column in formula]
         return tuple(dict.fromkeys(["credit", *self.extra.values(), *needed]))
-
-    def report_of_shares(
-        self, shares: Mapping[str, float], source: str, *, seed: int = 0, draws: int = 2000, level: float = 0.95
-    ) -> Report:
-        """A report from published shares 0..1 of all subsets, with intervals for their official numbers of items.
-
-        Items are taken as right or wrong: n drawn with replacement hold a binomial number of right ones.
-        """
-        rng, sums, rows = np.random.default_rng(seed), Sums(), []
-        for name, share in shares.items():
-            n = int(self.subsets[name].n or 0)
-            totals = np.concatenate([[share * n], rng.binomial(n, share, draws)])
-            sums[name] = {"credit": (totals, np.full(1 + draws, n))}
-            right = np.arange(n) < round(share * n)
-            rows.append(pd.DataFrame({"subset": name, "credit": right.astype(float), "tie": False}))
-        table, plain = pd.concat(rows, ignore_index=True), replace(self, formulas={}, extra={})
-        subsets = plain._subset_rows(table, sums, level).assign(estimate=pd.Series(shares), ties=np.nan)
-        sections = plain.section_rows(table, sums, level, whole=True, partial=False)
-        label = "official results, without single items"
-        return Report(self.name, source, label, False, len(table), None, sections, subsets)
 
     def scores(self, sums: Sums, *, whole: bool = True, partial: bool = False) -> dict[str, Drawn]:
         """Each section that has all its subsets (or, with `partial`, any), the extra ones, and the Score if there."""
@@ -219,7 +257,7 @@ class Benchmark:
             found["Score"] = sums.mean(sums) if self.micro else _plain_mean([found[section] for section in overall])
         return found
 
-    def section_rows(
+    def _section_rows(
         self, table: pd.DataFrame, sums: Sums, level: float, *, whole: bool, partial: bool
     ) -> pd.DataFrame:
         """The sections of a report: n, estimate and interval."""

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset, Features, List, Value
 
@@ -30,7 +30,22 @@ FEATURES = Features(
 )
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
-Rows = Iterable[tuple[Place, Mapping[str, Any]]]
+Row = Mapping[str, Any]
+Rows = Iterable[tuple[Place, Row]]
+
+
+class Given(NamedTuple):
+    """What a row of a benchmark's files says of its item; the candidates are the responses, field after field.
+
+    `correct` is by default True for all responses of the first field.
+    """
+
+    item_id: str
+    subset: str
+    prompt: Any
+    responses: Mapping[str, Sequence[Any]]
+    correct: Sequence[bool] | None = None
+    pairs: Sequence[Sequence[int]] | None = None
 
 
 # --- where rows come from ---------------------------------------------------------------------------------------------
@@ -50,14 +65,6 @@ def data_files(source: Path) -> list[Path]:
     return usable
 
 
-def fingerprint(files: Sequence[Path]) -> str:
-    """First 12 hex digits of the SHA-256 of the files' bytes: names a folder in records, where a path would not do."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def file_rows(source: str | Path, *, prefer: str = "") -> tuple[Rows, str]:
     """The rows of a file or folder with their places (files below the folder), and the label that names their content.
 
@@ -68,8 +75,10 @@ def file_rows(source: str | Path, *, prefer: str = "") -> tuple[Rows, str]:
     preferred = [file for file in files if prefer and file.name.startswith(prefer)]
     if preferred and len(preferred) < len(files):
         logger.info("reading the files named %s*, %d of %d", prefer, len(preferred), len(files))
-    files = preferred or files
-    return _rows_of(files, source), f"folder sha256:{fingerprint(files)}"
+    files, digest = preferred or files, hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return _rows_of(files, source), f"folder sha256:{digest.hexdigest()[:12]}"
 
 
 def hub_rows(name: str, split: str, revision: str = "main") -> tuple[Rows, str]:
@@ -82,7 +91,7 @@ def hub_rows(name: str, split: str, revision: str = "main") -> tuple[Rows, str]:
     return ((Place(name, number), row) for number, row in enumerate(rows, start=1)), f"{name}@{commit}"
 
 
-def _rows_of(files: Sequence[Path], source: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def _rows_of(files: Sequence[Path], source: Path) -> Iterator[tuple[Place, Row]]:
     for file in files:
         origin = file.name if file == source else file.relative_to(source).as_posix()
         listed = file.name.endswith((".json", ".json.gz"))
@@ -90,7 +99,7 @@ def _rows_of(files: Sequence[Path], source: Path) -> Iterator[tuple[Place, Mappi
             yield Place(origin, number), row
 
 
-def _listed_rows(file: Path) -> list[Mapping[str, Any]]:
+def _listed_rows(file: Path) -> list[Row]:
     try:
         rows = json.loads(read_bytes(file))
     except (ValueError, RecursionError) as error:
@@ -103,21 +112,14 @@ def _listed_rows(file: Path) -> list[Mapping[str, Any]]:
 # --- from rows to items -----------------------------------------------------------------------------------------------
 
 
-def as_messages(prompt: Any, place: Place) -> list[dict[str, str]]:
-    """A prompt as a list of messages; a plain text becomes one user turn. Raises DataError for anything else."""
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": check_text(prompt, place)}]
-    return check_messages(prompt, place)
-
-
-def field(row: Mapping[str, Any], name: str, place: Place) -> Any:
+def field(row: Row, name: str, place: Place) -> Any:
     """The value of a field that every row must have; DataError where it is absent or null."""
     if row.get(name) is None:
         raise DataError(place.at(name), "the field is missing", f"This row has {', '.join(row) or 'no fields'}")
     return row[name]
 
 
-def texts(row: Mapping[str, Any], name: str, place: Place, *, n: int | None = None) -> list[Any]:
+def texts(row: Row, name: str, place: Place, *, n: int | None = None) -> list[Any]:
     """The list of responses in a field, `n` of them if given (else at least one); DataError where it is not that."""
     found = field(row, name, place)
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) == 0 or len(found) != (n or len(found)):
@@ -126,33 +128,25 @@ def texts(row: Mapping[str, Any], name: str, place: Place, *, n: int | None = No
     return list(found)
 
 
-def make_item(
-    item_id: str,
-    subset: str,
-    prompt: Any,
-    responses: Mapping[str, Sequence[Any]],
-    place: Place,
-    *,
-    keep_degenerate: bool,
-    correct: Sequence[bool] | None = None,
-    pairs: Sequence[Sequence[int]] | None = None,
-) -> dict[str, Any]:
-    """One row of the table but for `benchmark` and `source`; the candidates are the responses, field after field.
+def make_item(given: Given, place: Place, *, keep_degenerate: bool) -> dict[str, Any]:
+    """One row of the table but for `benchmark` and `source`; a prompt that is a plain text becomes one user turn.
 
-    `correct` is by default True for all of the first field. Raises DataError for a prompt or a response that is none.
+    Raises DataError for a prompt or a response that is none, and, unless keep_degenerate, for an empty response.
     """
-    for name, found in responses.items():
+    for name, found in given.responses.items():
         for response in found:
             (check_string if keep_degenerate else check_text)(response, place.at(name))
-    candidates = [response for found in responses.values() for response in found]
-    n_first = len(next(iter(responses.values())))
+    prompt, candidates = given.prompt, [response for found in given.responses.values() for response in found]
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    n_first = len(next(iter(given.responses.values())))
     return {
-        "item_id": item_id,
-        "subset": subset,
-        "prompt": as_messages(prompt, place.at("prompt")),
+        "item_id": given.item_id,
+        "subset": given.subset,
+        "prompt": check_messages(prompt, place.at("prompt")),
         "candidates": candidates,
-        "correct": list(correct) if correct is not None else [k < n_first for k in range(len(candidates))],
-        "pairs": None if pairs is None else [list(pair) for pair in pairs],
+        "correct": [k < n_first for k in range(len(candidates))] if given.correct is None else list(given.correct),
+        "pairs": None if given.pairs is None else [list(pair) for pair in given.pairs],
     }
 
 

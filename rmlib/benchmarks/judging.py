@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib import benchmarks
 from rmlib.benchmarks.asking import Question, ask
+from rmlib.benchmarks.catalogue import credits as credits_of
+from rmlib.benchmarks.catalogue import name_of
 from rmlib.benchmarks.judges import TIE, Judge, Verdict
 from rmlib.statistics import Interval, wilson_interval
 
@@ -53,7 +54,7 @@ def judge_items(
     and items with a response that got none are skipped, with the reason.
     Raises ValueError for a benchmark that has no rule for judges that compare, and for items of several benchmarks.
     """
-    name = benchmarks.name_of(items)
+    name = name_of(items)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     asking = partial(ask, judge, workers=workers, keep=keep, progress=progress)
@@ -166,7 +167,7 @@ def _best_of_four(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
         scores[row["item_id"]] = [float(index == chosen) for index in range(len(order))]
         if verdict.problem is not None:
             problem_of[row["item_id"]] = verdict.problem
-    return _with_problems(benchmarks.credits(items, scores, skipped=skipped), problem_of)
+    return _with_problems(credits_of(items, scores, skipped=skipped), problem_of)
 
 
 def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]:
@@ -182,7 +183,7 @@ def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]
 def _rated(items: Dataset, asking: Ask) -> pd.DataFrame:
     """Ratings as rewards, by the benchmark's own rule."""
     ratings, problem_of = _ratings(items, asking)
-    return _with_problems(benchmarks.credits(items, ratings, skipped=_reasons(problem_of)), problem_of)
+    return _with_problems(credits_of(items, ratings, skipped=_reasons(problem_of)), problem_of)
 
 
 def _reasons(problem_of: Mapping[str, str]) -> dict[str, str]:
@@ -206,7 +207,7 @@ def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[
 def _table(items: Dataset, credits: Sequence[float], met: Sequence[str | None]) -> pd.DataFrame:
     """Credits of a rule for judges, with all columns that those of the benchmark have."""
     right = {row["item_id"]: [float(correct) for correct in row["correct"]] for row in items}
-    table = benchmarks.credits(items, right).assign(credit=list(credits), tie=[problem == TIE for problem in met])
+    table = credits_of(items, right).assign(credit=list(credits), tie=[problem == TIE for problem in met])
     return _with_problems(table, dict(zip(table["item_id"], met, strict=True)))
 
 

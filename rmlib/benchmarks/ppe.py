@@ -9,11 +9,13 @@ five. The two are separate results: there is no Score over both. `best_of_k` is 
 The repository lmarena/PPE was not at hand: that a tie of rewards is wrong, that human ties are left out of accuracy,
 and that best-of-K means the expectation over all draws of K samples are our readings. Its further metrics (rank
 correlations over models, separability, Brier) are not here.
+
+Files: question_id, prompt, response_1, response_2, ..., and winner, or scores and sampled_conflict_pairs; then the path
+(with the folder's own name) says which of the six sets, the parts, it is. Users and samplers produce empty and equal
+responses, which stay.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ import pandas as pd
 from datasets import Dataset
 from scipy.special import comb
 
-from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, Subset, aligned, bounds
-from rmlib.benchmarks.items import Rows, compared, field, file_rows, hub_rows, make_item
+from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, aligned, bounds
+from rmlib.benchmarks.items import Given, Row, compared, field
+from rmlib.benchmarks.report import Subset
 from rmlib.benchmarks.sums import Sums
 from rmlib.records.errors import DataError, Place, shown
 
@@ -55,48 +58,6 @@ def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
     """A prompt that several models answered is redrawn with all of its items."""
     table["group"] = table["item_id"].str.partition("@")[0]
     return table.assign(weight=table["weight"].fillna(1) if "weight" in table else 1)
-
-
-BENCHMARK = Benchmark(
-    "ppe", SUBSETS, _credit, totals=TOTALS, unscored=frozenset((HUMAN_TIE, NO_PAIR)), finish=_with_groups
-)
-credits = BENCHMARK.credits
-summarise = BENCHMARK.summarise
-
-
-def load(
-    source: str | Path = "hub",
-    *,
-    revision: str | Mapping[str, str] = "main",
-    sets: Sequence[str] = tuple(HUB_NAMES),
-    partial: bool = False,
-    keep_degenerate: bool = True,
-) -> Dataset:
-    """The items: two responses in published order, or all samples of a prompt with the pairs to be compared.
-
-    Args:
-        source: "hub" (the six sets of lmarena-ai; downloads), or a file or folder in their layout: question_id, prompt,
-            response_1, response_2, ..., and winner, or scores and sampled_conflict_pairs; then the path (with the
-            folder's own name) says which set it is.
-        revision: branch, tag or commit for "hub", one for all or {set: revision}.
-        sets: the sets wanted; others are left alone.
-        partial: accept fewer than all six sets.
-        keep_degenerate: keep empty responses and equal ones, which users and samplers produce; they are logged.
-    Raises:
-        FileNotFoundError: nothing to read. ValueError: an unknown set. DataError: a malformed row, a file of no known
-            set, a pair that is no conflict, a missing set, an id that occurs twice.
-    """
-    BENCHMARK.check_subsets(sets)
-    if source == "hub":
-        revisions = revision if isinstance(revision, Mapping) else dict.fromkeys(sets, revision)
-        found = [hub_rows(*HUB_NAMES[name], revisions.get(name, "main")) for name in sets]
-        label, folder = " + ".join(label for _, label in found), ""
-        rows: Rows = chain.from_iterable(rows for rows, _ in found)
-    else:
-        (rows, label), folder = file_rows(source), Path(source).resolve().name
-    named = ((place, row, _set_of(row, place, folder)) for place, row in rows)
-    chosen = ((place, {**row, "set": name}) for place, row, name in named if name in sets)
-    return BENCHMARK.table(chosen, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
 
 
 def best_of_k(items: Dataset, scores: Scores, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> pd.DataFrame:
@@ -141,7 +102,7 @@ def _picked(rewards: Rewards | None, correct: Rewards) -> tuple[np.ndarray, np.n
     return chances @ values[np.argsort(-rewards, kind="stable")], 1 - comb(n - correct.sum(), k) / comb(n, k)
 
 
-def _set_of(row: Mapping[str, Any], place: Place, folder: str) -> str:
+def _set_of(row: Row, place: Place, folder: str) -> str:
     if "winner" in row:
         return HUMAN
     path = f"{folder}/{place.origin}".lower().replace("_", "-")
@@ -152,8 +113,8 @@ def _set_of(row: Mapping[str, Any], place: Place, folder: str) -> str:
     raise DataError(place, "the path says no known set", f"Have one of {', '.join(SUBSETS)} in it")
 
 
-def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[str, Any]:
-    subset, prompt = row["set"], field(row, "prompt", place)
+def _item(row: Row, place: Place) -> Given:
+    subset, prompt = row["part"], field(row, "prompt", place)
     number = str(field(row, "question_id", place)) + (f"@{row['model_name']}" if row.get("model_name") else "")
     if subset == HUMAN:
         fields = ["response_1", "response_2"]
@@ -168,10 +129,7 @@ def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[s
             raise DataError(place.at("scores"), f"{len(correct)} scores for more responses", "Give one for each")
         pairs = [_oriented(pair, correct, place) for pair in field(row, "sampled_conflict_pairs", place)]
     responses = {name: [field(row, name, place)] for name in fields}
-    name = f"{subset}/{number}"
-    return make_item(
-        name, subset, prompt, responses, place, keep_degenerate=keep_degenerate, correct=correct, pairs=pairs
-    )
+    return Given(f"{subset}/{number}", subset, prompt, responses, correct, pairs)
 
 
 def _is_right(score: Any, place: Place) -> bool:
@@ -190,3 +148,18 @@ def _oriented(pair: Any, correct: Sequence[bool], place: Place) -> tuple[int, in
     if correct[first] == correct[second]:
         raise DataError(place, f"{shown(pair)}: both samples are {correct[first]}", "Pair a right one with a wrong one")
     return (first, second) if correct[first] else (second, first)
+
+
+BENCHMARK = Benchmark(
+    "ppe",
+    SUBSETS,
+    _credit,
+    _item,
+    about=__doc__,
+    hub=HUB_NAMES,
+    part_of=_set_of,
+    keeps_degenerate=True,
+    totals=TOTALS,
+    unscored=frozenset((HUMAN_TIE, NO_PAIR)),
+    finish=_with_groups,
+)

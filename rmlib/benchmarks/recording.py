@@ -20,19 +20,20 @@ from typing import Any
 
 from datasets import Dataset
 
-from rmlib import benchmarks, records
-from rmlib.benchmarks import Report, bias, packed
+from rmlib import records
+from rmlib.benchmarks import bias, catalogue, packed
 from rmlib.benchmarks.chance import chance
+from rmlib.benchmarks.report import Report
 
 COMPARED = ("item", "chars_difference", "markers_difference")
 
 
 def outcome(items: Dataset, scores: Mapping[str, Sequence[float]]) -> tuple[Report, dict[str, Any]]:
     """The report of some scores, and what a record of them holds."""
-    rule = benchmarks.BENCHMARKS[benchmarks.name_of(items)].BENCHMARK
-    credits = benchmarks.credits(items, scores)
-    report = benchmarks.summarise(items, credits)
-    kept = {"credits": packed.pack(credits, rule.columns), "bias": bias.outcome(items, scores)}
+    columns = catalogue.BENCHMARKS[catalogue.name_of(items)].columns
+    credits = catalogue.credits(items, scores)
+    report = catalogue.summarise(items, credits)
+    kept = {"credits": packed.pack(credits, columns), "bias": bias.outcome(items, scores)}
     return report, report.to_records() | kept
 
 
@@ -45,7 +46,7 @@ def record_items(items: Dataset, file: Path) -> dict[str, Any]:
         return known
     table = bias.comparisons(items)
     found = {
-        "chance": chance(benchmarks.BENCHMARKS[about["benchmark"]].BENCHMARK, items),
+        "chance": chance(catalogue.BENCHMARKS[about["benchmark"]], items),
         "comparisons": {column: table[column].tolist() for column in COMPARED},
     }
     return records.append(file, kind="benchmark_items", asked=asked, outcome=found)

@@ -10,21 +10,21 @@ reward of the right minus max of the wrong answers, the domain's score is
 
 The Score is the plain mean of the six domains. In the credits an item of Ties has [G > 0], 0 or 1; the further terms
 are columns of the tied items, and a question is redrawn with both of its items.
+
+Files: id, prompt (text), chosen and rejected (lists of texts), subset, and where given num_correct, num_incorrect.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 
-from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
-from rmlib.benchmarks.items import check_known, field, file_rows, hub_rows, make_item, texts
+from rmlib.benchmarks.benchmark import Benchmark, Rewards
+from rmlib.benchmarks.items import Given, Row, check_known, field, texts
+from rmlib.benchmarks.report import Subset
 from rmlib.records.errors import DataError, Place
 
-HUB_NAME = "allenai/reward-bench-2"
 TIES = "Ties"
 _COUNTS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, TIES: 102}
 SUBSETS = {name: Subset(name, n) for name, n in _COUNTS.items()}
@@ -65,56 +65,20 @@ def _with_margins(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["kind", "gap", "spread"])
 
 
-BENCHMARK = Benchmark(
-    "rewardbench2",
-    SUBSETS,
-    _credit,
-    overall=tuple(SUBSETS),
-    formulas={TIES: FORMULA},
-    zero_where_empty=frozenset({"margin"}),
-    finish=_with_margins,
-)
-credits = BENCHMARK.credits
-summarise = BENCHMARK.summarise
-
-
-def load(
-    source: str | Path = "hub", *, revision: str = "main", partial: bool = False, keep_degenerate: bool = False
-) -> Dataset:
-    """The items, chosen candidates first, in the order of the source.
-
-    Args:
-        source: "hub" (the split test of allenai/reward-bench-2; downloads), or a file or folder in its layout: id,
-            prompt (text), chosen and rejected (lists of texts), subset, and where given num_correct, num_incorrect.
-        revision: branch, tag or commit for "hub"; the commit it stands for is kept in the column `source`.
-        partial: accept a source that lacks subsets.
-        keep_degenerate: accept items with empty responses, or with a chosen response equal to a rejected one.
-    Raises:
-        FileNotFoundError: nothing to read. DataError: a malformed row, a number of candidates other than the official
-            one, an unknown or missing subset, an id that occurs twice in a subset.
-    """
-    rows, label = hub_rows(HUB_NAME, "test", revision) if source == "hub" else file_rows(source)
-    return BENCHMARK.table(rows, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
-
-
-def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[str, Any]:
+def _item(row: Row, place: Place) -> Given:
     subset = check_known(field(row, "subset", place), SUBSETS, "subset", place.at("subset"))
     number = str(field(row, "id", place))
-    n_chosen, n_rejected = _numbers(row, subset, number, place)
-    responses = {
-        "chosen": texts(row, "chosen", place, n=n_chosen),
-        "rejected": texts(row, "rejected", place, n=n_rejected),
-    }
+    sizes = dict(zip(("chosen", "rejected"), _numbers(subset, number, place), strict=True))
+    responses = {name: texts(row, name, place, n=n) for name, n in sizes.items()}
     for name, found in {"num_correct": responses["chosen"], "num_incorrect": responses["rejected"]}.items():
         if row.get(name) not in (None, len(found)):
             raise DataError(place.at(name), f"{row[name]} is said, {len(found)} are given", "Correct one of them")
     if subset == TIES and number.startswith("tied") and len(responses["chosen"]) < 2:
         raise DataError(place.at("chosen"), "a tied item has a single right answer", "Give all, or call it ref:<id>")
-    prompt = field(row, "prompt", place)
-    return make_item(f"{subset}/{number}", subset, prompt, responses, place, keep_degenerate=keep_degenerate)
+    return Given(f"{subset}/{number}", subset, field(row, "prompt", place), responses)
 
 
-def _numbers(row: Mapping[str, Any], subset: str, number: str, place: Place) -> tuple[int | None, int | None]:
+def _numbers(subset: str, number: str, place: Place) -> tuple[int | None, int | None]:
     """How many chosen and rejected responses the rule needs; None is any number from 1."""
     if subset != TIES:
         return 1, CANDIDATES - 1
@@ -122,3 +86,17 @@ def _numbers(row: Mapping[str, Any], subset: str, number: str, place: Place) -> 
     if kind not in ("ref", "tied") or not rest:
         raise DataError(place.at("id"), f"{number!r} is not ref:<id> or tied:<id>", "Give the official id")
     return (1 if kind == "ref" else None), None
+
+
+BENCHMARK = Benchmark(
+    "rewardbench2",
+    SUBSETS,
+    _credit,
+    _item,
+    about=__doc__,
+    hub={"all": ("allenai/reward-bench-2", "test")},
+    overall=tuple(SUBSETS),
+    formulas={TIES: FORMULA},
+    zero_where_empty=frozenset({"margin"}),
+    finish=_with_margins,
+)

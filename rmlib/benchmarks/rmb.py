@@ -7,16 +7,17 @@ Two things no source at hand states: the official tie rule of best-of-N (taken a
 whether one of the four numbers is a mean over items or over files (taken over items). Official numbers of items are
 known for best-of-N alone (2,109 and 1,677); snapshots of the repository often lack three large files of pairs
 (Harmlessness/S11, Brainstorming/Idea Development, Generation/Creative Writing), and are then partial.
+
+Files: the folder RMB_dataset of the repository, or a file of it: conversation_input, category_path, and pair_uid,
+chosen, reject or bon_uid, bon_best, loser_list. The data are on no hub that we know of.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
-from rmlib.benchmarks.benchmark import Benchmark, Rewards, Subset
-from rmlib.benchmarks.items import check_known, field, file_rows, make_item, texts
+from rmlib.benchmarks.benchmark import Benchmark, Rewards
+from rmlib.benchmarks.items import Given, Row, check_known, field, texts
+from rmlib.benchmarks.report import Subset
 from rmlib.records.errors import DataError, Place, shown
 
 REPOSITORY = "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
@@ -63,32 +64,7 @@ def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
     return {"credit": float(best > most), "tie": best == most}
 
 
-BENCHMARK = Benchmark(
-    "rmb", SUBSETS, _credit, overall=tuple(dict.fromkeys(s.section for s in SUBSETS.values())), totals=TOTALS
-)
-credits = BENCHMARK.credits
-summarise = BENCHMARK.summarise
-
-
-def load(source: str | Path, *, partial: bool = False, keep_degenerate: bool = False) -> Dataset:
-    """The items, the best answer first, in the order of the files.
-
-    Args:
-        source: the folder RMB_dataset of the repository, or a file of it: conversation_input, category_path, and
-            pair_uid, chosen, reject or bon_uid, bon_best, loser_list. The data are on no hub that we know of.
-        partial: accept a source that lacks files; the report names them where they are few.
-        keep_degenerate: accept items with empty answers, or a best answer equal to a loser.
-    Raises:
-        ValueError: source="hub". FileNotFoundError: nothing to read. DataError: a malformed row, an unknown scenario, a
-            missing file, an id that occurs twice in a file.
-    """
-    if source == "hub":
-        raise ValueError(f"RMB is not on the hub: clone {REPOSITORY} and pass its folder RMB_dataset")
-    rows, label = file_rows(source)
-    return BENCHMARK.table(rows, label, _item, source=source, partial=partial, keep_degenerate=keep_degenerate)
-
-
-def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[str, Any]:
+def _item(row: Row, place: Place) -> Given:
     subset = check_known(field(row, "category_path", place), SUBSETS, "scenario", place.at("category_path"))
     if subset.startswith("BoN_set"):
         number, names = field(row, "bon_uid", place), ("bon_best", "loser_list")
@@ -99,7 +75,7 @@ def _item(row: Mapping[str, Any], place: Place, keep_degenerate: bool) -> dict[s
     named = zip(names, answers, strict=True)
     responses = {name: [_answer(one, place.at(name)) for one in given] for name, given in named}
     prompt = [_turn(turn) for turn in texts(row, "conversation_input", place)]
-    return make_item(f"{subset}/{number}", subset, prompt, responses, place, keep_degenerate=keep_degenerate)
+    return Given(f"{subset}/{number}", subset, prompt, responses)
 
 
 def _turn(given: Any) -> Any:
@@ -111,3 +87,15 @@ def _answer(given: Any, place: Place) -> Any:
     if not isinstance(given, Mapping) or "answer" not in given:
         raise DataError(place, f"{shown(given)} has no answer", "Give {llm_name, answer}")
     return given["answer"]
+
+
+BENCHMARK = Benchmark(
+    "rmb",
+    SUBSETS,
+    _credit,
+    _item,
+    about=__doc__,
+    without_hub=f"RMB is not on the hub: clone {REPOSITORY} and pass its folder RMB_dataset",
+    overall=tuple(dict.fromkeys(subset.section for subset in SUBSETS.values())),
+    totals=TOTALS,
+)

@@ -55,7 +55,7 @@ def benchmark_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
 
 def headline_section(kind: str) -> str:
     """What models are ranked by: the overall score, or the first section of a benchmark that has none (PPE)."""
-    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    rule = benchmarks.BENCHMARKS[kind]
     return OVERALL if rule.overall or rule.micro else next(iter(rule.sections))
 
 
@@ -68,7 +68,7 @@ def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison
     partial = "partial" in runs["outcome.label"].iloc[-1]
     kept = _by_model(runs, "outcome.credits")
     credits = {model: [packed.unpack(row) for row in rows] for model, rows in kept.items()}
-    rule = benchmarks.BENCHMARKS[kind].BENCHMARK
+    rule = benchmarks.BENCHMARKS[kind]
     return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
 
 
@@ -110,7 +110,7 @@ def with_rulers(
         ValueError: scores that do not fit the items; a partial benchmark, unless asked for.
     """
     kind = benchmarks.name_of(items)
-    rule, section = benchmarks.BENCHMARKS[kind].BENCHMARK, headline_section(kind)
+    rule, section = benchmarks.BENCHMARKS[kind], headline_section(kind)
     # Of chance the expected score is known, so that nothing has to be drawn.
     rulers = {name: ruler for name, ruler in RULERS.items() if name != "chance"}
     every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in rulers.items()}}

@@ -98,8 +98,7 @@ def _sections(items: Dataset, scores: Mapping[str, list[float]]) -> pd.Series:
         benchmarks.summarise(items, scores, draws=DRAWS, partial=partial).sections["estimate"]
         for partial in (False, True)
     )
-    official: Any = getattr(benchmarks.BENCHMARKS[benchmarks.name_of(items)], "BENCHMARK", None)
-    made_of_sections = {"Score", *(official.extra if official else ())}
+    made_of_sections = {"Score", *benchmarks.BENCHMARKS[benchmarks.name_of(items)].extra}
     return strict if set(loose.index) - set(strict.index) - made_of_sections else loose
 
 
