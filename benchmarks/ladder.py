@@ -22,8 +22,9 @@ ARMS, SEEDS = ("regression", "bt", "bt_scaled_init"), (0, 1)
 def ladder(processes: int, n_steps: int, folder: str) -> dict[str, float]:
     """Seconds of training the ladder, imports and data left out, of asking for it again, and the load before."""
     os.environ |= {"RMLIB_RUNS": f"{folder}/runs", "RMLIB_RESULTS": f"{folder}/results", "TQDM_DISABLE": "1"}
-    from rmlib.experiments import load_splits, run_all
+    from rmlib.experiments import run_all
     from rmlib.experiments.presets import PRESETS
+    from rmlib.sources import load_splits
 
     splits, settings = load_splits("simulated"), PRESETS["embedded"].change(max_steps=n_steps)
     load = os.getloadavg()[0]

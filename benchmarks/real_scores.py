@@ -28,7 +28,7 @@ from rmlib.models import RewardModel, Scorer
 from rmlib.models.features import load_or_compute
 from rmlib.records import rows
 from rmlib.records.hashing import fingerprint
-from rmlib.sources.splits import Splits, load_splits
+from rmlib.sources import Splits, load_splits
 from rmlib.statistics import RULERS
 from rmlib.training.watching import sample
 

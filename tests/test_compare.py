@@ -12,7 +12,7 @@ from rmlib import figures, records, statistics
 from rmlib.experiments import __main__ as command
 from rmlib.figures import inputs, summaries
 from rmlib.records import RecordError
-from rmlib.sources.splits import Splits, load_folds
+from rmlib.sources import Splits, load_folds
 
 DEBATES, ANSWERS = ("ants", "bees", "cows", "does"), range(5)
 

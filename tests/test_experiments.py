@@ -18,7 +18,7 @@ from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.sources.splits import load_splits, shuffled_labels
+from rmlib.sources import load_splits, shuffled_labels
 from rmlib.training.examples import TrainingError
 from rmlib.training.settings import TrainSettings
 

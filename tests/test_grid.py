@@ -19,7 +19,7 @@ from rmlib.experiments.presets import Preset
 from rmlib.figures import summaries
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
-from rmlib.sources.splits import Splits, load_splits, shuffled_labels
+from rmlib.sources import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
 from rmlib.training.encoded import Inputs, Scaling
 from rmlib.training.head_stacks import Compared

@@ -12,7 +12,7 @@ from rmlib.experiments.presets import Preset
 from rmlib.models import ModelError, RewardModel, features
 from rmlib.models.layers import HiddenLayer
 from rmlib.models.surface import COUNTS, N_FEATURES, SHARES, surface_features
-from rmlib.sources.splits import load_splits
+from rmlib.sources import load_splits
 from rmlib.training.settings import TrainSettings
 
 PROMPT = [{"role": "user", "content": "why"}]

@@ -12,7 +12,7 @@ from rmlib.experiments.learning_curves import learning_curve, subset
 from rmlib.experiments.presets import Preset
 from rmlib.figures import breakdowns
 from rmlib.records import paths
-from rmlib.sources.splits import Splits, load_splits
+from rmlib.sources import Splits, load_splits
 from rmlib.training.settings import TrainSettings
 
 SIZES = [4, 8, 16, 30]

@@ -13,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
-from rmlib import pairs as tables
-from rmlib import sources
+from rmlib.pairs import ATTRIBUTES, carve_selection, content_hash, left_out
+from rmlib.pairs.views import is_decided, preferences, ratings_of
 from rmlib.records.hashing import fingerprint
+from rmlib.sources.loading import SourceInfo, load, load_described
 
 logger = logging.getLogger(__name__)
 
@@ -24,22 +25,23 @@ logger = logging.getLogger(__name__)
 class Splits:
     """Pairs to train on, to select on (carved from training) and to test on (read once per arm)."""
 
-    source: sources.SourceInfo
+    source: SourceInfo
     train: Dataset
     selection: Dataset
     test: Dataset
 
     @cached_property
     def identity(self) -> str:
-        return fingerprint(*(tables.content_hash(part) for part in (self.train, self.selection, self.test)))
+        return fingerprint(*(content_hash(part) for part in (self.train, self.selection, self.test)))
 
     def counts(self) -> pd.DataFrame:
         """Pairs and decided pairs of each split."""
         parts = {"train": self.train, "selection": self.selection, "test": self.test}
-        rows = {name: {"pairs": len(part), **tables.left_out(part)} for name, part in parts.items()}
-        table = pd.DataFrame(rows).T
-        table["decided"] = table["pairs"] - table["ties"] - table["no preference"]
-        return table
+        rows = {
+            name: {"pairs": len(part), **left_out(part), "decided": is_decided(part).sum()}
+            for name, part in parts.items()
+        }
+        return pd.DataFrame(rows).T
 
 
 def load_splits(
@@ -59,15 +61,14 @@ def load_splits(
 
     Raises DataError from the source, and ValueError where a split is empty.
     """
-    table, info = sources.load_described(source, **options)
-    parts = {}
-    for name in ("train", "validation"):
-        part = table.select(np.flatnonzero(np.array(table["split"][:]) == name))
-        parts[name] = part.select(range(min(max_pairs, len(part)))) if max_pairs >= 0 else part
-    train_pairs, selection = tables.carve_selection(parts["train"], selection_fraction, seed)
+    table, info = load_described(source, **options)
+    train, test = (_split(table, name) for name in ("train", "validation"))
+    if max_pairs >= 0:
+        train, test = (part.select(range(min(max_pairs, len(part)))) for part in (train, test))
+    train, selection = carve_selection(train, selection_fraction, seed)
     if matched:
-        train_pairs = only_matched(train_pairs)
-    splits = Splits(info, train_pairs, selection, parts["validation"])
+        train = only_matched(train)
+    splits = Splits(info, train, selection, test)
     decided = splits.counts()["decided"]
     if (decided == 0).any():
         empty = list(decided.index[decided == 0])
@@ -86,9 +87,9 @@ def load_folds(
     """
     if n_folds < n_selection + 2:
         raise ValueError(f"{n_folds} folds leave none to train on beside 1 to test and {n_selection} to select")
-    table, info = sources.load_described(source, fold=0, n_folds=n_folds, **options)
-    loaded = [table, *(sources.load(source, fold=fold, n_folds=n_folds, **options) for fold in range(1, n_folds))]
-    held_out = [each.select(np.flatnonzero(np.array(each["split"][:]) == "validation")) for each in loaded]
+    table, info = load_described(source, fold=0, n_folds=n_folds, **options)
+    loaded = [table, *(load(source, fold=fold, n_folds=n_folds, **options) for fold in range(1, n_folds))]
+    held_out = [_split(each, "validation") for each in loaded]
     made = []
     for fold in range(n_folds):
         parts = [held_out[(fold + step) % n_folds] for step in range(n_folds)]
@@ -98,11 +99,14 @@ def load_folds(
     return made
 
 
+def _split(pairs: Dataset, name: str) -> Dataset:
+    return pairs.select(np.flatnonzero(np.array(pairs["split"][:]) == name))
+
+
 def only_matched(pairs: Dataset) -> Dataset:
     """Decided pairs with both responses rated (or decided alone, where a source rates none); others are counted."""
-    rated = np.array([bool(a and b) for a, b in zip(pairs["ratings_1"][:], pairs["ratings_2"][:], strict=True)])
-    decided = np.array([bool(preference) for preference in pairs["preference"][:]])
-    keep = np.flatnonzero(decided & rated if rated.any() else decided)
+    rated = np.isfinite(ratings_of(pairs, ATTRIBUTES)).any(axis=2).all(axis=1)
+    keep = np.flatnonzero(is_decided(pairs) & (rated if rated.any() else True))
     logger.info(
         "matched: %d of %d training pairs are decided and rated; the others are left out", len(keep), len(pairs)
     )
@@ -113,9 +117,9 @@ def only_matched(pairs: Dataset) -> Dataset:
 def shuffled_labels(pairs: Dataset, seed: int) -> Dataset:
     """The same pairs with each preference turned round with probability 1/2: nothing is left to learn."""
     signs = np.random.default_rng(seed).choice([-1, 1], size=len(pairs))
-    flipped = [None if p is None else int(s) * p for s, p in zip(signs, pairs["preference"][:], strict=True)]
+    flipped = signs * preferences(pairs)
     # Its own add_column would first write every row anew, one by one.
     table = pairs.with_format("arrow")[:]
     place = table.schema.get_field_index("preference")
     column = table.schema.field(place)
-    return Dataset(table.set_column(place, column, pa.array(flipped, column.type)), info=pairs.info)
+    return Dataset(table.set_column(place, column, pa.array(flipped, column.type, from_pandas=True)), info=pairs.info)

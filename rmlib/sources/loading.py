@@ -1,0 +1,81 @@
+"""A name or a folder becomes a table of pairs, and what a record says about it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from rmlib.pairs import content_hash
+from rmlib.records.errors import DataError, Place
+from rmlib.sources import folder, helpsteer2, simulated, ukpconvarg1
+
+NAMES = ("simulated", "simulated-ranked", "hub")
+_TITLES = {
+    "simulated": "simulated pairs",
+    "simulated-ranked": "simulated pairs of four responses",
+    "helpsteer2": "HelpSteer2",
+    "ukpconvarg1": "UKPConvArg1",
+    "folder": "own pairs",
+}
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a record and a title say about a source. `preferences`: ANNOTATED, DERIVED or CONSENSUS of rmlib.pairs."""
+
+    name: str
+    title: str
+    preferences: str
+    content_hash: str
+
+
+def load(name_or_folder: str | Path, **options: Any) -> Dataset:
+    """The table of pairs of "simulated" or "simulated-ranked", of "hub" (HelpSteer2, downloaded), or of a folder.
+
+    A folder in the layout of HelpSteer2 or UKPConvArg1 goes to the loader of that name, any other to folder.load;
+    `options` go to the loader.
+    Raises DataError for a name that is neither known nor a folder.
+    """
+    return _loader(name_or_folder)[1](**options)
+
+
+def describe(name_or_folder: str | Path, **options: Any) -> SourceInfo:
+    """Name, title, origin of the preferences and content hash of a source; loads it, so raises what `load` raises."""
+    return load_described(name_or_folder, **options)[1]
+
+
+def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset, SourceInfo]:
+    """What `load` and `describe` return, of one reading.
+
+    A folder of one's own pairs is named by its content, never by its path.
+    """
+    name, loader = _loader(name_or_folder)
+    pairs = loader(**options)
+    digest = content_hash(pairs)
+    counts = Counter(pairs["split"][:])
+    title = f"{_TITLES[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
+    public = f"folder-{digest[:8]}" if name == "folder" else name
+    return pairs, SourceInfo(public, title, pairs.info.description, digest)
+
+
+def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:
+    """The name of the source and the function that loads it."""
+    if name_or_folder == "simulated":
+        return "simulated", simulated.load
+    if name_or_folder == "simulated-ranked":
+        return "simulated-ranked", simulated.load_ranked
+    if name_or_folder == "hub":
+        return "helpsteer2", partial(helpsteer2.load, "hub")
+    path = Path(name_or_folder).expanduser()
+    if not path.is_dir():
+        problem = "neither a known source nor a folder"
+        raise DataError(Place(str(name_or_folder)), problem, f"Use {', '.join(NAMES)}, or the path of a folder")
+    if helpsteer2.is_layout(path):
+        return "helpsteer2", partial(helpsteer2.load, path)
+    if ukpconvarg1.is_layout(path):
+        return "ukpconvarg1", partial(ukpconvarg1.load, path)
+    return "folder", partial(folder.load, path)
