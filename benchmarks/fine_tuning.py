@@ -8,17 +8,43 @@ imports and tokenisation; the losses of both stand beside it.
 
 import argparse
 import statistics
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
 
 from benchmarks.measure import measure, record
 from rmlib import sources
 from rmlib.alignment import justifier
-from rmlib.alignment.justifier_training import TRAINERS, FineTuning, drawn
+from rmlib.alignment.fine_tuning import BETAS, FineTuning, drawn, train
 from rmlib.alignment.policies import Policy
 
 PAIRS = 400
+
+
+def train_by_trl(policy: Policy, rows: Dataset, settings: FineTuning) -> dict[str, Any]:
+    """The same by TRL's trainer, whose rows are padded."""
+    policy.network.set_attn_implementation("sdpa")
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder, max_steps=settings.n_steps, per_device_train_batch_size=settings.examples_per_step,
+            learning_rate=settings.learning_rate, lr_scheduler_type="linear", warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay, adam_beta2=BETAS[1], max_grad_norm=1.0, seed=settings.seed,
+            max_length=policy.max_length, bf16=False, gradient_checkpointing=False,
+            logging_steps=max(1, settings.n_steps // 40), save_strategy="no", report_to="none", disable_tqdm=True,
+            use_cpu=policy.device.type == "cpu", dataloader_pin_memory=False,
+        )  # fmt: skip
+        trainer = SFTTrainer(policy.network, config, train_dataset=rows, processing_class=policy.tokenizer)
+        seconds = trainer.train().metrics["train_runtime"]
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    curve = [{"step": entry["step"], "loss": entry["loss"]} for entry in logged]
+    return {"curve": curve, "n_tokens": int(logged[-1]["num_tokens"]), "seconds": seconds}
+
+
+TRAINERS: dict[str, Callable[[Policy, Dataset, FineTuning], dict[str, Any]]] = {"trl": train_by_trl, "own": train}
 
 
 def alternate(n_steps: int, rounds: int) -> list[dict[str, Any]]:
@@ -28,8 +54,8 @@ def alternate(n_steps: int, rounds: int) -> list[dict[str, Any]]:
     found = []
     for number in range(rounds):
         for trainer in list(TRAINERS)[:: 1 if number % 2 else -1]:
-            settings = FineTuning(n_steps, trainer=trainer)
-            outcome = TRAINERS[trainer](Policy.create("embedded"), drawn(rows, settings), settings, False)
+            settings = FineTuning(n_steps)
+            outcome = TRAINERS[trainer](Policy.create("embedded"), drawn(rows, settings), settings)
             row = {"round": number, "trainer": trainer, "seconds a step": outcome["seconds"] / n_steps}
             row |= {"tokens a second": outcome["n_tokens"] / outcome["seconds"], "loss": outcome["curve"][-1]["loss"]}
             found.append(row)

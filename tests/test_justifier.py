@@ -8,16 +8,14 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from transformers import AutoModel
 
-from rmlib.alignment import justifier, justifier_runs, justifier_training
+from rmlib.alignment import justifier, justifier_runs
 from rmlib.alignment.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
-from rmlib.alignment.policies import Policy, Samples
+from rmlib.alignment.policies import Samples
 from rmlib.benchmarks import own
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
 from rmlib.figures import justifier as justifier_figures
-from rmlib.models import RewardModel, backbones
 from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.sources import SourceInfo
@@ -206,90 +204,3 @@ def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None
     found = justifier_runs.claims(texts, [(better, equal)] * 3)
     # accurate: true, as the verdict; detail: equal; clearer: false; expertise: equal, without a verdict
     assert found == {"claims": 4, "true": 1, "equal": 2, "decided": 3, "with verdict": 1}
-
-
-# --- fine-tuning ------------------------------------------------------------------------------------------------------
-
-
-def test_a_policy_learns_to_write_what_it_is_shown_and_is_found_again() -> None:
-    said = annotation(-2, "@Response 1 is better than @Response 2.", "It is a fruit.")
-    rows = examples(one_pair(-2, said)).rows
-    settings = justifier_training.FineTuning(n_steps=60, examples_per_step=2, learning_rate=3e-3, trainer="own")
-    tuned = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
-    assert tuned.curve[0]["loss"] > 10 * tuned.curve[-1]["loss"]
-    question = Question(PROMPT, ("Apple.", "Stone."))
-    assert Justifier(tuned.policy, max_new_tokens=60).write([question]) == [rows[0]["completion"][0]["content"]]
-    again = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
-    assert again.folder == tuned.folder and again.curve == tuned.curve
-    for name, weight in tuned.policy.network.state_dict().items():
-        assert torch.equal(weight, again.policy.network.state_dict()[name])
-
-
-@pytest.mark.parametrize("lora_rank", [0, 2])
-def test_trl_and_our_loop_minimise_the_same_loss(lora_rank: int) -> None:
-    said = [annotation(-2, "@Response 1 is better than @Response 2.", "Good. " * number) for number in range(1, 4)]
-    rows = examples(one_pair(-2, *said), both_orders=True).rows
-    shared = {"examples_per_step": len(rows), "warmup_steps": 0, "learning_rate": 1e-3}
-    losses = {}
-    for trainer, options in {"own": {}, "trl": {"lora_rank": lora_rank}}.items():
-        for n_steps in (1, 2):  # one step sees every example once; of two, each trainer deals them out in its own order
-            settings = justifier_training.FineTuning(trainer=trainer, n_steps=n_steps, **shared, **options)
-            tuned = justifier_training.fine_tune(Policy.create("embedded"), rows, settings)
-            losses[trainer, n_steps] = tuned.curve[-1]["loss"]
-    assert losses["own", 1] == pytest.approx(losses["trl", 1], rel=1e-4)  # before any weight has moved
-    if lora_rank == 0:
-        assert losses["own", 2] == pytest.approx(losses["trl", 2], rel=1e-2)
-    assert losses["own", 2] < losses["own", 1]
-
-
-def test_our_loop_refuses_what_it_does_not_do() -> None:
-    with pytest.raises(ValueError, match="take trainer='trl'"):
-        justifier_training.FineTuning(n_steps=1, trainer="own", lora_rank=2)
-    with pytest.raises(ValueError, match="'trl' or 'own'"):
-        justifier_training.FineTuning(n_steps=1, trainer="other")
-
-
-def test_new_layers_and_heads_change_nothing_until_they_are_trained(tmp_path: Path) -> None:
-    model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
-    with pytest.raises(backbones.BackboneError, match="share their keys"):
-        justifier_training.on_reward_model(model, new_heads=1)
-    model.config.num_key_value_heads = model.config.num_attention_heads = 4  # the tiny one shares its keys
-    model.backbone = AutoModel.from_config(model.config)
-    with pytest.raises(backbones.BackboneError, match="5 heads do not divide the width 32"):
-        justifier_training.on_reward_model(model, new_heads=1)
-    ids, shapes = torch.arange(40).reshape(2, 20), {"same": (0, 0), "deeper": (2, 0), "wider": (0, 4), "both": (1, 4)}
-    grown = {
-        name: justifier_training.on_reward_model(model, new_layers=layers, new_heads=heads).network.base_model
-        for name, (layers, heads) in shapes.items()
-    }
-    with torch.no_grad():
-        states = {name: network(ids).last_hidden_state for name, network in grown.items()}
-    for name in shapes:
-        torch.testing.assert_close(states[name], states["same"], msg=name)
-    widths = {name: network.layers[0].self_attn.q_proj.out_features for name, network in grown.items()}
-    sizes = {name: (len(network.layers), widths[name]) for name, network in grown.items()}
-    assert sizes == {"same": (2, 32), "deeper": (4, 32), "wider": (2, 64), "both": (3, 64)}
-
-
-def test_a_language_model_on_a_reward_model_reads_what_that_reads(tmp_path: Path) -> None:
-    model = RewardModel.create(tiny.save_backbone(tmp_path / "llama"), seed=3)
-    policy = justifier_training.on_reward_model(model)
-    rows = [[{"role": "user", "content": "Name a fruit."}]]
-    groups = model.groups(rows, ["Apple."])
-    with torch.no_grad():
-        batch = model.collate(groups, shared=False)
-        states = policy.network.base_model(batch.input_ids, batch.attention_mask).last_hidden_state
-        np.testing.assert_allclose(model.pool(batch)[0], states[0, batch.ends[0]], atol=1e-5)
-    encoder = RewardModel.create(tiny.save_backbone(tmp_path / "bert", "bert"))
-    with pytest.raises(backbones.BackboneError, match="cannot write"):
-        justifier_training.on_reward_model(encoder)
-
-
-def test_examples_are_drawn_without_repetition_until_all_were_seen() -> None:
-    said = [annotation(-2, "@Response 1 is better than @Response 2.", f"Reason {number}.") for number in range(3)]
-    rows = examples(one_pair(-2, *said)).rows
-    drawn = justifier_training.drawn(rows, justifier_training.FineTuning(n_steps=2, examples_per_step=3))
-    texts = [completion[0]["content"] for completion in drawn["completion"][:]]
-    assert len(set(texts[:3])) == len(set(texts[3:])) == 3
-    with pytest.raises(ValueError, match="no annotation is an example"):
-        justifier_training.drawn(examples(one_pair(0)).rows, justifier_training.FineTuning(n_steps=1))

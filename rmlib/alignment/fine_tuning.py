@@ -1,28 +1,88 @@
-"""The starting policy of the embedded scale: a small decoder fitted to simulated answers, or to the pairs' own."""
+"""Fine-tuning language models: one loop that minimises the cross-entropy of the written tokens, and what it makes.
+
+That is the starting policy of the embedded scale, which writes as the authors of the pairs do, and the justifier, which
+writes why a response is preferred. What was trained is kept in `runs/` under a name made of everything that it depends
+on, and found again there.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmlib.alignment.policies import Policy
-from rmlib.models import Prompt, backbones
+from rmlib.models import Prompt, RewardModel, backbones, batches
+from rmlib.models.batches import Group
+from rmlib.models.features import hash_of_weights
 from rmlib.records import paths
-from rmlib.records.files import write_json
+from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
+from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE
+
+TOKEN_BUDGET = 8_192  # of one pass
+BETAS = (0.9, 0.98)  # of AdamW
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How the weights move: AdamW, whose rate warms up and then falls to 0 by a schedule of transformers."""
+
+    schedule: str
+    n_steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+
+    def run(self, network: nn.Module, parts: Callable[[int], Iterable[Tensor]], what: str, show: bool) -> list[float]:
+        """Minimise, and return the loss of each step: the sum of what `parts(step)` gives, one forward pass a part."""
+        from transformers import get_scheduler  # imports peft, which is slow
+
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, betas=BETAS, weight_decay=self.weight_decay)
+        scheduler = get_scheduler(self.schedule, optimizer, self.warmup_steps, self.n_steps)
+        losses = []
+        for step in progress_bar(range(self.n_steps), desc=what, unit="step", leave=False, show=show):
+            total = 0.0
+            for loss in parts(step):
+                loss.backward()
+                total += float(loss.detach())
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            losses.append(total)
+        return losses
+
+
+def _kept(folder: Path, make: Callable[[], tuple[Policy, dict[str, Any]]]) -> tuple[Policy, dict[str, Any]]:
+    """A policy and how it came about: made once, then read from its folder."""
+    if not (folder / FINISHED_FILE).is_file():
+        policy, outcome = make()
+        with written_whole(folder) as temporary:
+            policy.save(temporary)
+            write_json(temporary / FINISHED_FILE, outcome)
+    return Policy.create(str(folder)), json.loads((folder / FINISHED_FILE).read_text())
+
+
+# --- the starting policy ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -73,21 +133,23 @@ def starting_policy(answers: Answers, settings: FitSettings | None = None, *, pr
     """
     settings = settings or FitSettings()
     identity = fingerprint("starting policy", asdict(settings), answers.identity)
-    folder = paths.runs_dir() / "policies" / identity
-    if not (folder / FINISHED_FILE).is_file():
+
+    def make() -> tuple[Policy, dict[str, Any]]:
         policy = new_policy(settings)
-        history = fit(policy, answers, settings, progress=progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        policy.save(folder)
-        write_json(folder / FINISHED_FILE, {"history": history, "settings": asdict(settings)})
-    policy = Policy.create(str(folder))
+        return policy, {"history": fit(policy, answers, settings, progress=progress), "settings": asdict(settings)}
+
+    policy, _ = _kept(_folder_of_start(identity), make)
     policy.name, policy.identity = "fitted to answers", identity
     return policy
 
 
 def fit_history(policy: Policy) -> list[list[float]]:
     """Steps and losses (nats per token) of a policy that `starting_policy` returned."""
-    return json.loads((paths.runs_dir() / "policies" / policy.identity / FINISHED_FILE).read_text())["history"]
+    return json.loads((_folder_of_start(policy.identity) / FINISHED_FILE).read_text())["history"]
+
+
+def _folder_of_start(identity: str) -> Path:
+    return paths.runs_dir() / "policies" / identity
 
 
 def new_policy(settings: FitSettings) -> Policy:
@@ -108,26 +170,161 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bo
     """Maximum likelihood of the answers given their prompts; steps with their losses, nats per token."""
     groups = policy.read(answers.prompts, 2, answers.texts).groups()
     n_steps = max(1, int(settings.epochs * len(groups) / settings.prompts_per_step))
-    optimizer = torch.optim.AdamW(
-        policy.network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
-    from transformers import get_scheduler  # imports peft, which is slow
-
-    scheduler = get_scheduler("cosine", optimizer, settings.warmup_steps, n_steps)
     take = _order(len(groups), settings)
-    history = []
-    for step in progress_bar(range(n_steps), desc="fitting the policy", unit="step", leave=False, show=progress):
-        loss = -torch.cat(list(policy.token_logp([groups[index] for index in take(step)]))).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(policy.network.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        history.append([step + 1, round(float(loss.detach()), 4)])
-    return history
+
+    def parts(step: int) -> Iterator[Tensor]:
+        yield -torch.cat(list(policy.token_logp([groups[index] for index in take(step)]))).mean()
+
+    how = Descent("cosine", n_steps, settings.learning_rate, settings.warmup_steps, settings.weight_decay)
+    losses = how.run(policy.network, parts, "fitting the policy", progress)
+    return [[step, round(loss, 4)] for step, loss in enumerate(losses, start=1)]
 
 
 def _order(n: int, settings: FitSettings) -> Callable[[int], list[int]]:
     size, rng = min(settings.prompts_per_step, n), np.random.default_rng(settings.seed)
     rows = np.concatenate([rng.permutation(n) for _ in range(int(settings.epochs) + 2)])
     return lambda step: rows[step * size : (step + 1) * size].tolist()
+
+
+# --- justifiers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a justifier is fine-tuned; the learning rate falls linearly to 0 after the warm-up.
+
+    With `lora_rank` adapters of all linear layers are trained, merged at the end; otherwise every weight. `precision`
+    "bf16" is that of the forward pass alone, weights stay in fp32. The authors' settings are not published. Raises
+    ValueError for another precision.
+    """
+
+    n_steps: int
+    examples_per_step: int = 16
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.0
+    lora_rank: int = 0
+    precision: str = "fp32"  # or bf16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+
+    @property
+    def n_examples(self) -> int:
+        """How many examples are drawn, each seen once."""
+        return self.n_steps * self.examples_per_step
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned policy and how it came about; `curve` holds step and mean loss (nats a written token) up to it."""
+
+    policy: Policy
+    folder: Path
+    curve: list[dict[str, float]]
+    n_tokens: int
+    seconds: float
+
+
+def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int = 0, seed: int = 0) -> Policy:
+    """A language model on the backbone of a reward model, which has learnt to tell responses apart.
+
+    It may be given room for what it has not learnt: layers on top of its own, and attention heads beside its own in
+    every layer. Until they are trained these change nothing, since they write 0 (function-preserving growth,
+    arXiv 1511.05641). What is new is drawn from the seed: these weights, and the output layer where it is not tied to
+    the embeddings. Raises BackboneError for an encoder, which cannot write, for growth of a decoder that is no Llama or
+    whose heads share their keys, and for a number of heads that does not divide its width (transformers wants it to).
+    """
+    if model.kind != "decoder":
+        raise backbones.BackboneError(f"{model.name!r} is an encoder and cannot write: name a decoder")
+    if (new_layers or new_heads) and model.config.model_type != "llama":
+        raise backbones.BackboneError(f"{model.name!r} is no Llama: its layers and heads cannot be added to")
+    config = copy.deepcopy(model.config)
+    if new_heads and config.num_key_value_heads != config.num_attention_heads:
+        raise backbones.BackboneError(f"heads of {model.name!r} share their keys: none can be added")
+    if config.hidden_size % (config.num_attention_heads + new_heads):
+        n_heads = config.num_attention_heads + new_heads
+        raise backbones.BackboneError(f"{n_heads} heads do not divide the width {config.hidden_size} of {model.name!r}")
+    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    config.num_hidden_layers += new_layers
+    config.num_attention_heads += new_heads
+    config.num_key_value_heads += new_heads
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(config)
+    learnt, grown = model.backbone.state_dict(), network.base_model.state_dict()
+    if strange := learnt.keys() - grown.keys():
+        raise backbones.BackboneError(f"{model.name!r} has weights of other names than its kind, e.g. {min(strange)}")
+    for name, weight in grown.items():
+        if name.endswith((".o_proj.weight", ".down_proj.weight")):
+            weight.zero_()
+        if (known := learnt.get(name)) is not None:
+            weight[tuple(slice(size) for size in known.shape)].copy_(known)
+    network.tie_weights()
+    backbones.prepare_attention(network)
+    return Policy(network.eval(), model.tokenizer, paths.public_name(model.name))
+
+
+def drawn(rows: Dataset, settings: FineTuning) -> Dataset:
+    """The examples that a fine-tuning sees, in its order: shuffled, and as many as it needs.
+
+    Raises ValueError where there are none; where there are fewer than needed, they are gone through again.
+    """
+    if not len(rows):
+        raise ValueError("no annotation is an example: give pairs with statements and elaborations, and decided ones")
+    order: list[int] = []
+    generator = torch.Generator().manual_seed(settings.seed)
+    while len(order) < settings.n_examples:
+        order += torch.randperm(len(rows), generator=generator).tolist()
+    return rows.select(order[: settings.n_examples]).select_columns(["prompt", "completion"])
+
+
+def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool = False) -> Tuned:
+    """A policy fine-tuned on prompts and completions (`justifier.examples`), or the one that an earlier call finished.
+
+    The policy given is trained in place where it has to be. A run that dies begins anew. Raises ValueError as `drawn`.
+    """
+    taken = drawn(rows, settings)
+    start = [hash_of_weights(policy.network), policy.tokenizer.chat_template]
+    name = fingerprint("justifier", start, fingerprint(taken.to_list()), asdict(settings))
+    folder = paths.runs_dir() / "justifier" / name
+    trained, outcome = _kept(folder, lambda: (policy, train(policy, taken, settings, progress=progress)))
+    trained.name = policy.name
+    trained.network.to(policy.device)
+    return Tuned(trained, folder, **outcome)
+
+
+def train(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool = False) -> dict[str, Any]:
+    """Train the policy in place on all rows in their order; curve, number of tokens read, seconds.
+
+    Each example is a row without padding, cut where the model's positions end, and logits are computed where words are
+    written alone: on a CPU a step takes a fraction of the time that padded rows take (`benchmarks/fine_tuning.py`).
+    """
+    policy.network.to(Processes.join().device)
+    if settings.lora_rank:
+        policy.adapt(settings.lora_rank, seed=settings.seed)
+    completions = [completion[0]["content"] for completion in rows["completion"][:]]
+    groups = policy.read(rows["prompt"][:], 1, completions).groups()
+    starts = np.array([group.n_shared for group in groups])
+    groups = [Group((group.ids[0][: policy.max_length],), 0) for group in groups]  # of one text nothing is shared
+    lengths = np.array([group.longest for group in groups])
+    started = time.perf_counter()
+
+    def parts(step: int) -> Iterator[Tensor]:
+        taken = slice(step * settings.examples_per_step, (step + 1) * settings.examples_per_step)
+        some, begin = groups[taken], starts[taken]
+        n_written = max(1, int(np.maximum(lengths[taken] - begin, 0).sum()))
+        for indices in batches.pack(some, TOKEN_BUDGET, shared=policy.shared):
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                logp = policy.token_logp([some[index] for index in indices], begin[indices])
+            yield -torch.cat(list(logp)).sum() / n_written
+
+    how = Descent("linear", settings.n_steps, settings.learning_rate, settings.warmup_steps, settings.weight_decay)
+    policy.network.train()
+    losses = np.array(how.run(policy.network, parts, "fine-tuning", progress))
+    policy.network.eval()
+    pieces = np.array_split(np.arange(len(losses)), min(40, len(losses)))
+    curve = [{"step": int(piece[-1]) + 1, "loss": float(losses[piece].mean())} for piece in pieces]
+    return {"curve": curve, "n_tokens": int(lengths.sum()), "seconds": time.perf_counter() - started}

@@ -24,8 +24,8 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib import records
+from rmlib.alignment.fine_tuning import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.justifier import Justifications, Justifier, examples, verdict_of
-from rmlib.alignment.justifier_training import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.policies import Policy
 from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.judges import TIE, Judge

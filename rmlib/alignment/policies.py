@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -25,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from rmlib.models import Prompt, backbones, batches
 from rmlib.models.adapted import is_adapted, with_adapter
 from rmlib.models.batches import Group
+from rmlib.models.features import hash_of_weights
 from rmlib.models.likelihood import header, targets_of, token_log_probabilities
 
 
@@ -109,7 +109,7 @@ class Policy:
     @cached_property
     def identity(self) -> str:
         """A hash of the weights, which names runs: of two folders called the same each has its own."""
-        return weights_hash(self.network)
+        return hash_of_weights(self.network)
 
     def copy(self) -> Policy:
         """Another policy with the same weights, adapters merged."""
@@ -209,11 +209,17 @@ class Policy:
             parts += self.token_logp([groups[index] for index in indices])
         return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
 
-    def token_logp(self, groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
-        """Log-probabilities of the own tokens of each response of some groups, in one pass."""
+    def token_logp(
+        self, groups: Sequence[Group], starts: Int[np.ndarray, "response"] | None = None
+    ) -> Sequence[Float[Tensor, "token"]]:
+        """Log-probabilities of the tokens of each response of some groups, in one pass.
+
+        A response begins where `starts` says, else behind what its group shares.
+        """
         pad = self.tokenizer.pad_token_id or 0
         batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
-        starts = np.array([item.n_shared for item in groups for _ in item.ids])
+        if starts is None:
+            starts = np.array([item.n_shared for item in groups for _ in item.ids])
         targets = targets_of(groups, batch, starts)
         flat = token_log_probabilities(self.network, batch.to(self.device), targets)
         return flat.split(np.bincount(targets.response).tolist())
@@ -242,15 +248,6 @@ class Reference:
         """As those of a policy, without gradients."""
         with self.adapted.network.disable_adapter() if self.adapted else contextlib.nullcontext():
             return self.policy.log_probabilities(samples, token_budget=token_budget)
-
-
-def weights_hash(network: Any) -> str:
-    """First 16 hex digits of the SHA-256 of all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:

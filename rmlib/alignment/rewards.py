@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmlib.alignment.policies import Samples, weights_hash
+from rmlib.alignment.policies import Samples
 from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
+from rmlib.models.features import hash_of_weights
 from rmlib.models.reward_model import CARD_FILE
 from rmlib.records.hashing import fingerprint
 
@@ -37,9 +38,9 @@ def reward_identity(reward: Scorer) -> str:
         scales = reward.reference or [reward.offsets.tolist(), reward.scales.tolist()]
         return fingerprint("ensemble", *(reward_identity(member) for member in reward.members), scales)
     if isinstance(reward, DecoderClassifier):  # the identity of one of ours says how it was made, this one's its name
-        return fingerprint("classifier", weights_hash(reward))
+        return fingerprint("classifier", hash_of_weights(reward))
     if isinstance(reward, PlainClassifier):
-        return fingerprint("classifier", weights_hash(reward.network), reward.row.tolist())
+        return fingerprint("classifier", hash_of_weights(reward.network), reward.row.tolist())
     known = getattr(reward, "identity", None) or getattr(reward, "name", None)
     if not isinstance(known, str):
         raise AlignmentError(f"a {type(reward).__name__} has neither identity nor name: give it one to name its runs")
