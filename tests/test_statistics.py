@@ -1,5 +1,6 @@
 """Intervals, tests and rulers against scipy, statsmodels, scikit-learn and hand arithmetic."""
 
+import itertools
 import time
 from dataclasses import asdict
 
@@ -31,7 +32,7 @@ from rmlib.statistics import (
     paired_difference,
     wilson_interval,
 )
-from rmlib.statistics.intervals import _redrawn
+from rmlib.statistics.intervals import redrawn, redrawn_sums
 
 PROMPT = [{"role": "user", "content": "Why?"}]
 
@@ -52,16 +53,13 @@ def test_the_wilson_interval_is_that_of_statsmodels(successes):
     assert (interval.low, interval.high) == pytest.approx((low, high))
 
 
-@pytest.mark.parametrize("statistic", ["mean", "median"])
-def test_the_bootstrap_agrees_with_that_of_scipy(statistic):
+def test_the_bootstrap_agrees_with_that_of_scipy():
     values = np.random.default_rng(0).gamma(2.0, size=101)
-    interval = bootstrap_interval(values, statistic=statistic, seed=1, draws=20_000)
-    peer = stats.bootstrap(
-        (values,), getattr(np, statistic), method="percentile", n_resamples=20_000, rng=np.random.default_rng(2)
-    )
+    interval = bootstrap_interval(values, seed=1, draws=20_000)
+    peer = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(2))
     bounds = peer.confidence_interval
     assert (interval.low, interval.high) == pytest.approx((bounds.low, bounds.high), abs=0.02)
-    assert interval.estimate == pytest.approx(getattr(np, statistic)(values))
+    assert interval.estimate == pytest.approx(values.mean())
 
 
 def test_the_bootstrap_of_an_accuracy_is_as_wide_as_the_normal_approximation():
@@ -100,13 +98,21 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
-def test_draws_made_in_blocks_are_as_many_and_as_spread_as_draws_made_at_once(monkeypatch):
-    values = np.random.default_rng(0).normal(size=(3, 100))
-    whole = _redrawn(values, "mean", np.random.default_rng(1), 5003)
-    monkeypatch.setattr("rmlib.statistics.intervals._MAX_VALUES_PER_BLOCK", 7 * values.size)
-    cut = _redrawn(values, "mean", np.random.default_rng(2), 5003)
-    assert len(whole) == len(cut) == len(np.unique(cut)) == 5003
-    assert stats.ks_2samp(whole, cut).pvalue > 0.001
+def test_draws_made_in_blocks_are_those_made_at_once(monkeypatch):
+    (whole,) = redrawn(101, seed=1, draws=503)
+    monkeypatch.setattr("rmlib.statistics.intervals._COUNTS_AT_ONCE", 7 * 101)
+    cut = list(redrawn(101, seed=1, draws=503))
+    assert len(cut) == 72 and np.array_equal(np.concatenate(cut), whole)
+
+
+def test_sums_are_redrawn_whole_groups_at_a_time_and_come_first_as_they_are():
+    terms = np.random.default_rng(0).normal(size=(6, 2))
+    sums = redrawn_sums(terms, seed=0, draws=400, groups=["a", "b", "a", "c", "b", "c"])
+    of_groups = np.array([terms[[0, 2]].sum(axis=0), terms[[1, 4]].sum(axis=0), terms[[3, 5]].sum(axis=0)])
+    possible = [np.sum([of_groups[i] for i in three], axis=0) for three in itertools.product(range(3), repeat=3)]
+    assert sums.shape == (401, 2) and sums[0] == pytest.approx(terms.sum(axis=0))
+    assert all(any(np.allclose(row, other) for other in possible) for row in sums)
+    assert len(np.unique(sums.round(9), axis=0)) == 10  # three of three with replacement, in any order
 
 
 def test_two_thousand_draws_of_five_seeds_and_a_thousand_items_take_about_a_second():
@@ -125,8 +131,6 @@ def test_bad_values_are_refused_with_the_reason():
         bootstrap_interval(np.ones((2, 2, 2)), seed=0)
     with pytest.raises(ValueError, match=r"1 values that are not finite, the first at \[1\]"):
         accuracy([1.0, float("nan")])
-    with pytest.raises(ValueError, match="unknown statistic 'mode'"):
-        bootstrap_interval([1.0], seed=0, statistic="mode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"shape \[1, 3\], correct_b \[1, 2\]"):
         paired_difference([1, 0, 1], [1, 0], seed=0)
     with pytest.raises(ValueError, match="correct_b must hold 0 and 1 alone; for margins pass margin > 0"):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from rmlib.annotations import leaderboards, votes
+from rmlib.annotations import votes
 from rmlib.pairs import DataError, make_pairs
 from rmlib.sources import ukpconvarg1
 
@@ -193,8 +193,8 @@ def test_at_the_maximum_every_item_wins_as_often_as_expected() -> None:
     """The score equations of Bradley-Terry, for many random tables at once, some of them far from balanced."""
     rng = np.random.default_rng(0)
     wins = rng.poisson(rng.choice([0.3, 5, 400], size=(50, 7, 7))).astype(float) * (1 - np.eye(7))
-    wins = wins[leaderboards.has_maximum(wins)]
-    strength = leaderboards.fit(wins)
+    wins = wins[votes.has_maximum(wins)]
+    strength = votes.fit(wins)
     expected = (wins + wins.transpose(0, 2, 1)) / (1 + np.exp(strength[:, None, :] - strength[:, :, None]))
     assert len(wins) > 25
     np.testing.assert_allclose(expected.sum(axis=2), wins.sum(axis=2), rtol=1e-6, atol=1e-6)
@@ -210,7 +210,7 @@ def test_finite_strengths_exist_where_every_item_reaches_every_other_by_wins(bea
         for winner, loser in zip(*np.nonzero(wins), strict=True):
             reach[winner] |= reach[loser]
     connected = all(len(found) == 5 for found in reach.values())
-    assert leaderboards.has_maximum(wins[None])[0] == connected == (not leaderboards.components(wins).any())
+    assert votes.has_maximum(wins[None])[0] == connected == (not votes.components(wins).any())
 
 
 def test_the_leaderboard_counts_wins_ranks_and_votes(table: Callable[[Rows], pd.DataFrame]) -> None:
@@ -283,11 +283,11 @@ def test_options_that_make_no_sense_are_refused(table: Callable[[Rows], pd.DataF
 def test_position_bias_does_not_mistake_a_better_model_for_a_better_place(
     table: Callable[[Rows], pd.DataFrame],
 ) -> None:
-    """Ada wins 8 of 10 when first and 4 of 5 when second: no bias, though the first wins 9 of 15."""
-    rows = [vote("model_a" if q < 8 else "model_b", question_id=q) for q in range(10)]
-    rows += [vote("model_b" if q < 4 else "model_a", "bob", "ada", question_id=q) for q in range(5)]
+    """Ada wins 16 of 20 when first and 8 of 10 when second: no bias, though the first wins 18 of 30."""
+    rows = [vote("model_a" if q < 16 else "model_b", question_id=q) for q in range(20)]
+    rows += [vote("model_b" if q < 8 else "model_a", "bob", "ada", question_id=q) for q in range(10)]
     found = votes.position_bias(table(rows), seed=0)
-    assert found.estimate == pytest.approx(0) and found.low < 0 < found.high and found.n == 15
+    assert found.estimate == pytest.approx(0) and found.low < 0 < found.high and found.n == 30
     always = [vote("model_a", question_id=q) for q in range(6)] + [
         vote("model_a", "bob", "ada", question_id=q) for q in range(6)
     ]

@@ -10,7 +10,7 @@ import krippendorff
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from rmlib.annotations.labels import (
     SIDES,
@@ -26,7 +26,14 @@ from rmlib.annotations.labels import (
 )
 from rmlib.pairs import descriptions
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
-from rmlib.statistics import Interval, bootstrap_interval, correlation_interval, wilson_interval
+from rmlib.statistics import (
+    Interval,
+    bootstrap_interval,
+    correlation_interval,
+    percentile_interval,
+    redrawn_sums,
+    wilson_interval,
+)
 
 Items = Sequence[Sequence[Value]]
 FEWEST_FOR_R = 4  # Fisher's z has a standard error of 1 / sqrt(n - 3)
@@ -49,20 +56,22 @@ def agreement(items: Iterable[Sequence[Value]], *, seed: int, draws: int = 1000)
         ValueError: no item has two labels.
     """
     labels, counts = label_counts(items)
-    patterns, weights = _redrawn(counts, seed, draws)
-    met = patterns[:, :, None] * patterns[:, None, :] - patterns[:, :, None] * np.eye(len(labels))
+    counts = counts[np.lexsort(counts.T)]  # what is redrawn does not depend on the order of the items
+    met = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(labels))
     # In kappa and the raw share an item counts by its pairs of annotations, in alpha by its annotations.
-    shared = met / (patterns.sum(axis=1) - 1)[:, None, None]
-    by_pairs, by_annotations = (np.tensordot(weights, matrix, axes=1) for matrix in (met, shared))
+    shared = met / (counts.sum(axis=1) - 1)[:, None, None]
+    terms = np.stack([met, shared], axis=1).reshape(len(counts), -1)
+    sums = redrawn_sums(terms, seed=seed, draws=draws).reshape(-1, 2, len(labels), len(labels))
+    by_pairs, by_annotations = sums[:, 0], sums[:, 1]
     rows = {}
     for kind in ("quadratic", "linear"):
         kappas = kappa_of_coincidences(by_pairs, kind)
-        rows[f"kappa, {kind} weights"] = _interval(kappas[0], kappas[1:], len(counts))
+        rows[f"kappa, {kind} weights"] = percentile_interval(kappas[0], kappas[1:], len(counts))
     for level in ("interval", "ordinal"):
         alphas = _alphas(by_annotations[1:], labels, level)
-        rows[f"alpha, {level}"] = _interval(_alpha(counts, labels, level), alphas, len(counts))
+        rows[f"alpha, {level}"] = percentile_interval(_alpha(counts, labels, level), alphas, len(counts))
     equal = np.trace(by_pairs, axis1=1, axis2=2) / by_pairs.sum(axis=(1, 2))
-    rows["raw agreement"] = _interval(equal[0], equal[1:], len(counts))
+    rows["raw agreement"] = percentile_interval(equal[0], equal[1:], len(counts))
     return _table(rows, "measure")
 
 
@@ -188,24 +197,11 @@ def _numbers(values: Float[np.ndarray, "annotation"]) -> list[float]:
 def _annotations_for_second(items: Iterable[Sequence[int]], seed: int, draws: int = 2000) -> Interval | None:
     """Share of decided annotations above 0, with the bootstrap over pairs; None where there are none."""
     decided = [[vote > 0 for vote in votes if vote not in (0, NEITHER_VALID)] for votes in items]
-    counts = np.array([[sum(votes), len(votes)] for votes in decided if votes])
+    counts = np.array([[sum(votes), len(votes)] for votes in decided if votes], dtype=float)
     if not len(counts):
         return None
-    patterns, weights = _redrawn(counts, seed, draws)
-    second, total = (weights @ patterns).T
-    return _interval(second[0] / total[0], second[1:] / total[1:], int(total[0]))
-
-
-def _redrawn(
-    rows: Int[np.ndarray, "item column"], seed: int, draws: int
-) -> tuple[Int[np.ndarray, "pattern column"], Int[np.ndarray, "draw pattern"]]:
-    """The distinct rows, and how often each occurs: in the data (draw 0), then in each bootstrap draw of the items.
-
-    Items with equal rows are exchangeable, so that redrawing n items is a multinomial draw over the distinct rows.
-    """
-    patterns, occurrences = np.unique(rows, axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(rows), occurrences / len(rows), size=draws)
-    return patterns, np.concatenate([occurrences[None], drawn])
+    second, total = redrawn_sums(counts, seed=seed, draws=draws).T
+    return percentile_interval(second[0] / total[0], second[1:] / total[1:], int(total[0]))
 
 
 def _alpha(counts: np.ndarray, labels: np.ndarray, level: Literal["interval", "ordinal"]) -> float:
@@ -226,11 +222,6 @@ def _alphas(coincidences: np.ndarray, labels: np.ndarray, level: str) -> Float[n
     expected = np.einsum("di,dij,dj->d", n, distance, n) / (n.sum(axis=1) - 1)
     with np.errstate(invalid="ignore"):
         return 1 - (coincidences * distance).sum(axis=(1, 2)) / expected
-
-
-def _interval(estimate: float, drawn: Float[np.ndarray, "draw"], n: int) -> Interval:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(estimate), float(low), float(high), n)
 
 
 def _table(rows: Mapping[str, Interval], index: str) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from rmlib.annotations.parsing import (
 )
 from rmlib.pairs import preference_view
 from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
-from rmlib.statistics import wilson_interval
+from rmlib.statistics import redrawn_sums, wilson_interval
 
 __all__ = [
     "ASPECTS",
@@ -106,7 +106,7 @@ def aspect_table(table: pd.DataFrame, *, seed: int, draws: int = 1000) -> pd.Dat
     by_pair = pd.DataFrame(np.hstack(sums)).groupby(rated["pair_id"].to_numpy()).sum().to_numpy()
     result["strength_with"], result["strength_without"] = _means(by_pair.sum(axis=0))
     result["difference"] = result["strength_with"] - result["strength_without"]
-    drawn = [np.subtract(*_means(sample)) for sample in _redrawn(by_pair, seed, draws)]
+    drawn = np.subtract(*_means(redrawn_sums(by_pair, seed=seed, draws=draws)[1:]))
     # pandas leaves out draws in which nobody, or everybody, mentions the aspect
     bounds = pd.DataFrame(drawn, columns=names).quantile([0.025, 0.975])
     result["difference_low"], result["difference_high"] = bounds.to_numpy()
@@ -198,16 +198,9 @@ def _rated(table: pd.DataFrame) -> pd.DataFrame:
     return rated.astype({"strength": int})
 
 
-def _redrawn(sums: np.ndarray, seed: int, draws: int) -> Iterator[np.ndarray]:
-    """The column sums of samples of the rows with replacement."""
-    rng, n = np.random.default_rng(seed), len(sums)
-    for _ in range(draws):
-        yield np.bincount(rng.integers(n, size=n), minlength=n) @ sums
-
-
 def _means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean strength with and without a mention, [aspect] each; NaN where there is no such annotation."""
-    n_with, sum_with, n_without, sum_without = np.split(sums, 4)
+    """Mean strength with and without a mention, `[..., aspect]` each; NaN where there is no such annotation."""
+    n_with, sum_with, n_without, sum_without = np.split(sums, 4, axis=-1)
     with np.errstate(invalid="ignore"):
         return sum_with / n_with, sum_without / n_without
 

@@ -1,4 +1,4 @@
-"""Pairwise votes: who won between two items, according to a judge. No texts are needed.
+"""Pairwise votes, and leaderboards of them: who won between two items, according to a judge. No texts are needed.
 
 A table of votes has one row per vote and the columns judge, question_id, turn, model_a, model_b, winner ("model_a",
 "model_b" or "tie"), inconsistent (a tie because the judge's two readings of the pair disagreed), swapped (the source
@@ -12,24 +12,31 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
-from rmlib.annotations.leaderboards import LEVEL, SCORES, leaderboard, redrawn, strengths
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 from rmlib.records.hashing import prompt_key
-from rmlib.statistics import Interval
-
-__all__ = ["agreement", "from_pairs", "leaderboard", "position_bias", "read", "response_id", "strengths"]
+from rmlib.statistics import Interval, percentile_interval, redrawn_sums
 
 logger = logging.getLogger(__name__)
 
+ELO_MEAN = 1000.0
+ELO_PER_LOGIT = 400 / np.log(10)
+LEVEL = (0.025, 0.975)
+SCORES = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}  # of model_a
+_MAX_STEPS = 200
+_TOLERANCE = 1e-9  # of the gradient, in wins, relative to an item's comparisons
+
+Ties = Literal["half", "left out"]
 _WINNERS = {"model_a": "model_a", "model_b": "model_b", "tie": "tie", "tie (inconsistent)": "tie"}
 _FLIPPED = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 _COMPARED = ["question_id", "turn", "model_a", "model_b"]
@@ -113,9 +120,8 @@ def agreement(
         problem = "no two judges voted on the same items, question and turn"
         raise DataError(Place("the votes"), problem, "Give votes that overlap")
     decided = (compared["winner"] != "tie") & (compared["winner_other"] != "tie")
-    rng = np.random.default_rng(seed)
     setups = {"S1": (compared, 1 / 3), "S2": (compared[decided], 1 / 2)}
-    rows = {name: _agreement(part, list(unit), rng, draws) | {"chance": c} for name, (part, c) in setups.items()}
+    rows = {name: _agreement(part, list(unit), seed, draws) | {"chance": c} for name, (part, c) in setups.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setup")
 
 
@@ -136,22 +142,112 @@ def position_bias(votes: pd.DataFrame, *, seed: int, draws: int = 1000) -> Inter
         logger.warning("position bias: left out %d votes on items that occur in one order alone", int((~both).sum()))
     sums = table[both].groupby(["question_id", "model_a", "model_b", "swapped"])[["score", "n"]].sum()
     cells = pd.DataFrame(sums.unstack(["model_a", "model_b", "swapped"], fill_value=0)).sort_index(axis=1)
-    score, n = cells["score"].to_numpy(float), cells["n"].to_numpy(float)
-    drawn = _bias(score, n, np.concatenate(list(redrawn(len(cells), np.random.default_rng(seed), draws, len(cells)))))
-    low, high = np.quantile(drawn, LEVEL)
-    return Interval(float(_bias(score, n, np.ones((1, len(cells))))[0]), float(low), float(high), int(both.sum()))
+    values = np.hstack([cells["score"].to_numpy(float), cells["n"].to_numpy(float)])
+    bias = _bias(redrawn_sums(values, seed=seed, draws=draws))
+    return percentile_interval(float(bias[0]), bias[1:], int(both.sum()))
 
 
-def _bias(
-    score: Float[np.ndarray, "unit cell"], n: Float[np.ndarray, "unit cell"], counts: Float[np.ndarray, "draw unit"]
-) -> Float[np.ndarray, "draw"]:
-    """Cells stand in twos: the two orders of the same items. A draw without one of the two has no weight on them."""
-    scores, votes = ((counts @ values).reshape(len(counts), -1, 2) for values in (score, n))
+def _bias(sums: Float[np.ndarray, "draw cell"]) -> Float[np.ndarray, "draw"]:
+    """Cells are scores, then votes, each in twos: the two orders of the same items.
+
+    A draw without one of the two orders has no weight on them.
+    """
+    scores, votes = sums.reshape(len(sums), 2, -1, 2).swapaxes(0, 1)
     rates = np.divide(scores, votes, out=np.zeros_like(scores), where=votes > 0).mean(axis=2)
     weights = votes.sum(axis=2) * (votes > 0).all(axis=2)
     if not weights.any(axis=1).all():
         raise DataError(Place("the votes"), "some draws have no two items in both orders", "Give more questions")
     return (rates * weights).sum(axis=1) / weights.sum(axis=1) - 0.5
+
+
+def strengths(votes: pd.DataFrame, *, ties: Ties = "half", prior: float = 0.0) -> pd.Series:
+    """Bradley-Terry strengths on the Elo scale, by model: the mean is 1000, 400 points are odds of ten to one.
+
+    Args:
+        ties: half a win for both, or left out.
+        prior: votes added between every two items, half won by each; 0 is maximum likelihood.
+    Raises DataError where some items were never compared with the others, or, without a prior, never won or never lost
+    against them: no finite strengths exist then (Ford, 1957).
+    """
+    models, wins = _wins(votes, ties, list[str]())
+    _check_connected(wins[0], models, prior)
+    return pd.Series(_elo(fit(wins + _prior(models, prior)))[0], index=pd.Index(models, name="model"), name="strength")
+
+
+def leaderboard(
+    votes: pd.DataFrame,
+    *,
+    seed: int,
+    draws: int = 1000,
+    ties: Ties = "half",
+    prior: float = 0.0,
+    unit: Sequence[str] = ("question_id",),
+) -> pd.DataFrame:
+    """`strengths`, best first, with 95 % percentile intervals from a bootstrap over questions.
+
+    Args:
+        ties, prior: as `strengths` has them.
+        unit: columns that name what is redrawn, with all its votes. For the responses to one prompt, where there is but
+            one question, the compared pair: ("model_a", "model_b").
+    Returns:
+        Index model; strength, low, high (Elo), rank, rank_low, rank_high (from 1), win_rate (a tie counts half), n
+        (votes that count).
+    Raises DataError as `strengths` does, also where draws have no finite strengths: it names their number, and a prior
+    is the remedy.
+    """
+    models, by_unit = _wins(votes, ties, list(unit))
+    sums = redrawn_sums(by_unit.reshape(len(by_unit), -1), seed=seed, draws=draws)
+    wins = sums.reshape(-1, len(models), len(models))
+    _check_connected(wins[0], models, prior)
+    fitted = wins + _prior(models, prior)
+    if broken := int((~has_maximum(fitted)).sum()):
+        problem = f"{broken} of {draws} draws have no finite strengths: some item never wins or never loses there"
+        raise DataError(Place("the votes"), problem, "Add votes, or give a prior")
+    point, *drawn = _elo(fit(fitted))
+    ranks = (-np.array(drawn)).argsort(axis=1).argsort(axis=1) + 1
+    low, high = np.quantile(drawn, LEVEL, axis=0)
+    rank_low = np.quantile(ranks, LEVEL[0], axis=0, method="lower")
+    rank_high = np.quantile(ranks, LEVEL[1], axis=0, method="higher")
+    won, n = wins[0].sum(axis=1), (wins[0] + wins[0].T).sum(axis=1)
+    rank = (-point).argsort().argsort() + 1
+    columns = {"strength": point, "low": low, "high": high, "rank": rank, "rank_low": rank_low, "rank_high": rank_high}
+    table = pd.DataFrame(columns | {"win_rate": won / n, "n": n.astype(int)}, index=pd.Index(models, name="model"))
+    return table.sort_values("strength", ascending=False)
+
+
+def fit(wins: Float[np.ndarray, "table item item"]) -> Float[np.ndarray, "table item"]:
+    """Strengths in logits, mean 0 in each table, where wins[t, i, j] counts how often i beat j (Bradley & Terry, 1952).
+
+    Newton's method, with steps of one logit at most. Every table must pass `has_maximum`; raises RuntimeError where the
+    likelihood is not maximised in 200 steps.
+    """
+    n = wins + wins.transpose(0, 2, 1)
+    strength = np.zeros(wins.shape[:2])
+    for _ in range(_MAX_STEPS):
+        p = expit(strength[:, :, None] - strength[:, None, :])
+        gradient = (wins - n * p).sum(axis=2)
+        if (np.abs(gradient) <= _TOLERANCE * n.sum(axis=2)).all():
+            return strength - strength.mean(axis=1, keepdims=True)
+        information = n * p * (1 - p)
+        # The likelihood does not change when all strengths move alike: a ridge in that one direction fixes them.
+        ridge = information.mean(axis=(1, 2), keepdims=True)
+        hessian = np.eye(wins.shape[1]) * information.sum(axis=2)[:, :, None] - information + ridge
+        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        strength += step / np.maximum(1, np.abs(step).max(axis=1, keepdims=True))
+    raise RuntimeError(f"the Bradley-Terry likelihood was not maximised in {_MAX_STEPS} steps")
+
+
+def components(wins: Float[np.ndarray, "item item"]) -> Int[np.ndarray, "item"]:
+    """The group of each item, numbered from 0, inside which every item reaches every other by a chain of wins.
+
+    Finite strengths exist exactly where there is one group (Ford, 1957).
+    """
+    return connected_components(wins > 0, connection="strong")[1]
+
+
+def has_maximum(wins: Float[np.ndarray, "table item item"]) -> Bool[np.ndarray, "table"]:
+    """For each table, whether finite strengths exist: whether all items are one group of `components`."""
+    return np.array([not components(table).any() for table in wins], dtype=bool)
 
 
 def _checked(row: Mapping[str, Any], place: Place) -> tuple[Any, ...]:
@@ -183,11 +279,51 @@ def _table(rows: Iterable[tuple[Any, ...]], origin: str) -> pd.DataFrame:
     return table
 
 
-def _agreement(compared: pd.DataFrame, unit: list[str], rng: np.random.Generator, draws: int) -> dict[str, float]:
+def _agreement(compared: pd.DataFrame, unit: list[str], seed: int, draws: int) -> dict[str, float]:
     if compared.empty:
         return {"agreement": np.nan, "low": np.nan, "high": np.nan, "n": 0, "units": 0}
     equal = compared["winner"] == compared["winner_other"]
     sums = compared.assign(equal=equal, n=1).groupby(unit)[["equal", "n"]].sum().to_numpy(float)
-    drawn = np.concatenate([counts @ sums for counts in redrawn(len(sums), rng, draws, len(sums))])
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], LEVEL)
+    found, compared_in_draw = redrawn_sums(sums, seed=seed, draws=draws)[1:].T
+    low, high = np.quantile(found / compared_in_draw, LEVEL)
     return {"agreement": equal.mean(), "low": low, "high": high, "n": len(compared), "units": len(sums)}
+
+
+def _wins(votes: pd.DataFrame, ties: Ties, unit: list[str]) -> tuple[list[str], Float[np.ndarray, "unit model model"]]:
+    """Names, and how often row beat column in each unit (in all, if none is named); a tie is half for both."""
+    if ties not in ("half", "left out"):
+        raise ValueError(f"unknown ties {ties!r}; use 'half' or 'left out'")
+    kept = votes if ties == "half" else votes[votes["winner"] != "tie"]
+    if kept.empty:
+        raise DataError(Place("the votes"), "there is no vote that counts", "Give some, or count ties as half")
+    models = sorted({*votes["model_a"], *votes["model_b"]})
+    place = {model: index for index, model in enumerate(models)}
+    units = kept.groupby(unit).ngroup().to_numpy() if unit else np.zeros(len(kept), dtype=int)
+    a, b = kept["model_a"].map(place).to_numpy(), kept["model_b"].map(place).to_numpy()
+    score = kept["winner"].map(SCORES).to_numpy()
+    wins = np.zeros((units.max() + 1, len(models), len(models)))
+    np.add.at(wins, (units, a, b), score)
+    np.add.at(wins, (units, b, a), 1 - score)
+    return models, wins
+
+
+def _check_connected(wins: Float[np.ndarray, "model model"], models: list[str], prior: float) -> None:
+    for group, lacking, remedy in (
+        (components(wins + wins.T), "never compared with the others", "Add votes between them, or rank them apart"),
+        (components(wins), "without a win, or without a loss, against the others", "Add votes, or give a prior"),
+    ):
+        if group.any():
+            names = [models[index] for index in np.flatnonzero(group == np.bincount(group).argmin())]
+            raise DataError(Place("the votes"), f"{shown(names)}: {lacking}", remedy)
+        if prior > 0:
+            return
+
+
+def _prior(models: Sequence[str], votes: float) -> Float[np.ndarray, "model model"]:
+    if votes < 0:
+        raise ValueError(f"the prior is {votes} votes; use 0 or more")
+    return votes / 2 * (1 - np.eye(len(models)))
+
+
+def _elo(theta: Float[np.ndarray, "draw model"]) -> Float[np.ndarray, "draw model"]:
+    return ELO_MEAN + ELO_PER_LOGIT * (theta - theta.mean(axis=1, keepdims=True))

@@ -19,8 +19,7 @@ from rmlib.benchmarks.report import Report, Subset, label_of, members_of
 from rmlib.benchmarks.sums import Drawn, Sums
 from rmlib.records import paths
 from rmlib.records.errors import Place
-from rmlib.statistics import wilson_interval
-from rmlib.statistics.intervals import percentile_interval
+from rmlib.statistics import percentile_interval, wilson_interval
 
 Scores = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 Rewards = Float[np.ndarray, "candidate"]

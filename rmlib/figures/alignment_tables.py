@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from rmlib import records, statistics
 from rmlib.records import RecordError
-from rmlib.statistics import Interval
+from rmlib.statistics import Interval, Resamples
 
 BOOTSTRAP_SEED, DRAWS = 0, 1000
 
@@ -124,15 +124,10 @@ def crossed(
 
 
 def _peak_draws(gain: np.ndarray, kl: np.ndarray) -> Float[np.ndarray, "draw"]:
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    n_seeds, _, n_prompts = gain.shape
-    found = []
-    for _ in range(DRAWS):
-        seeds = rng.integers(n_seeds, size=n_seeds)
-        weight = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts)) / n_prompts
-        mean = gain[seeds].mean(axis=0) @ weight
-        found.append(kl[seeds].mean(axis=0)[mean.argmax()])
-    return np.array(found)
+    points = gain.swapaxes(0, 1)
+    drawn = Resamples.draw(points, seed=BOOTSTRAP_SEED, draws=DRAWS)
+    peaks = np.argmax([drawn.means(point) for point in points], axis=0)
+    return (drawn.seeds @ kl)[np.arange(DRAWS), peaks]
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:

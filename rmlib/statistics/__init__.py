@@ -15,9 +15,12 @@ from rmlib.statistics.calibration import (
 )
 from rmlib.statistics.intervals import (
     Interval,
+    Resamples,
     accuracy,
     bootstrap_interval,
     correlation_interval,
+    percentile_interval,
+    redrawn_sums,
     wilson_interval,
 )
 from rmlib.statistics.many_models import Comparison, compare_models
@@ -40,9 +43,9 @@ from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accur
 
 __all__ = [
     "Agreement", "BagOfWords", "Comparison", "Constant", "Interval", "Longer", "Markdown", "PairedDifference",
-    "PowerLaw", "RULERS", "Random", "Shorter", "Temperature", "accuracy", "accuracy_by_stratum", "agreement",
-    "bootstrap_interval", "brier", "calibration_table", "compare_models", "correlation_interval",
+    "PowerLaw", "RULERS", "Random", "Resamples", "Shorter", "Temperature", "accuracy", "accuracy_by_stratum",
+    "agreement", "bootstrap_interval", "brier", "calibration_table", "compare_models", "correlation_interval",
     "detectable_difference", "discordance", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law",
     "fit_temperature", "holm", "length_controlled_accuracy", "mcnemar", "mcnemar_power", "paired_difference",
-    "smallest_difference", "squared_errors", "wilson_interval",
+    "percentile_interval", "redrawn_sums", "smallest_difference", "squared_errors", "wilson_interval",
 ]  # fmt: skip

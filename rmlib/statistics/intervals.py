@@ -1,15 +1,20 @@
-"""Estimates with their intervals: Wilson, bootstrap over items (and seeds, and groups of items), Fisher."""
+"""Estimates with their intervals: Wilson, Fisher, and the bootstrap over items (and seeds, and groups of items).
 
+All that is redrawn anywhere is redrawn by `redrawn`: by `Resamples` for means of tables, by `redrawn_sums` for what is
+made of sums.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-_MAX_VALUES_PER_BLOCK = 2**23  # 64 MB of doubles at a time, however many items there are
+_COUNTS_AT_ONCE = 2**22  # 32 MB of doubles, however many items there are
 
 
 def finite(values: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
@@ -94,33 +99,22 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
 
 
 def bootstrap_interval(
-    values: ArrayLike,
-    *,
-    seed: int,
-    statistic: Literal["mean", "median"] = "mean",
-    groups: ArrayLike | None = None,
-    draws: int = 2000,
-    level: float = 0.95,
+    values: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 2000, level: float = 0.95
 ) -> Interval:
-    """Percentile bootstrap interval of a mean or median (Efron & Tibshirani, 1993, chapter 13).
+    """Percentile bootstrap interval of a mean (Efron & Tibshirani, 1993, chapter 13).
 
     Args:
         values: `[item]`, or `[seed, item]`: then seeds and items are both redrawn, each draw meeting all drawn seeds
             with the same drawn items. Few seeds make it a little narrow: k seeds show (k - 1) / k of their variance.
         seed: of the resampling, not of a training run.
-        groups: `[item]`, a label each: items of one label (pairs of one prompt) are redrawn together. Of a mean alone.
+        groups: `[item]`, a label each: items of one label (pairs of one prompt) are redrawn together.
     Raises:
-        ValueError: no values, fewer than two seeds in a 2-D array, a value that is not finite, an unknown statistic,
-            groups of other items, a single group.
+        ValueError: no values, fewer than two seeds in a 2-D array, a value that is not finite, groups of other items,
+            a single group.
     """
-    if statistic not in ("mean", "median") or (groups is not None and statistic != "mean"):
-        raise ValueError(f"unknown statistic {statistic!r}; use 'mean' or 'median', and with groups 'mean'")
     table = seed_by_item(values, "values")
-    if groups is None:
-        drawn = _redrawn(table, statistic, np.random.default_rng(seed), draws)
-    else:
-        drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws).means(table)
-    return percentile_interval(float(getattr(np, statistic)(table)), drawn, table.shape[1], level=level)
+    drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws).means(table)
+    return percentile_interval(float(table.mean()), drawn, table.shape[1], level=level)
 
 
 def percentile_interval(estimate: float, drawn: Float[np.ndarray, "draw"], n: int, *, level: float = 0.95) -> Interval:
@@ -148,7 +142,7 @@ class Resamples:
         """
         n_seeds, n_items = table.shape[-2:]
         codes, n_groups = (np.arange(n_items), n_items) if groups is None else group_codes(groups, n_items)
-        seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+        seeds = np.concatenate(list(redrawn(n_seeds, seed=[seed, 1], draws=draws)))
         return cls(seeds / n_seeds, _weights(codes.tobytes(), n_groups, draws, seed))
 
     def means(self, table: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "draw"]:
@@ -161,11 +155,36 @@ class Resamples:
 @lru_cache(maxsize=8)
 def _weights(codes: bytes, n_groups: int, draws: int, seed: int) -> Float[np.ndarray, "draw item"]:
     """Weight of each item where groups are drawn with replacement, as many as there are, and weights sum to 1."""
-    counts = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws)
+    counts = np.concatenate(list(redrawn(n_groups, seed=seed, draws=draws)))
     items = counts[:, np.frombuffer(codes, dtype=np.int64)]
     weights = items / items.sum(axis=1, keepdims=True)
     weights.flags.writeable = False
     return weights
+
+
+def redrawn(n: int, *, seed: int | Sequence[int], draws: int) -> Iterator[Float[np.ndarray, "draw item"]]:
+    """How often each of n items comes in each draw of n with replacement, a block of draws at a time."""
+    rng, block = np.random.default_rng(seed), max(1, _COUNTS_AT_ONCE // n)
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
+
+
+def redrawn_sums(
+    terms: Float[np.ndarray, "item column"],
+    *,
+    seed: int | Sequence[int],
+    draws: int,
+    groups: ArrayLike | None = None,
+) -> Float[np.ndarray, "draw column"]:
+    """The sum of each column: in row 0 over the items as they are, then over items drawn with replacement.
+
+    `groups` are labels, `[item]`: items of one label are redrawn together. For statistics that are made of sums.
+    """
+    codes = np.arange(len(terms)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    blocks = redrawn(int(codes.max()) + 1, seed=seed, draws=draws)
+    return np.vstack([np.ones((1, len(terms))) @ terms, *(counts[:, codes] @ terms for counts in blocks)])
 
 
 def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -173,18 +192,3 @@ def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> 
     result = stats.pearsonr(finite(x, "x"), finite(y, "y"))
     bounds = result.confidence_interval(level)
     return Interval(float(result.statistic), float(bounds.low), float(bounds.high), np.size(x))
-
-
-def _redrawn(
-    table: Float[np.ndarray, "seed item"], statistic: str, rng: np.random.Generator, draws: int
-) -> Float[np.ndarray, "draw"]:
-    """The statistic of `draws` resamples: seeds with replacement, and items with replacement, shared by the seeds."""
-    n_seeds, n_items = table.shape
-    block = max(1, _MAX_VALUES_PER_BLOCK // table.size)
-    results = []
-    for start in range(0, draws, block):
-        count = min(block, draws - start)
-        seeds = rng.integers(n_seeds, size=(count, n_seeds, 1))
-        items = rng.integers(n_items, size=(count, 1, n_items))
-        results.append(getattr(np, statistic)(table[seeds, items], axis=(1, 2)))
-    return np.concatenate(results)

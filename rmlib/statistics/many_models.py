@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rmlib.statistics.intervals import matched_seeds, seed_by_item
+from rmlib.statistics.intervals import matched_seeds, redrawn, seed_by_item
 from rmlib.statistics.paired import holm, mcnemar
 
 DIGITS = 12  # scores that differ by rounding alone are equal
@@ -87,7 +87,7 @@ def _tables(
 def _over_seeds(runs: Float[np.ndarray, "draw seed"], seed: int) -> Float[np.ndarray, "draw"]:
     """The mean over redrawn seeds; models with equally many seeds meet the same ones."""
     draws, n_seeds = runs.shape
-    times = np.random.default_rng([seed, n_seeds]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+    times = np.concatenate(list(redrawn(n_seeds, seed=[seed, n_seeds], draws=draws)))
     return (times * runs).sum(axis=1) / n_seeds
 
 

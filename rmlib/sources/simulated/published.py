@@ -20,6 +20,7 @@ from rmlib.records import published
 from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated import annotators
 from rmlib.sources.simulated.annotators import HELPFULNESS, N_MOST, Given
+from rmlib.statistics import redrawn_sums
 
 # How near is near enough (same unit as the statistic), by what is measured; FIRST are met before the rest.
 FIRST = {
@@ -38,7 +39,6 @@ THEN = {
     **{f"kappa of {name}, {stage}": 0.1 for name in ATTRIBUTES for stage in ("initial", "improved", "post-processed")},
 }
 STRENGTHS = (1, 2, 3)
-_DRAWS_AT_A_TIME = 50
 
 Sums = Float[np.ndarray, "... sum"]
 
@@ -100,12 +100,7 @@ def intervals(found: Sequence[Measure], *, seed: int, draws: int) -> pd.DataFram
     """95 % percentile bootstrap intervals over pairs, the same redrawn pairs for every measure; columns low, high."""
     terms = np.hstack([measure.terms for measure in found])
     ends = np.cumsum([measure.terms.shape[1] for measure in found])
-    rng, n = np.random.default_rng(seed), len(terms)
-    sums = []
-    for start in range(0, draws, _DRAWS_AT_A_TIME):
-        rows = rng.integers(n, size=(min(_DRAWS_AT_A_TIME, draws - start), n))
-        sums.append(np.stack([np.bincount(row, minlength=n) for row in rows]).astype(float) @ terms)
-    parts = np.split(np.concatenate(sums), ends[:-1], axis=1)
+    parts = np.split(redrawn_sums(terms, seed=seed, draws=draws)[1:], ends[:-1], axis=1)
     with np.errstate(invalid="ignore"):
         values = [measure.value(part) for measure, part in zip(found, parts, strict=True)]
     bounds = np.nanquantile(np.array(values), [0.025, 0.975], axis=1).T
