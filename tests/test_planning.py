@@ -10,7 +10,7 @@ import tiny
 import torch
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from rmlib.experiments import memory, paper, planning
+from rmlib.experiments import paper, planning
 from rmlib.experiments.arms import settings_for
 from rmlib.experiments.planning import Hardware, PlanningError, plan
 from rmlib.experiments.presets import PRESETS
@@ -32,46 +32,66 @@ def pair(prompt: int, *responses: int) -> batches.Group:
     return batches.Group(tuple(rows), prompt)
 
 
-def measured(config: LlamaConfig, groups: list[batches.Group]) -> int:
-    """Bytes of real tensors that autograd keeps of a pass, weights left out."""
+def measured(config: LlamaConfig, groups: list[batches.Group], precision: str = "fp32") -> int:
+    """Bytes of real tensors that autograd keeps of a pass, weights and their copies in bf16 left out."""
     backbone = AutoModel.from_config(config, attn_implementation=SHARED_PREFIX).train()
     last_layer.cut(backbone, config)
     weights = {weight.untyped_storage().data_ptr() for weight in backbone.parameters()}
+    copied = {tuple(part.weight.shape[::-1]) for part in backbone.modules() if isinstance(part, torch.nn.Linear)}
+    batch = batches.collate_shared(groups, backend_for(torch.device("cpu"), config))
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        memory.forward(backbone, batches.collate_shared(groups, backend_for(torch.device("cpu"), config)), "fp32")
-    return sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        backbone(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=torch.zeros(1, 1, 1, 1),
+            segments=batch.layout.everywhere,
+            row_layout=batch.layout,
+            use_cache=False,
+        )
+    states = [tensor for at, tensor in kept.items() if at not in weights and tuple(tensor.shape) not in copied]
+    return sum(tensor.untyped_storage().nbytes() for tensor in states)
 
 
-@pytest.mark.parametrize("fewest_hidden", [0, 1000])  # both ways to attend: as wide decoders do, and as narrow ones
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attend as wide decoders do, whose scores are never kept."""
+    monkeypatch.setattr(attention, "FEWEST_HIDDEN", 0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_activations_are_counted_to_a_tenth_of_what_real_tensors_take(
-    kind: str, fewest_hidden: int, monkeypatch: pytest.MonkeyPatch
+def test_activations_are_counted_to_a_hundredth_of_what_real_tensors_take(
+    kind: str, precision: str, wide: None
 ) -> None:
-    monkeypatch.setattr(attention, "FEWEST_HIDDEN", fewest_hidden)
     groups = [pair(30, 40, 50), pair(60, 20, 30), pair(5, 80, 70)]
-    counted = memory.activation_bytes(CONFIGS[kind], groups, "fp32")
-    assert counted == pytest.approx(measured(CONFIGS[kind], groups), rel=0.1)
+    n_tokens = sum(group.n_tokens_shared for group in groups)
+    counted = planning.activation_bytes(CONFIGS[kind], n_tokens, precision)
+    assert counted == pytest.approx(measured(CONFIGS[kind], groups, precision), rel=0.01)
 
 
-def test_recomputation_keeps_the_inputs_of_the_layers_and_one_layer_whole() -> None:
+def test_recomputation_keeps_the_inputs_of_the_layers_and_one_layer_whole(wide: None) -> None:
     groups, shorter = [pair(30, 40, 50), pair(5, 80, 70)], LlamaConfig(**CONFIGS["llama"].to_dict())
     shorter.num_hidden_layers = 4
+    n_tokens = sum(group.n_tokens_shared for group in groups)
     layer = measured(CONFIGS["llama"], groups) - measured(shorter, groups)
-    inputs = 5 * sum(item.n_tokens_shared for item in groups) * 64 * 4  # layers, tokens, hidden, bytes
-    counted = memory.activation_bytes(CONFIGS["llama"], groups, "fp32", recompute=True)
-    assert counted == pytest.approx(inputs + layer, rel=0.1)
+    inputs = 5 * n_tokens * 64 * 4  # layers, tokens, hidden, bytes
+    counted = planning.activation_bytes(CONFIGS["llama"], n_tokens, "fp32", recompute=True)
+    assert counted == pytest.approx(inputs + layer, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_are_counted_exactly(kind: str) -> None:
     backbone = AutoModel.from_config(CONFIGS[kind])
-    counted = memory.weights_of(CONFIGS[kind])
+    counted = planning.weights_of(CONFIGS[kind])
     linear = [part.weight for part in backbone.layers.modules() if isinstance(part, torch.nn.Linear)]
     assert counted.total == sum(weight.numel() for weight in backbone.parameters())
     assert counted.linear == sum(weight.numel() for weight in linear)

@@ -1,26 +1,23 @@
 """What a run will take, before anything is downloaded: weights, memory of each GPU by part, operations, hours.
 
-Shapes come from a config: of the embedded backbone, a folder, a model that is already here, or `KNOWN`. Parts of memory
-are counted (`memory`), hours follow from a stated share of the GPUs' peak. Nothing is measured on a GPU.
+Shapes come from a config: of the embedded backbone, a folder, a model that is already here, or `KNOWN`. Weights are
+counted, activations follow from the shape, hours from a stated share of the GPUs' peak. Nothing is measured on a GPU.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, LlamaConfig, PreTrainedConfig
 
-from rmlib.experiments import memory
-from rmlib.experiments.memory import PlanningError
 from rmlib.experiments.presets import PRESETS, STAGES, Preset
-from rmlib.models import backbones, batches
+from rmlib.models import backbones
 from rmlib.training.settings import TrainSettings
 
 # Shapes as published in the model's config.json; vocabulary and positions of Llama 3.1.
@@ -37,6 +34,10 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 NF4_BYTES = 0.5 + 0.127 / 8  # a weight, and its share of the doubly quantised constants (QLoRA, arXiv 2305.14314, §3)
 ADAM_BYTES, FP32, BF16, GB = 8, 4, 2, 1e9
+
+
+class PlanningError(ValueError):
+    """A backbone whose shape cannot be known here, or whose step cannot be counted."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def plan(
     if n_pairs is None and settings.max_steps is None:
         raise PlanningError("how many steps? give n_pairs, or settings with max_steps")
     config = config_of(settings.backbone)
-    weights = memory.weights_of(config)
+    weights = weights_of(config)
     n_steps = settings.n_steps(n_pairs or 1)
     n_tokens = n_steps * settings.pairs_per_step * lengths.shared
     trained = _trained(settings, weights, config)
@@ -144,7 +145,64 @@ def config_of(backbone: str) -> PreTrainedConfig:
         ) from error
 
 
-def _trained(settings: TrainSettings, weights: memory.Weights, config: PreTrainedConfig) -> int:
+@dataclass(frozen=True)
+class Weights:
+    """Numbers of a decoder's weights, without a language-model head."""
+
+    total: int
+    linear: int  # in matrices of the layers: what a token is multiplied with, and what quantisation and LoRA work on
+    widths: int  # sum over those matrices of input and output width: LoRA adds rank times this
+    layer: int  # of one layer
+    embedding: int
+
+
+def weights_of(config: PreTrainedConfig) -> Weights:
+    """Counted on a model without numbers (the meta device); raises PlanningError for what is no decoder."""
+    if backbones.kind_of(config) != "decoder":
+        raise PlanningError(f"{config.model_type} is an encoder; steps are counted for decoders alone")
+    with torch.device("meta"):
+        backbone = AutoModel.from_config(config)
+    matrices = [part.weight for part in backbone.layers.modules() if isinstance(part, nn.Linear)]
+    return Weights(
+        total=sum(weight.numel() for weight in backbone.parameters()),
+        linear=sum(weight.numel() for weight in matrices),
+        widths=sum(sum(weight.shape) for weight in matrices),
+        layer=sum(weight.numel() for weight in backbone.layers[0].parameters()),
+        embedding=backbone.get_input_embeddings().weight.numel(),
+    )
+
+
+def activation_bytes(config: PreTrainedConfig, n_tokens: int, precision: str, *, recompute: bool = False) -> int:
+    """Bytes that a forward pass over packed rows keeps for the backward pass, beside the weights.
+
+    Of decoders whose layer is two RMS norms, attention that keeps no scores, and a gated MLP, as Llama's and Qwen's.
+    With `recompute` (activation checkpointing) these are the input of every layer, and all that one layer keeps while
+    the backward pass stands at it.
+    """
+    half = precision == "bf16"
+    number, hidden = BF16 if half else FP32, config.hidden_size
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    # Norms are computed in fp32; each keeps its input, the normalised states, and one number to divide by.
+    norms = 2 * (2 * hidden + 1) * FP32
+    # Queries and output, keys and values, and for each head the logarithm of its normaliser.
+    attention = 2 * (heads + key_heads) * _head_dim(config) * number + heads * FP32
+    # What is normalised is read by the matrices of attention and of the MLP: autocast makes a copy for each of them.
+    read_by_attention, read_by_mlp = (3, 2) if half else (1, 1)
+    mlp = read_by_mlp * hidden * number + 4 * config.intermediate_size * number
+    layer = norms + read_by_attention * hidden * number + attention + mlp
+    if recompute:  # the residual stream is fp32
+        return n_tokens * (config.num_hidden_layers * hidden * FP32 + layer)
+    # The last layer computes queries and its MLP at the end tokens alone; the final norm takes its second's place.
+    last = layer - mlp - (hidden * number if half else 0)
+    positions = 2 * _head_dim(config) * FP32 + 8  # sines and cosines, and the token itself
+    return n_tokens * ((config.num_hidden_layers - 1) * layer + last + positions)
+
+
+def _head_dim(config: PreTrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _trained(settings: TrainSettings, weights: Weights, config: PreTrainedConfig) -> int:
     head = (config.hidden_size + 1) * len(settings.attributes)
     if settings.trainable == "head":
         return head
@@ -155,7 +213,7 @@ def _memory(
     settings: TrainSettings,
     hardware: Hardware,
     config: PreTrainedConfig,
-    weights: memory.Weights,
+    weights: Weights,
     trained: int,
     lengths: Lengths,
     recompute: bool,
@@ -185,25 +243,14 @@ def _activations(
         return 0.0
     longest = settings.max_length or lengths.prompt + max(lengths.responses)
     scale = max(1.0, longest / (lengths.prompt + max(lengths.responses)))
-    pair = Lengths(int(lengths.prompt * scale), tuple(int(length * scale) for length in lengths.responses))  # type: ignore[arg-type]
+    pair = sum(int(length * scale) for length in (lengths.prompt, *lengths.responses))
     pairs_a_gpu = math.ceil(settings.pairs_per_step / hardware.n_gpus)
-    tokens = max(pair.shared, min(settings.token_budget, pairs_a_gpu * pair.shared))
-    kept = _bytes_of_pair(json.dumps(config.to_dict(), default=str), pair, settings.precision, recompute)
-    return kept * tokens / pair.shared
-
-
-@lru_cache
-def _bytes_of_pair(shape: str, pair: Lengths, precision: str, recompute: bool) -> int:
-    """What a pass over one pair keeps; counted once for each shape."""
-    values = json.loads(shape)
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    prompt, *responses = (np.zeros(length, dtype=np.int64) for length in (pair.prompt, *pair.responses))
-    group = batches.Group(tuple(np.concatenate([prompt, own]) for own in responses), pair.prompt)
-    return memory.activation_bytes(config, [group], precision, recompute=recompute)
+    tokens = max(pair, min(settings.token_budget, pairs_a_gpu * pair))
+    return activation_bytes(config, tokens, settings.precision, recompute=recompute)
 
 
 def _flop_a_token(
-    settings: TrainSettings, weights: memory.Weights, config: PreTrainedConfig, lengths: Lengths, recompute: bool
+    settings: TrainSettings, weights: Weights, config: PreTrainedConfig, lengths: Lengths, recompute: bool
 ) -> float:
     """Operations for a token of text: two for each weight and pass, and the attention's share.
 
@@ -214,9 +261,8 @@ def _flop_a_token(
         return 2 * weights.linear / max(1.0, settings.epochs)
     to_weights = 0 if settings.lora_rank else 1
     linear = 2 * weights.linear * (2 + to_weights + recompute)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     scores = lengths.prompt**2 / 2 + sum(own * (lengths.prompt + own / 2) for own in lengths.responses)
-    width = config.num_hidden_layers * config.num_attention_heads * head_dim
+    width = config.num_hidden_layers * config.num_attention_heads * _head_dim(config)
     return linear + 4 * width * scores * (3 + recompute) / lengths.shared
 
 
