@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.measure import Timed, between, now
-from rmlib.models import RewardModel, batches
+from rmlib.models import RewardModel, batches, tokens
 from rmlib.pairs import preference_view
 from rmlib.training import train
 from rmlib.training.settings import TrainSettings
@@ -204,7 +204,7 @@ def groups_of(tokenizer: Any, pairs: Dataset) -> list[batches.Group]:
     sides = zip(view["chosen"][:], view["rejected"][:], strict=True)
     responses = [side[0]["content"] for two in sides for side in two]
     prompts = [prompt for prompt in view["prompt"][:] for _ in range(2)]
-    return batches.group(batches.encode_decoder(tokenizer, prompts, responses), [2] * len(view))
+    return batches.group(tokens.encode_decoder(tokenizer, prompts, responses), [2] * len(view))
 
 
 def n_shared(groups: list[batches.Group]) -> int:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from rmlib.models import ModelError, Prompt, RewardModel, Scorer
-from rmlib.models.adapted import is_adapted
+from rmlib.models.backbones import is_adapted
 from rmlib.models.saved_tensors import Combine, Origin, combined, write_combined
 from rmlib.records.hashing import fingerprint
 

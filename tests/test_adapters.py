@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rmlib import training
 from rmlib.models import ModelError, RewardModel, adapters
-from rmlib.models.adapted import is_adapted
+from rmlib.models.backbones import is_adapted
 from rmlib.training import train
 from rmlib.training.__main__ import run_job
 from rmlib.training.initial_model import continue_from, create_model

@@ -1,6 +1,5 @@
-"""Batches: what the tokens are, and that the shared layout computes what the plain one does."""
+"""Batches: that the shared layout computes what the plain one does."""
 
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,10 @@ import tiny
 import torch
 from transformers import AutoModel, BertConfig
 
-from rmlib.models import attention, batches
+from rmlib.models import attention, batches, tokens
 from rmlib.models.attention import SHARED_PREFIX
 
 USER = [{"role": "user", "content": "2+2?"}]
-TURNS = [*USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "sure?"}]
 
 
 def random_groups(seed: int, n: int = 10) -> list[batches.Group]:
@@ -23,57 +21,9 @@ def random_groups(seed: int, n: int = 10) -> list[batches.Group]:
     for _ in range(n):
         prompt = rng.integers(10, 200, rng.integers(0, 40))
         own = [rng.integers(10, 200, rng.integers(1, 60)) for _ in range(rng.integers(1, 5))]
-        rows = tuple(np.concatenate([prompt, [index], tokens]) for index, tokens in enumerate(own))
+        rows = tuple(np.concatenate([prompt, [index], ids]) for index, ids in enumerate(own))
         groups.append(batches.Group(rows, batches.common_prefix(rows)))
     return groups
-
-
-# --- text to tokens ---------------------------------------------------------------------------------------------------
-
-
-def test_a_conversation_is_the_template_s_text_with_the_response_and_its_end_token_last() -> None:
-    tokenizer = tiny.byte_tokenizer()
-    encoded = batches.encode_decoder(tokenizer, [TURNS], ["yes"])
-    text = "<|user|>2+2?<|end|><|assistant|>4<|end|><|user|>sure?<|end|><|assistant|>yes<|end|>"
-    assert tokenizer.decode(encoded.ids[0]) == text
-    assert encoded.ids[0][-1] == tokenizer.eos_token_id and not encoded.cut.any()
-
-
-@pytest.mark.parametrize("template", [tiny.TEMPLATE, "{{ bos_token }}" + tiny.TEMPLATE])
-def test_there_is_one_bos_whether_or_not_the_template_writes_it(template: str) -> None:
-    tokenizer = tiny.byte_tokenizer(template=template, bos=True)
-    ids = batches.encode_decoder(tokenizer, [USER], ["four"]).ids[0]
-    assert ids[0] == tokenizer.bos_token_id and (ids == tokenizer.bos_token_id).sum() == 1
-
-
-def test_a_tokenizer_without_bos_gets_none() -> None:
-    tokenizer = tiny.byte_tokenizer()
-    assert batches.encode_decoder(tokenizer, [USER], ["four"]).ids[0][0] == tokenizer.convert_tokens_to_ids("<|user|>")
-
-
-@pytest.mark.parametrize(
-    "clock",
-    ["{{ strftime_now('%d %b %Y') }}", "{% if date_string is defined %}{{ date_string }}{% endif %}"],
-)
-def test_no_template_can_write_today_s_date(clock: str) -> None:
-    text = batches.render(tiny.byte_tokenizer(template=clock + tiny.TEMPLATE), USER, "four")
-    assert text.startswith("26 Jul 2024") and datetime.now().strftime("%d %b %Y") not in text
-
-
-def test_an_encoder_s_prompt_loses_its_beginning_before_the_response_loses_its_end() -> None:
-    tokenizer = tiny.byte_tokenizer()
-    fits, prompt_cut, both_cut = batches.encode_encoder(
-        tokenizer,
-        [[{"role": "user", "content": "abcdef"}]] * 3,
-        ["xy", "uvwxyz", "0123456789"],
-        8,
-    ).ids
-    assert [tokenizer.decode(ids) for ids in (fits, prompt_cut, both_cut)] == ["abcdefxy", "efuvwxyz", "01234567"]
-
-
-def test_cut_texts_are_marked() -> None:
-    encoded = batches.encode_encoder(tiny.byte_tokenizer(), [USER, USER], ["1234", "12345"], 8)
-    assert encoded.cut.tolist() == [False, True]
 
 
 # --- groups and packing -----------------------------------------------------------------------------------------------
@@ -89,7 +39,7 @@ def test_the_common_prefix_leaves_every_response_a_token_of_its_own(rows: list[l
 
 def test_the_shared_part_is_found_on_tokens_so_responses_with_a_common_beginning_share_it_too() -> None:
     tokenizer = tiny.byte_tokenizer()
-    encoded = batches.encode_decoder(tokenizer, [USER, USER], ["yes it is", "yes, no"])
+    encoded = tokens.encode_decoder(tokenizer, [USER, USER], ["yes it is", "yes, no"])
     (item,) = batches.group(encoded, [2])
     assert tokenizer.decode(item.ids[0][: item.n_shared]).endswith("<|assistant|>yes")
     assert item.n_tokens_shared == item.n_shared + len("it is") + 2 + len(", no") + 1
@@ -103,8 +53,8 @@ def test_packing_keeps_every_group_once_and_stays_within_the_budget(shared: bool
     for pack in packs:
         rows = [groups[index] for index in pack]
         padded = sum(len(item.ids) for item in rows) * max(item.longest for item in rows)
-        tokens = sum(item.n_tokens_shared for item in rows) if shared else padded
-        assert tokens <= 300 or len(pack) == 1
+        n_tokens = sum(item.n_tokens_shared for item in rows) if shared else padded
+        assert n_tokens <= 300 or len(pack) == 1
 
 
 def test_a_packed_row_counts_positions_on_from_the_prompt_and_ends_at_each_last_token() -> None:
@@ -195,7 +145,7 @@ def test_chunks_hold_every_token_once_and_show_each_response_its_prompt_and_itse
 
 
 def test_padding_of_an_encoder_keeps_its_segment_ids_aligned() -> None:
-    encoded = batches.encode_encoder(tiny.byte_tokenizer(), [USER, USER], ["1", "123"], 64)
+    encoded = tokens.encode_encoder(tiny.byte_tokenizer(), [USER, USER], ["1", "123"], 64)
     batch = batches.collate_padded(batches.group(encoded, [2]), 0)
     assert batch.attention_mask.sum(1).tolist() == [5, 7] and batch.ends.tolist() == [4, 6]
     assert batch.token_type_ids is not None and batch.token_type_ids.shape == batch.input_ids.shape

@@ -10,8 +10,8 @@ import torch
 from rmlib.experiments.grid import Grid, GridError, run_grid
 from rmlib.experiments.presets import Preset
 from rmlib.models import ModelError, RewardModel, features
-from rmlib.models.layers import HiddenLayer
-from rmlib.models.surface import COUNTS, N_FEATURES, SHARES, surface_features
+from rmlib.models.features import HiddenLayer
+from rmlib.models.surface_features import COUNTS, N_FEATURES, SHARES, surface_features
 from rmlib.sources import load_splits
 from rmlib.training.settings import TrainSettings
 

@@ -1,6 +1,5 @@
 """A model for the hub: what plain transformers and TRL make of it, and a card that says what the records say."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,9 @@ import tiny
 import torch
 import written
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import RewardModel
 from tools import export_model
 
 PROMPT = [{"role": "user", "content": "Is ice cold?"}]
@@ -94,12 +92,3 @@ def test_an_arm_that_the_records_lack_is_an_error_before_anything_is_written(
     with pytest.raises(ValueError, match="belong together"):
         export_model.export_for_hub(model, tmp_path / "out", results=results)
     assert not (tmp_path / "out").exists()
-
-
-def test_an_export_that_transformers_reads_otherwise_is_refused(model: RewardModel, tmp_path: Path) -> None:
-    folder = export_model.export_for_hub(model, tmp_path / "out")
-    bias = json.loads((folder / "config.json").read_text())["reward_bias"]
-    weights = load_file(folder / "model.safetensors")
-    save_file(weights | {"score.weight": 1.5 * weights["score.weight"]}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="transformers gives"):
-        export_model.check(model, folder, bias)

@@ -2,7 +2,8 @@
 
     python -m tools.export_model MODEL_FOLDER --out FOLDER --results RECORDS --arm bt_scaled
 
-What is written is loaded again by plain transformers alone, and has to give the rewards that the model gave.
+What is written is loaded again by plain transformers alone, and has to give the rewards that the model gave
+(`RewardModel.export`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from huggingface_hub import ModelCardData
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rmlib import benchmarks, records
 from rmlib.experiments.arms import title
 from rmlib.figures import summaries
-from rmlib.models import ModelError, Prompt, RewardModel, backbones
+from rmlib.models import RewardModel, backbones
 
-PROBES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("What is two and two?", ("Four.", "Five, as everybody knows.")),
-    ("Name three rivers of France.", ("The Seine, the Loire and the Rhône.", "Yes.")),
-)
-LARGEST_DIFFERENCE = 1e-4  # of a reward, times its size where that is above 1
 USAGE = """
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -63,35 +56,8 @@ def export_for_hub(
         raise ValueError("results and arm belong together: name the file of records and the arm that this model is")
     found = "" if results is None else results_section(Path(results), str(arm))
     bias = model.export(folder)
-    check(model, folder, bias)
     (folder / "README.md").write_text(card(model, bias, name or folder.name, found, licence))
     return folder
-
-
-def check(model: RewardModel, folder: Path, bias: float) -> None:
-    """Load an export with nothing but transformers, from texts through its template to logits, and compare rewards."""
-    plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompts, responses = _probes()
-    texts = [
-        tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": response}], tokenize=False)
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
-    batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        logits = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    exported = logits[:, 0].numpy() + bias
-    ours = model.score(prompts, responses)
-    if not np.allclose(exported, ours, rtol=LARGEST_DIFFERENCE, atol=LARGEST_DIFFERENCE):
-        raise ModelError(
-            f"{folder.name}: transformers gives {exported.tolist()} where this model gives {ours.tolist()}; a template "
-            "that prints the date does that, and so does a tokenizer that adds a second BOS"
-        )
-
-
-def _probes() -> tuple[list[Prompt], list[str]]:
-    prompts: list[Prompt] = [[{"role": "user", "content": text}] for text, answers in PROBES for _ in answers]
-    return prompts, [answer for _, answers in PROBES for answer in answers]
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rmlib.annotations.parsing import sentences, stated_preference, without_name
 from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
 from rmlib.models import Message
-from rmlib.models.features import hash_of_tokenizer, hash_of_weights
+from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.hashing import fingerprint, text_key
 from rmlib.records.kept import Kept

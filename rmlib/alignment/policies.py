@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from rmlib.models import Prompt, backbones, batches
-from rmlib.models.adapted import is_adapted, with_adapter
+from rmlib.models import Prompt, backbones, batches, tokens
+from rmlib.models.adapters import with_adapter
+from rmlib.models.backbones import is_adapted
 from rmlib.models.batches import Group
-from rmlib.models.features import hash_of_weights
+from rmlib.models.hashes import hash_of_weights
 from rmlib.models.likelihood import header, targets_of, token_log_probabilities
 
 
@@ -138,7 +139,7 @@ class Policy:
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """Tokens of each prompt up to where a response begins."""
-        return batches.tokens_of(self.tokenizer, [header(self.tokenizer, prompt) for prompt in prompts])
+        return tokens.tokens_of(self.tokenizer, [header(self.tokenizer, prompt) for prompt in prompts])
 
     @torch.no_grad()
     def sample(
@@ -177,9 +178,9 @@ class Policy:
         rendered = []
         for index, (prompt, before) in enumerate(zip(prompts, headers, strict=True)):
             some = texts[index * n : (index + 1) * n]
-            rendered += [batches.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
+            rendered += [tokens.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
         found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        prompt_ids = batches.tokens_of(self.tokenizer, headers)
+        prompt_ids = tokens.tokens_of(self.tokenizer, headers)
         return self._samples(list(prompts), n, prompt_ids, [np.array(row) for row in found])
 
     def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Sequence[np.ndarray]) -> Samples:
@@ -253,7 +254,7 @@ class Reference:
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token with which the template ends a response."""
     prompt = [{"role": "user", "content": "?"}]
-    text = batches.render(tokenizer, prompt, "a")
+    text = tokens.render(tokenizer, prompt, "a")
     behind = text[len(header(tokenizer, prompt)) + 1 :]
     ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
     if not ids:

@@ -12,9 +12,9 @@ from rmlib import combining
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
-from rmlib.models.features import hash_of_tokenizer, hash_of_weights
+from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
 from rmlib.models.implicit import BETA, ImplicitReward, implicit_name, load_implicit
-from rmlib.models.reward_model import CARD_FILE
+from rmlib.models.saving import CARD_FILE
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, hash_of_code
 from rmlib.statistics import RULERS

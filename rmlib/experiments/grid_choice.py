@@ -38,7 +38,7 @@ class Grid:
     n_steps: int
     log_length: bool = False  # one more feature: the logarithm of the response's characters, standardised on training
     surface: bool = (
-        False  # more features: length, punctuation, words (`rmlib.models.surface`), standardised on training
+        False  # more features: length, punctuation, words (`rmlib.models.surface_features`), standardised on training
     )
     layer: int | None = None  # hidden layer of the backbone that heads read, 0 the embeddings; None: the last
     standardise: bool = False  # every feature to mean 0 and standard deviation 1 on the training texts

@@ -3,9 +3,4 @@ from .interface import Message as Message
 from .interface import ModelError as ModelError
 from .interface import Prompt as Prompt
 from .interface import Scorer as Scorer
-from .reward_model import (
-    RewardModel as RewardModel,
-)
-from .reward_model import (
-    refuse_long as refuse_long,
-)
+from .reward_model import RewardModel as RewardModel

@@ -6,19 +6,28 @@ The head stays outside: it is neither quantised nor wrapped, so it is trained an
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from rmlib.models.adapted import base_of, is_adapted, with_adapter
+from rmlib.models.backbones import base_of, is_adapted
 from rmlib.models.interface import ModelError
-from rmlib.models.reward_model import RewardModel
+from rmlib.models.network import RewardNetwork
 from rmlib.records.hashing import fingerprint
 
+Model = TypeVar("Model", bound=RewardNetwork)
 
-def add(model: RewardModel, lora: dict[str, Any], *, seed: int = 0) -> RewardModel:
+
+def with_adapter(backbone: Any, lora: dict[str, Any]) -> Any:
+    """The backbone under new low-rank adapters of all linear layers; `lora` holds keywords of peft's LoraConfig."""
+    from peft import LoraConfig, get_peft_model  # slow to import
+
+    return get_peft_model(backbone, LoraConfig(**{"target_modules": "all-linear", **lora}))
+
+
+def add(model: Model, lora: dict[str, Any], *, seed: int = 0) -> Model:
     """A new adapter on the backbone, which starts as no change; `lora` holds keywords of peft's LoraConfig.
 
     Returns a new model that shares head and weights with the old one; raises ModelError where there is an adapter
@@ -34,7 +43,7 @@ def add(model: RewardModel, lora: dict[str, Any], *, seed: int = 0) -> RewardMod
     return _with(model, body, fingerprint("adapter", model.identity, lora, seed), identity, base)
 
 
-def merge(model: RewardModel) -> RewardModel:
+def merge(model: Model) -> Model:
     """The model in plain full-precision weights: its adapter added, 4-bit weights dequantised first.
 
     Rewards are equal to 1e-4 in fp32 (of a quantised model: to those on the dequantised weights, which are what its
@@ -52,12 +61,12 @@ def merged_backbone(backbone: Any) -> Any:
     return plain.merge_and_unload() if is_adapted(plain) else plain
 
 
-def is_quantised(model: RewardModel) -> bool:
+def is_quantised(model: RewardNetwork) -> bool:
     """Whether the backbone's matrices are kept in 4 bits."""
     return _is_4bit(model.backbone)
 
 
-def is_precise(model: RewardModel) -> bool:
+def is_precise(model: RewardNetwork) -> bool:
     """Whether the backbone computes in fp32 throughout."""
     quantization = getattr(model.config, "quantization_config", None)
     in_bf16 = torch.bfloat16 in (weight.dtype for weight in model.backbone.parameters())
@@ -79,7 +88,7 @@ def _dequantised(backbone: Any) -> Any:
     plain = plain.to(base.device).train(base.training)
     if not is_adapted(backbone):
         return plain
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict  # slow to import
 
     adapted = get_peft_model(plain, copy.deepcopy(backbone.peft_config[backbone.active_adapter]))
     set_peft_model_state_dict(adapted, get_peft_model_state_dict(backbone, save_embedding_layers=False))
@@ -98,7 +107,7 @@ def _full_weight(base: nn.Module, name: str) -> Tensor:
     return weight.detach().float()
 
 
-def _with(model: RewardModel, body: Any, identity: str, body_identity: str, base: str | None) -> RewardModel:
+def _with(model: Model, body: Any, identity: str, body_identity: str, base: str | None) -> Model:
     return type(model)(
         body,
         model.head,

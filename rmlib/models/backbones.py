@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,8 +28,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
-from rmlib.models import batches
 from rmlib.models.attention import SHARED_PREFIX
+from rmlib.models.tokens import PLAIN_TEMPLATE
 from rmlib.records import paths
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def _quantized(quantization: dict[str, Any] | None) -> dict[str, Any]:
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Give a tokenizer without a chat template the plain one, and say so."""
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = batches.PLAIN_TEMPLATE
+        tokenizer.chat_template = PLAIN_TEMPLATE
         if "token_type_ids" not in tokenizer.model_input_names:
             logger.warning("%s has no chat template; conversations are written as 'role: text' with an end token", name)
 
@@ -204,6 +205,17 @@ def shares_prefix(backbone: PreTrainedModel, max_length: int) -> tuple[bool, str
     if windowed and (window is None or window < max_length):
         return False, f"padded rows: a window of {window} tokens is shorter than texts of up to {max_length}"
     return True, "shared prefix: each prompt is encoded once"
+
+
+def is_adapted(backbone: Any) -> bool:
+    """Whether peft wraps this backbone: where nobody has imported peft, which is slow, nothing can."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(backbone, peft.PeftModel)
+
+
+def base_of(backbone: Any) -> Any:
+    """The transformers model itself, beneath an adapter if there is one."""
+    return backbone.get_base_model() if is_adapted(backbone) else backbone
 
 
 def position_limit(config: PreTrainedConfig) -> int | None:

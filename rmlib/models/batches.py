@@ -1,4 +1,4 @@
-"""From text to batches: one chat template, whole-text tokens, a prompt encoded once for all its responses.
+"""From tokens to batches, in which a prompt is encoded once for all its responses.
 
 A *group* is one prompt with its responses. In the shared layout the tokens of many groups lie back to back in one row,
 `prompt | response | response | prompt | response | …`; nothing is padded, so linear layers compute no token twice. The
@@ -14,103 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from rmlib.models.attention import RowLayout, layout_of
-from rmlib.models.interface import Prompt
-
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n\n{% endfor %}{{ eos_token or '' }}"
-)
-# What Llama 3.1's template prints when it has no clock. Any fixed date would do: with today's, rewards drift daily.
-TEMPLATE_DATE = "26 Jul 2024"
-STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + TEMPLATE_DATE + "{%- endmacro %}"
-
-
-# A tokenizer's output holds some hundred bytes a token until it is taken over as four.
-TEXTS_AT_ONCE = 1024
-
-
-# --- text to tokens ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of whole texts (prompt and response together), one int32 array each; `cut` marks shortened texts."""
-
-    ids: list[np.ndarray]
-    type_ids: list[np.ndarray] | None
-    cut: np.ndarray
-
-    def exceeds(self, max_length: int) -> Bool[np.ndarray, "text"]:
-        """Which texts do not fit whole: longer than this, or shortened until they did."""
-        return self.cut | (np.array([len(row) for row in self.ids], dtype=int) > max_length)
-
-
-def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
-    """The conversation as the chat template writes it, response included, with the clock stopped at a fixed date."""
-    messages = [*prompt, {"role": "assistant", "content": response}]
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        template = STOPPED_CLOCK + template
-    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, date_string=TEMPLATE_DATE)
-    assert isinstance(text, str)
-    return text
-
-
-def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
-    """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut."""
-    if len(prompts) != len(responses):
-        raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
-    ids: list[np.ndarray] = []
-    for start in range(0, len(responses), TEXTS_AT_ONCE):
-        some = slice(start, start + TEXTS_AT_ONCE)
-        texts = [render(tokenizer, *both) for both in zip(prompts[some], responses[some], strict=True)]
-        ids += tokens_of(tokenizer, texts)
-    return Encoded(ids, None, np.zeros(len(ids), dtype=bool))
-
-
-def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
-    """Tokens of rendered texts, with exactly one BOS where the tokenizer uses one.
-
-    The tokenizer works through the texts in parallel, unless TOKENIZERS_PARALLELISM=false.
-    """
-    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
-    ids = [np.array(row, dtype=np.int32) for row in batch]
-    if adds_bos:  # a template that writes the BOS itself must not get a second one
-        ids = [row if row[:1] == bos else np.append(np.int32(bos), row) for row in ids]
-    return ids
-
-
-def encode_encoder(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str], max_length: int
-) -> Encoded:
-    """Prompt and response as the two segments of an encoder.
-
-    Where both do not fit `max_length` tokens the prompt loses its beginning first, then the response its end; `cut`
-    says which texts were shortened.
-    """
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-    backend.no_truncation()
-    backend.no_padding()
-    texts = ["\n".join(m["content"] for m in p) for p in prompts]
-    first = backend.encode_batch(texts, add_special_tokens=False)
-    second = backend.encode_batch(list(responses), add_special_tokens=False)
-    room = max_length - backend.num_special_tokens_to_add(True)
-    ids, type_ids, cut = [], [], []
-    for prompt, response in zip(first, second, strict=True):
-        cut.append(len(prompt) + len(response) > room)
-        response.truncate(room)
-        prompt.truncate(room - len(response), direction="left")
-        joined = backend.post_process(prompt, response, True)
-        ids.append(np.array(joined.ids, dtype=np.int32))
-        type_ids.append(np.array(joined.type_ids, dtype=np.int32))
-    return Encoded(ids, type_ids, np.array(cut, dtype=bool))
-
+from rmlib.models.tokens import Encoded
 
 # --- groups -----------------------------------------------------------------------------------------------------------
 

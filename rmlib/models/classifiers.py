@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from rmlib.models import backbones, batches
-from rmlib.models.batches import Encoded
+from rmlib.models import backbones, batches, tokens
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.reward_model import RewardModel
+from rmlib.models.tokens import Encoded
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 
@@ -70,7 +70,7 @@ class PlainClassifier:
         """Tokens of each conversation; `cut` marks those that do not fit."""
         if self.tokenizer.chat_template is not None:
             return _templated(self.tokenizer, prompts, responses)
-        return batches.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
+        return tokens.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
 
     @torch.no_grad()
     def score(
@@ -200,7 +200,7 @@ def _without_end(row: np.ndarray, token: int) -> np.ndarray:
 
 def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
     """Conversations in the tokenizer's own template, with its special tokens where the template writes none."""
-    texts = [batches.render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    texts = [tokens.render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     first = tokenizer.cls_token or tokenizer.bos_token or ""
     ids = [tokenizer(text, add_special_tokens=not (first and text.startswith(first)))["input_ids"] for text in texts]
     rows = [np.array(row, dtype=np.int64) for row in ids]

@@ -7,16 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib.models import adapters
-from rmlib.models.adapted import is_adapted
-from rmlib.models.interface import ModelError
-from rmlib.models.reward_model import RewardModel
+from rmlib.models.backbones import is_adapted
+from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.network import RewardNetwork
+from rmlib.models.tokens import STOPPED_CLOCK, render, tokens_of
+
+PROBE: Prompt = [{"role": "user", "content": "Name three rivers of France."}]
+ANSWERS = ("The Seine, the Loire and the Rhône.", "Yes.")
 
 
-def export(model: RewardModel, folder: Path) -> float:
+def export(model: RewardNetwork, folder: Path) -> float:
     """See `RewardModel.export`."""
     if len(model.attributes) != 1:
         raise ModelError(f"{len(model.attributes)} outputs are not one label; use combining.weigh_attributes first")
@@ -31,19 +36,19 @@ def export(model: RewardModel, folder: Path) -> float:
     body: Any = model.backbone
     if is_adapted(body) or adapters.is_quantised(model):  # a copy: this model stays as it was
         body = adapters.merged_backbone(body)
-    tokenizer = _tokenizer_with_pad(model.tokenizer, folder)
+    tokenizer = _tokenizer_for_export(model.tokenizer, folder)
     config = copy.deepcopy(body.config)
     config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
-    config.reward_bias = float(model.head.bias.item())
+    config.reward_bias = float(model.output_layer.bias.item())
     config.dtype = next(body.parameters()).dtype
     plain = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     plain.base_model.load_state_dict(body.state_dict())
     if len(tokenizer) > config.vocab_size:
         plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    plain.score.weight.data.copy_(model.head.weight.data)
+    plain.score.weight.data.copy_(model.output_layer.weight.data)
     plain.save_pretrained(folder)
     _for_transformers_4(folder)
-    _check(model, folder, config.reward_bias)
+    check(model, folder, config.reward_bias)
     return config.reward_bias
 
 
@@ -66,24 +71,41 @@ def _for_transformers_4(folder: Path) -> None:
         file.write_text(json.dumps(tokenizer, indent=2) + "\n")
 
 
-def _check(model: RewardModel, folder: Path, bias: float) -> None:
-    """Reload the export and compare one reward; raises ModelError where transformers reads something else."""
-    prompt, response = [{"role": "user", "content": "What is two and two?"}], "Four."
-    plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    ids = torch.from_numpy(model.encode([prompt], [response]).ids[0])[None]
+def check(model: RewardNetwork, folder: Path, bias: float) -> None:
+    """Read an export with nothing but transformers, from texts through its template to logits, and compare rewards.
+
+    Raises ModelError where they differ.
+    """
+    plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [
+        tokenizer.apply_chat_template([*PROBE, {"role": "assistant", "content": answer}], tokenize=False)
+        for answer in ANSWERS
+    ]
+    batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
     with torch.no_grad():
-        exported = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item() + bias
-    ours = float(model.score([prompt], [response])[0])
-    tolerance = 1e-3 if adapters.is_precise(model) else 5e-2  # the export computes in fp32
-    if abs(exported - ours) > tolerance * max(1.0, abs(ours)):
-        raise ModelError(f"the export in {folder.name} gives {exported:.6f} where this model gives {ours:.6f}")
+        logits = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    exported, ours = logits[:, 0].numpy() + bias, model.score([PROBE] * len(ANSWERS), ANSWERS)
+    tolerance = 1e-4 if adapters.is_precise(model) else 5e-2  # the export computes in fp32
+    if not np.allclose(exported, ours, rtol=tolerance, atol=tolerance):
+        raise ModelError(
+            f"{folder.name}: transformers gives {exported.tolist()} where this model gives {ours.tolist()}"
+        )
 
 
-def _tokenizer_with_pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
-    """Save the tokenizer with a pad token that no text contains, adding one where pad is unset or equals EOS."""
+def _tokenizer_for_export(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """Save the tokenizer so that its template alone writes what we read: the BOS, and the date of a stopped clock.
+
+    Its pad token is one that no text contains: where pad is unset or equals EOS, one is added.
+    """
     tokenizer.save_pretrained(folder)
     copy = type(tokenizer).from_pretrained(folder)
+    text = render(copy, PROBE, ANSWERS[0])
+    if tokens_of(copy, [text])[0].tolist() != copy(text, add_special_tokens=False)["input_ids"]:
+        copy.chat_template = "{{ bos_token }}" + copy.chat_template
+    if "strftime_now" in copy.chat_template:
+        copy.chat_template = STOPPED_CLOCK + copy.chat_template
     if copy.pad_token_id is None or copy.pad_token_id == copy.eos_token_id:
         copy.add_special_tokens({"pad_token": "<|reward_pad|>"})
-        copy.save_pretrained(folder)
+    copy.save_pretrained(folder)
     return copy

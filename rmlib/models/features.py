@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,14 +17,14 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from rmlib.models.interface import Prompt
+from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
+from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.reward_model import RewardModel
 from rmlib.records import paths
-from rmlib.records.hashing import fingerprint
+from rmlib.records.files import written_whole
+from rmlib.records.hashing import fingerprint, hash_of_code, text_key
 
-KEY_BYTES = 16
 # Of each model its body_identity when it was hashed, and the hashes of weights and tokenizer.
 _BODIES: WeakKeyDictionary[RewardModel, tuple[str, str, str]] = WeakKeyDictionary()
 
@@ -44,7 +45,7 @@ def load_or_compute(
     """
     made_by = identity(model)
     folder = paths.runs_dir() / "features" / fingerprint(made_by)
-    keys = [_key(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    keys = [bytes.fromhex(text_key(prompt, response)) for prompt, response in zip(prompts, responses, strict=True)]
     known = _read(folder, made_by)
     missing = {key: index for index, key in enumerate(keys) if key not in known}
     if missing:
@@ -56,7 +57,7 @@ def load_or_compute(
 
 
 def identity(model: RewardModel) -> dict[str, str]:
-    """Hashes of everything but the text that features depend on: weights, pooling, tokenizer, chat template."""
+    """Hashes of all but the text that features depend on: weights, pooling, tokenizer, chat template, code."""
     body = _BODIES.get(model)
     if body is None or body[0] != model.body_identity:  # training a backbone gives it a new identity
         body = _BODIES[model] = (
@@ -69,28 +70,8 @@ def identity(model: RewardModel) -> dict[str, str]:
         "pooling": f"{model.kind}, {model.max_length} tokens",
         "tokenizer": body[2],
         "template": fingerprint(model.tokenizer.chat_template),
+        "code": hash_of_code("models"),
     }
-
-
-def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that decides how it cuts a text, the chat template apart."""
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
-    # What the last call padded or cut is no part of the tokenizer.
-    return fingerprint({name: part for name, part in parts.items() if name not in ("padding", "truncation")})
-
-
-def hash_of_weights(module: nn.Module) -> str:
-    """Of names, types, shapes and values of all its tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def _key(prompt: Prompt, response: str) -> bytes:
-    text = json.dumps([[message["role"], message["content"]] for message in prompt] + [response])
-    return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]
 
 
 def _read(folder: Path, made_by: dict[str, str]) -> dict[bytes, np.ndarray]:
@@ -117,12 +98,10 @@ def _read_file(file: Path, made_by: dict[str, str]) -> tuple[np.ndarray, np.ndar
 
 
 def _write(folder: Path, keys: list[bytes], features: np.ndarray, made_by: dict[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-    save_file({"keys": table.copy(), "features": features}, temporary, metadata=made_by)
-    temporary.replace(file)
+    table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+    with written_whole(file) as temporary:
+        save_file({"keys": table.copy(), "features": features}, temporary, metadata=made_by)
 
 
 @dataclass(frozen=True)
@@ -137,3 +116,38 @@ class FromFeatures:
         features = torch.from_numpy(load_or_compute(self.model, prompts, responses)).to(self.model.device)
         rewards = self.model.read(features).cpu().numpy()
         return rewards[:, 0] if rewards.shape[1] == 1 else rewards
+
+
+class HiddenLayer:
+    """What `load_or_compute` takes in place of a model: features of a hidden layer, 0 being the embeddings.
+
+    What a text says fades there before how it says it. Pooled as the last layer is: the masked mean of an encoder's
+    tokens, a decoder's last token.
+    Raises ModelError for a layer that the backbone does not have.
+    """
+
+    def __init__(self, model: RewardModel, layer: int) -> None:
+        n_layers = model.config.num_hidden_layers
+        if not 0 <= layer <= n_layers:
+            raise ModelError(f"{model.name} has the hidden layers 0 (embeddings) to {n_layers}, not {layer}")
+        self.wide = copy.copy(model)
+        # A module keeps its parts in a dictionary that a shallow copy would share.
+        self.wide._modules = model._modules | {"backbone": _Layer(model.backbone, layer)}
+        self.backbone, self.tokenizer, self.max_length = model.backbone, model.tokenizer, model.max_length
+        self.body_identity, self.kind = model.body_identity, f"{model.kind}, hidden layer {layer}"
+
+    def features(self, prompts: Sequence[Prompt], responses: Sequence[str], **options: Any) -> np.ndarray:
+        """As `RewardModel.features`."""
+        return self.wide.features(prompts, responses, **options)
+
+
+class _Layer(nn.Module):
+    """A backbone that passes one of its hidden layers off as the last."""
+
+    def __init__(self, backbone: nn.Module, layer: int) -> None:
+        super().__init__()
+        self.backbone, self.layer = backbone, layer
+
+    def forward(self, **inputs: Any) -> SimpleNamespace:
+        states = self.backbone(**inputs, output_hidden_states=True).hidden_states
+        return SimpleNamespace(last_hidden_state=states[self.layer])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+Head = nn.Linear | nn.Sequential
 HEAD_LAYERS = (1, 2)
 
 
-def new_head(hidden_size: int, n_attributes: int, n_layers: int = 1) -> nn.Linear | nn.Sequential:
+def new_head(hidden_size: int, n_attributes: int, n_layers: int = 1) -> Head:
     """A head whose last layer has bias 0 and weights so small that a Bradley-Terry loss starts at ln 2.
 
     Two layers are Linear(hidden, hidden), ReLU, Linear(hidden, attribute), as INF-ORM-Llama3.1-70B has them (its model
@@ -22,7 +23,7 @@ def new_head(hidden_size: int, n_attributes: int, n_layers: int = 1) -> nn.Linea
     return last if n_layers == 1 else nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), last)
 
 
-def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1) -> nn.Linear | nn.Sequential:
+def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1) -> Head:
     """The new head of a seed, without touching the caller's generators.
 
     On a pretrained backbone, whose weights are read and not drawn, it is the head of `RewardModel.create`.
@@ -32,7 +33,7 @@ def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1)
         return new_head(hidden_size, n_attributes, n_layers)
 
 
-def output_layer(head: nn.Linear | nn.Sequential) -> nn.Linear:
+def output_layer(head: Head) -> nn.Linear:
     """The last linear layer, whose rows are the attributes."""
     layer = head[-1] if isinstance(head, nn.Sequential) else head
     assert isinstance(layer, nn.Linear)

@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from rmlib.models import backbones, batches
-from rmlib.models.batches import Encoded, Group
+from rmlib.models import backbones, batches, tokens
+from rmlib.models.batches import Group
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.likelihood import header, log_probabilities, targets_of
-from rmlib.models.reward_model import refuse_long
+from rmlib.models.network import refuse_long
+from rmlib.models.tokens import Encoded
 from rmlib.records import paths
 from rmlib.records.hashing import prompt_key
 
@@ -53,7 +54,7 @@ class ImplicitReward:
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
         """Tokens of each conversation, in the policy's template; never cut."""
-        return batches.encode_decoder(self.tokenizer, prompts, responses)
+        return tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     @torch.no_grad()
     def score(
@@ -119,7 +120,7 @@ def first_own_tokens(
     headers = []
     for run in runs:
         headers += [header(tokenizer, run[0])] * len(run)
-    pairs = zip(batches.tokens_of(tokenizer, headers), encoded.ids, strict=True)
+    pairs = zip(tokens.tokens_of(tokenizer, headers), encoded.ids, strict=True)
     # No model gives a probability to the first token of a text.
     return np.array([max(1, _n_common(before, row)) for before, row in pairs], dtype=np.int64)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.models import batches
+from rmlib.models import batches, tokens
 from rmlib.models.batches import Batch, Group, SharedBatch
 from rmlib.models.interface import Prompt
 
@@ -33,7 +33,7 @@ class Targets(NamedTuple):
 
 def header(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """The text before a response: what two conversations that differ in it alone have in common."""
-    return os.path.commonprefix([batches.render(tokenizer, prompt, probe) for probe in ("a", "b")])
+    return os.path.commonprefix([tokens.render(tokenizer, prompt, probe) for probe in ("a", "b")])
 
 
 def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "response"]) -> Targets:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rmlib.models.interface import ModelError
-from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE
+from rmlib.models.saving import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
 Origin = Callable[[Sequence[str]], str]  # from the identities of models to that of their combination

@@ -8,21 +8,22 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmlib.models import backbones
-from rmlib.models.adapted import is_adapted
-from rmlib.models.heads import draw_head, new_head
+from rmlib.models.backbones import is_adapted
+from rmlib.models.heads import Head, draw_head, new_head
 from rmlib.models.interface import ModelError
-from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, RewardModel, deeper
+from rmlib.models.network import RewardNetwork
 from rmlib.records.hashing import fingerprint
 
+HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
 FORMAT_VERSION = 1
 AS_SAVED = "as_saved"
-Model = TypeVar("Model", bound=RewardModel)
+Model = TypeVar("Model", bound=RewardNetwork)
 
 
-def save(model: RewardModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+def save(model: RewardNetwork, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """See `RewardModel.save`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if state is None else state
@@ -46,7 +47,7 @@ def save(model: RewardModel, folder: Path, state: dict[str, Tensor] | None = Non
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
 
 
-def _save_backbone(model: RewardModel, folder: Path, state: dict[str, Tensor]) -> None:
+def _save_backbone(model: RewardNetwork, folder: Path, state: dict[str, Tensor]) -> None:
     if not is_adapted(model.backbone):
         if model.body_identity != model.name:
             model.backbone.save_pretrained(folder, state_dict=state)
@@ -62,7 +63,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def quantization_of(model: RewardModel) -> dict[str, Any] | None:
+def quantization_of(model: RewardNetwork) -> dict[str, Any] | None:
     """How the backbone is quantised, as keywords of transformers' BitsAndBytesConfig; None where it is not."""
     config = getattr(model.config, "quantization_config", None)
     if config is None:
@@ -89,7 +90,7 @@ def load(
         quantization = card.get("quantization")
     body, tokenizer = backbones.build(_source(folder, card), dtype=dtype, quantization=quantization)
     if card["adapted"]:
-        from peft import PeftModel  # slow to import, see `adapted`
+        from peft import PeftModel  # slow to import
 
         body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
     hidden = body.config.hidden_size
@@ -146,7 +147,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CARD_FILE).read_text())
 
 
-def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> nn.Linear | nn.Sequential:
+def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> Head:
     state = load_file(folder / HEAD_FILE)
     with torch.random.fork_rng():  # what is drawn here is overwritten
         head = new_head(hidden_size, n_attributes, n_layers)
@@ -156,3 +157,8 @@ def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int
             raise ModelError(f"{folder.name}/{HEAD_FILE}: {name} is {found}, the model needs {list(weight.shape)}")
     head.load_state_dict(state)
     return head
+
+
+def deeper(n_layers: int) -> tuple[str, ...]:
+    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
+    return () if n_layers == 1 else (f"head of {n_layers} layers",)

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rmlib.models import Prompt, RewardModel, features
-from rmlib.models.layers import HiddenLayer
-from rmlib.models.surface import N_FEATURES, surface_features
+from rmlib.models.features import HiddenLayer
+from rmlib.models.surface_features import N_FEATURES, surface_features
 from rmlib.training.examples import Examples, prepare
 from rmlib.training.initial_model import create_model
 from rmlib.training.settings import TrainSettings
@@ -71,7 +71,7 @@ class Inputs:
     settings: TrainSettings  # backbone, and how texts are cut
     log_length: bool = False
     surface: bool = False  # in place of the log length, which is one of its features
-    layer: int | None = None  # the hidden layer that heads read (`rmlib.models.layers`); None: the last
+    layer: int | None = None  # the hidden layer that heads read (`features.HiddenLayer`); None: the last
     _examples: dict[TrainSettings, tuple[Examples, Tensor, dict[str, int]]] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from rmlib.models import ModelError, RewardModel, adapters
-from rmlib.models.adapted import is_adapted
-from rmlib.models.reward_model import identity_of_new
+from rmlib.models.backbones import is_adapted
 from rmlib.training.settings import TrainSettings
 
 ADAPTER_POLICIES = ("keep", "merge")
@@ -33,7 +32,7 @@ def create_model(settings: TrainSettings) -> RewardModel:
 
 def initial(settings: TrainSettings) -> Start:
     """The same, made only where a run is not finished."""
-    identity = identity_of_new(settings.backbone, settings.attributes, **_described(settings))
+    identity = RewardModel.identity_of_new(settings.backbone, settings.attributes, **_described(settings))
     return Start(identity, partial(create_model, settings))
 
 

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
 from rmlib.models import RewardModel
-from rmlib.models.adapted import base_of, is_adapted
 from rmlib.models.attention import SHARED_PREFIX
+from rmlib.models.backbones import base_of, is_adapted
 from rmlib.training.parallel import Processes, ProcessesError
 from rmlib.training.settings import TrainSettings
 

@@ -9,7 +9,7 @@ import torch
 
 from rmlib.models.attention import backend_for
 from rmlib.models.batches import Group
-from rmlib.models.reward_model import RewardModel
+from rmlib.models.network import RewardNetwork
 
 # Largest difference of a reward from that of padded rows, times its size where that is above 1.
 EXACT, HALF = 1e-4, 5e-2
@@ -17,7 +17,7 @@ EXACT, HALF = 1e-4, 5e-2
 logger = logging.getLogger(__name__)
 
 
-def choose(model: RewardModel, groups: Sequence[Group], precision: str = "fp32") -> None:
+def choose(model: RewardNetwork, groups: Sequence[Group], precision: str = "fp32") -> None:
     """Take the device's attention and the last layer at the end tokens alone, if they give the rewards of padded rows.
 
     Where a reward differs, the next plainer way is tried: attention by segments and every layer whole, at last padded
@@ -42,7 +42,7 @@ def choose(model: RewardModel, groups: Sequence[Group], precision: str = "fp32")
 
 
 @torch.no_grad()
-def _problem(model: RewardModel, groups: Sequence[Group], precision: str, tolerance: float) -> str:
+def _problem(model: RewardNetwork, groups: Sequence[Group], precision: str, tolerance: float) -> str:
     """What is wrong with the shared layout on some groups; empty where nothing is."""
     was_training = model.training
     model.eval()
