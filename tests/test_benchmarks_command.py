@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from rmlib import benchmarks
-from rmlib.benchmarks.__main__ import main, typed_command
+from rmlib.benchmarks.__main__ import main
 from rmlib.models.implicit import load_implicit
 from rmlib.statistics import Longer, wilson_interval
 
@@ -129,12 +129,6 @@ def test_of_several_judges_the_majority_decides_and_an_even_number_is_refused(
         assert {request["model"] for request in double.requests} == {"one", "two", "three"}
         assert main([*asked, "one", "two"]) == 1
     assert "odd number of judges, not 2" in capsys.readouterr().err
-
-
-def test_the_command_of_a_record_has_variables_for_what_one_machine_has() -> None:
-    typed = typed_command(["score", "own", "--source", "x/p.jsonl", "--model", "longer", "--out=y.jsonl", "--partial"])
-    assert typed == "python -m rmlib.benchmarks score own --source $SOURCE --model longer --out=$OUT --partial"
-    assert typed_command(["score", "own", "--source", "hub"]).endswith("--source hub")
 
 
 def test_the_list_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:

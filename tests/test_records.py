@@ -5,8 +5,6 @@ import json
 import logging
 import multiprocessing
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rmlib import records
-from rmlib.records import RecordError, paths
+from rmlib.records import RecordError
 from rmlib.statistics import Interval
 
 
@@ -236,77 +234,6 @@ def test_a_record_is_one_write_to_the_end_of_the_file_and_on_the_disk(path, monk
     monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.fstat(descriptor).st_size))
     add(path)
     assert calls == [path.stat().st_size]
-
-
-# Where a result came from
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "clone"
-    (folder / "data" / "results").mkdir(parents=True)
-    (folder / "figures").mkdir()
-    (folder / "code.py").write_text("1\n")
-    _git(folder, "init", "--quiet")
-    monkeypatch.setattr(paths, "root", lambda: folder)
-    return folder
-
-
-def test_the_commit_is_that_of_the_clone_and_dirty_only_where_more_than_results_changed(clone):
-    assert records.provenance()["commit"] == "unknown"  # no commit yet
-    _git(clone, "add", ".")
-    _git(clone, "commit", "--quiet", "-m", "one")
-    head = _git(clone, "rev-parse", "HEAD").strip()
-    assert records.provenance()["commit"] == head and len(head) == 40
-    (clone / "data" / "results" / "new.jsonl").write_text("{}\n")
-    (clone / "figures" / "new.png").write_text("")
-    assert records.provenance()["commit"] == head
-    (clone / "code.py").write_text("2\n")
-    assert records.provenance()["commit"] == f"{head}-dirty"
-
-
-def test_code_inside_another_repository_does_not_take_that_ones_commit(clone, monkeypatch):
-    _git(clone, "add", ".")
-    _git(clone, "commit", "--quiet", "-m", "one")
-    monkeypatch.setattr(paths, "root", lambda: clone / "data")
-    assert records.provenance()["commit"] == "unknown"
-
-
-def test_without_git_the_commit_is_unknown(clone, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert records.provenance()["commit"] == "unknown"
-
-
-def test_the_command_names_no_folder_of_this_machine(monkeypatch):
-    monkeypatch.delenv("RMLIB_COMMAND", raising=False)
-    arguments = [
-        "/home/me/clone/rmlib/training.py",
-        "--data=/mnt/my data/helpsteer2",
-        "../x/run.json",
-        "--rate",
-        "1e-6",
-    ]
-    monkeypatch.setattr(sys, "argv", [*arguments, "org/model"])
-    assert records.provenance()["command"] == "training.py --data=helpsteer2 run.json --rate 1e-6 org/model"
-
-
-def test_a_notebook_is_named_by_the_command_that_runs_it(monkeypatch):
-    monkeypatch.delenv("RMLIB_COMMAND", raising=False)
-    monkeypatch.setattr(sys, "argv", ["/env/ipykernel_launcher.py", "-f", "/run/kernel-1234.json"])
-    assert records.provenance()["command"] == "notebook"
-    monkeypatch.setenv("RMLIB_COMMAND", "make reproduce DATA=$DATA")
-    assert records.provenance()["command"] == "make reproduce DATA=$DATA"
-
-
-def test_hardware_and_packages_are_named():
-    about = records.provenance()
-    assert about["hardware"]["cores"] == os.cpu_count() and about["hardware"]["cpu"]
-    assert set(about["packages"]) == {"python", *records.PACKAGES}
 
 
 def test_this_file_logs_nothing_when_all_is_well(path, caplog):

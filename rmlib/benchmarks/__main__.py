@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
 from rmlib.benchmarks.report import Report
 from rmlib.records import paths
+from rmlib.records.provenance import typed_command
 from rmlib.statistics import RULERS
 
 HIDDEN = ("source", "url", "scores", "out", "instructions")  # options that name what only one machine has
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each request to the hub
-    os.environ.setdefault("RMLIB_COMMAND", typed_command(given))
+    os.environ.setdefault("RMLIB_COMMAND", typed_command("python -m rmlib.benchmarks", given, HIDDEN))
     try:
         options.run(options)
     except KeyboardInterrupt:
@@ -45,18 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def typed_command(arguments: list[str]) -> str:
-    """The command for the records: a file, a folder or a URL that was given becomes the name of a variable."""
-    words = ["python", "-m", "rmlib.benchmarks"]
-    for index, word in enumerate(arguments):
-        option, equals, value = word.partition("=")
-        before = option if equals else arguments[index - 1]
-        kept = (value if equals else word) == "hub" or before.lstrip("-") not in HIDDEN
-        variable = f"${before.lstrip('-').upper()}"
-        words.append(shlex.quote(word) if kept else f"{option}={variable}" if equals else variable)
-    return " ".join(words)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import argparse
 import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.grid import Grid, default_grid, run_folds
 from rmlib.experiments.presets import PRESETS, Preset
 from rmlib.records import paths
+from rmlib.records.provenance import typed_command
 from rmlib.sources.splits import Splits, load_folds, load_splits
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse_options(argv)
     folds = load(options)
-    os.environ["RMLIB_COMMAND"] = typed_command(options, folds[0].source.name)
+    folders = [name for name in ("data", "backbone") if Path(paths.absolute(getattr(options, name))).is_absolute()]
+    given = sys.argv[1:] if argv is None else argv
+    os.environ["RMLIB_COMMAND"] = typed_command("python -m rmlib.experiments", given, folders)
     source = folds[0].source.name + (f"_{options.line}" if options.line else "")
     file = paths.results_dir() / f"{paths.line_name(source, options.backbone)}.jsonl"
     preset = PRESETS[options.how].change(backbone=paths.absolute(options.backbone))
@@ -93,22 +97,6 @@ def load(options: argparse.Namespace) -> list[Splits]:
 
 def _floats(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in text.split(","))
-
-
-def typed_command(options: argparse.Namespace, source: str) -> str:
-    """The command that runs the same, for the records: the folder of the data becomes a variable's name."""
-    words = ["python -m rmlib.experiments", options.how, f"--data ${source.upper()}"]
-    if options.arms != ON_THE_GRID:
-        words.append(f"--arms {','.join(options.arms)}")
-    for name in ("seeds", "folds", "steps", "subset", "line"):
-        if getattr(options, name):
-            words.append(f"--{name} {getattr(options, name)}")
-    for name in ("only", "inputs", "rates", "decays"):
-        if getattr(options, name) not in (None, ["last"]):
-            words.append(f"--{name} {','.join(map(str, getattr(options, name)))}")
-    if options.backbone != "minilm":
-        words.append("--backbone $BACKBONE" if Path(paths.absolute(options.backbone)).is_dir() else options.backbone)
-    return " ".join(words)
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:

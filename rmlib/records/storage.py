@@ -3,42 +3,30 @@
 Figures read nothing else but these and the published numbers. `append` writes, `read` and `published` give tables.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import math
-import os
-import platform
-import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from importlib import metadata
-from pathlib import Path, PureWindowsPath
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rmlib.records import files, paths
+from rmlib.records.provenance import MACHINE_PATH, provenance
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "transformers", "numpy", "datasets")
 FIELDS = (
     "schema_version", "record_id", "time", "kind", "asked", "outcome", "seed", "seconds", "commit", "command",
     "packages", "hardware",
 )  # fmt: skip
-# A path that means something on one machine alone: absolute, of a home, or leading out of the clone.
-_MACHINE_PATH = re.compile(r"/[\w.]|~\w*/|\.\.([/\\]|$)|[A-Za-z]:[/\\]|\\\\")
-# What a run writes itself does not make the code another one.
-_WRITTEN_BY_RUNS = (":(exclude)data/results", ":(exclude)figures")
 
 
 class RecordError(ValueError):
@@ -157,69 +145,6 @@ def _record_id(name: dict[str, Any]) -> str:
     return hashlib.sha256(_json(name, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def provenance() -> dict[str, Any]:
-    """What a result came from: commit ("-dirty" where files were changed), command, package versions, hardware."""
-    return {"commit": _commit(), "command": _command(), "packages": _packages(), "hardware": _hardware()}
-
-
-def _commit() -> str:
-    try:
-        folder = paths.root()
-        # An rmlib that lies inside some other repository must not be taken for a commit of that one.
-        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
-            return "unknown"
-        changed = _git(folder, "status", "--porcelain", "--", ".", *_WRITTEN_BY_RUNS)
-        return _git(folder, "rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):  # no clone, no git, or no commit yet
-        return "unknown"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _command() -> str:
-    if "RMLIB_COMMAND" in os.environ:
-        return os.environ["RMLIB_COMMAND"]
-    if Path(sys.argv[0]).name == "ipykernel_launcher.py":
-        return "notebook"
-    return shlex.join(_without_folder(argument) for argument in sys.argv)
-
-
-def _without_folder(argument: str) -> str:
-    option, equals, value = argument.partition("=")
-    if _MACHINE_PATH.match(argument):
-        return PureWindowsPath(argument).name
-    return f"{option}={PureWindowsPath(value).name}" if equals and _MACHINE_PATH.match(value) else argument
-
-
-@cache
-def _packages() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
-
-
-@cache
-def _hardware() -> dict[str, Any]:
-    # A process that never loaded torch did not use a GPU, and loading it here to look for one takes seconds.
-    torch = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _plain(value: Any, where: str) -> Any:
     """The value as JSON has it; RecordError names the key of what JSON, or a record, does not have."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -234,7 +159,7 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise RecordError(f"{where} is {value}: record None and the reason, or mend what gave it")
-    if isinstance(value, Path) or (isinstance(value, str) and _MACHINE_PATH.match(value)):
+    if isinstance(value, Path) or (isinstance(value, str) and MACHINE_PATH.match(value)):
         raise RecordError(f"{where} is a path, {str(value)!r}: record a content hash, a name or a variable like $DATA")
     if value is None or isinstance(value, str | bool | int | float):
         return value
