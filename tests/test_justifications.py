@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from rmlib.annotations import justifications
+from rmlib.annotations import justifications, parsing
 from rmlib.pairs import make_pairs
 
 STATEMENT = "@Response 2 is slightly better than @Response 1"
@@ -64,17 +64,17 @@ def table_of(*pairs: Sequence[tuple[int | None, str | None]], preference: int | 
     ],
 )
 def test_a_text_is_cut_into_the_sentences_a_reader_sees(parts: list[str]) -> None:
-    assert justifications.sentences("  ".join(parts)) == parts
+    assert parsing.sentences("  ".join(parts)) == parts
 
 
 def test_a_line_break_ends_a_sentence_and_empty_lines_are_none() -> None:
-    assert justifications.sentences("- short\n- right\n\n1.\nlast") == ["- short", "- right", "1.", "last"]
-    assert justifications.sentences(" \n ") == []
+    assert parsing.sentences("- short\n- right\n\n1.\nlast") == ["- short", "- right", "1.", "last"]
+    assert parsing.sentences(" \n ") == []
 
 
 @given(st.text(st.sampled_from("aB1 .!?…\"')\n:"), max_size=40))
 def test_no_character_but_white_space_is_lost_in_sentences(text: str) -> None:
-    assert "".join("".join(justifications.sentences(text)).split()) == "".join(text.split())
+    assert "".join("".join(parsing.sentences(text)).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_no_character_but_white_space_is_lost_in_sentences(text: str) -> None:
 def test_statement_and_elaboration_of_a_justification(
     justification: str, statement: str | None, elaboration: str | None
 ) -> None:
-    assert justifications.split_statement(justification) == (statement, elaboration)
+    assert parsing.split_statement(justification) == (statement, elaboration)
 
 
 DEGREES = {-3: (1, "much "), -2: (1, ""), -1: (1, "slightly "), 1: (2, "slightly "), 2: (2, ""), 3: (2, "much ")}
@@ -106,7 +106,7 @@ def test_every_preference_is_read_from_its_statement(preference: int) -> None:
     better, degree = DEGREES[preference]
     plain = f"@Response {better} is {degree}better than @Response {3 - better}."
     bold = f"Thus **Response {better}** is **{degree}better** than **@response {3 - better}**, as it is short"
-    assert justifications.stated_preference(plain) == justifications.stated_preference(bold) == preference
+    assert parsing.stated_preference(plain) == parsing.stated_preference(bold) == preference
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_every_preference_is_read_from_its_statement(preference: int) -> None:
     ],
 )
 def test_what_says_no_preference_is_not_taken_for_one(statement: str, preference: int | None) -> None:
-    assert justifications.stated_preference(statement) == preference
+    assert parsing.stated_preference(statement) == preference
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_says_no_preference_is_not_taken_for_one(statement: str, preference
     ],
 )
 def test_the_responses_that_a_text_names(text: str, responses: set[int]) -> None:
-    assert justifications.named(text) == responses
+    assert parsing.named(text) == responses
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_the_responses_that_a_text_names(text: str, responses: set[int]) -> None
     ],
 )
 def test_aspects_are_found_by_whole_words_and_stems(text: str, aspects: set[str]) -> None:
-    assert justifications.mentions(text) == aspects
+    assert parsing.mentions(text) == aspects
 
 
 def test_the_list_of_aspects_can_be_another_one() -> None:
     mine = {"colour": ("red", "blu*"), "signs": ("c++",)}
-    assert justifications.mentions("A bluish thing in C++.", mine) == {"colour", "signs"}
-    assert justifications.mentions("The redder c", mine) == set()
+    assert parsing.mentions("A bluish thing in C++.", mine) == {"colour", "signs"}
+    assert parsing.mentions("The redder c", mine) == set()
     assert list(justifications.frame(table_of([(1, "a red one")]), aspects=mine).columns[-2:]) == ["colour", "signs"]
 
 
@@ -337,12 +337,6 @@ def test_sentences_about_the_winner_and_about_the_loser_are_told_apart_by_each_a
     assert [text.split() for text in winner] == [["is", "clear."]]
     assert [text.split() for text in loser] == [["The", "rambles."], ["is", "dull."]]
     assert set(winner.index) | set(loser.index) == {pairs["pair_id"][0]}
-
-
-def test_winners_and_losers_are_the_responses_of_decided_pairs() -> None:
-    winners, losers = justifications.winners_and_losers(table_of([], [], preference=-2))
-    assert winners.tolist() == ["red red fish"] * 2 and losers.tolist() == ["blue fish"] * 2
-    assert justifications.winners_and_losers(table_of([], preference=0))[0].empty
 
 
 def real_votes(folder: Path, n_pairs: int) -> Dataset:

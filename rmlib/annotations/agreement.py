@@ -26,6 +26,7 @@ from rmlib.annotations.labels import (
 )
 from rmlib.pairs import descriptions
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
+from rmlib.pairs.views import preferences
 from rmlib.statistics import (
     Interval,
     bootstrap_interval,
@@ -119,7 +120,8 @@ def position_bias(pairs: Dataset, *, seed: int) -> pd.DataFrame:
     What cannot be computed is NaN, with n 0. Without bias the first is 0 and the shares are 1/2, if the order of the
     responses was left to chance.
     """
-    values = np.array([value for value in pairs["preference"][:] if value is not None])
+    values = preferences(pairs)
+    values = values[~np.isnan(values)]
     second, decided = int((values > 0).sum()), int((values != 0).sum())
     nothing = Interval(np.nan, np.nan, np.nan, 0)
     single = _annotations_for_second(preference_items(pairs), seed)

@@ -1,6 +1,6 @@
 """What annotators say about their choice: statement and elaboration, responses named, aspects mentioned, words.
 
-Works on the annotations of the table of pairs; `rmlib.annotations.parsing` reads one text, its names are repeated here.
+Works on the annotations of the table of pairs; `rmlib.annotations.parsing` reads one text.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,25 +22,8 @@ from rmlib.annotations.parsing import (
     stated_preference,
     without_names,
 )
-from rmlib.pairs import preference_view
 from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
 from rmlib.statistics import redrawn_sums, wilson_interval
-
-__all__ = [
-    "ASPECTS",
-    "about_winner_and_loser",
-    "aspect_table",
-    "contradictions",
-    "frame",
-    "length_table",
-    "log_odds",
-    "mentions",
-    "named",
-    "sentences",
-    "split_statement",
-    "stated_preference",
-    "winners_and_losers",
-]
 
 COLUMNS = (
     "pair_id", "annotator", "preference", "strength", "words", "sentences", "names_1", "names_2", "says",
@@ -138,13 +121,6 @@ def about_winner_and_loser(pairs: Dataset) -> tuple[pd.Series, pd.Series]:
                 identities.append(identity)
                 texts.append(without_names(sentence))
     return _series(*found[True]), _series(*found[False])
-
-
-def winners_and_losers(pairs: Dataset) -> tuple[pd.Series, pd.Series]:
-    """The preferred responses and the others of all decided pairs: two series of texts, index pair_id."""
-    decided = preference_view(pairs)
-    chosen, rejected = ([messages[-1]["content"] for messages in decided[side][:]] for side in ("chosen", "rejected"))
-    return _series(decided["pair_id"][:], chosen), _series(decided["pair_id"][:], rejected)
 
 
 def log_odds(texts_a: pd.Series, texts_b: pd.Series, *, prior: float = 500.0, min_pairs: int = 5) -> pd.DataFrame:
