@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from rmlib import benchmarks, statistics
 from rmlib.benchmarks import bias, rewardbench, rewardbench2, rmbench
-from rmlib.benchmarks.chance import chance
+from rmlib.benchmarks.bias import chance
 
 
 def items_of(benchmark: str, *rows: dict) -> Dataset:

@@ -7,7 +7,7 @@ import pytest
 from rmlib import benchmarks
 from rmlib.benchmarks import rewardbench, rewardbench2, rmbench
 from rmlib.benchmarks.compare import compare, drawn_scores
-from rmlib.benchmarks.packed import pack, unpack
+from rmlib.benchmarks.recording import pack, unpack
 from rmlib.statistics import Longer, Random, Shorter, mcnemar
 
 

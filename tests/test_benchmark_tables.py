@@ -57,12 +57,12 @@ def test_a_model_with_the_same_answers_shares_the_rank_and_seeds_are_averaged(fi
 
 def test_every_two_models_are_compared_with_the_exact_p_of_their_answers(file: Path) -> None:
     row = benchmark_tables.pairwise_table(file).loc["bt_scaled"]
-    right = [np.array([int(sign) for sign in run["values"]]) for run in credits_of(file)]
+    right = [np.array(credits) for credits in credits_of(file)]
     assert row["against"] == "longer" and row["estimate"] == pytest.approx(0.3) and row["clear"]
     assert row["p"] == pytest.approx(mcnemar(*right), rel=1e-9)
 
 
-def credits_of(file: Path) -> list[dict]:
+def credits_of(file: Path) -> list[list[int]]:
     return [credits["columns"]["credit"] for credits in benchmark_tables.benchmark_runs(file)["outcome.credits"]]
 
 

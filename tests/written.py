@@ -87,7 +87,7 @@ def write_benchmark(
     outcome["sections"] = {"Chat": section, "Score": section}
     outcome["subsets"] = {name: subset | {"section": about.section} for name, about in SUBSETS.items()}
     counts = dict.fromkeys(SUBSETS, ITEMS_PER_SUBSET)
-    outcome["credits"] = {"subsets": counts, "columns": {"credit": {"parts": 1, "values": signs}}}
+    outcome["credits"] = {"subsets": counts, "columns": {"credit": [int(sign) for sign in signs]}}
     outcome["bias"] = {"right": signs, "tied": 46, "ece": 0.1, "brier": 0.2, "calibration": []}
     asked = {"model": model, "items": items, "source": SOURCE, "preset": preset}
     records.append(file, kind="rewardbench", asked=asked, outcome=outcome, seed=seed)

@@ -2,10 +2,13 @@
 
 The unit is a *comparison*: one right candidate of an item against one wrong one. A pair is one comparison, a best-of-4
 item three, an item of RM-Bench nine. Intervals redraw items, with all their comparisons, and seeds where there are
-several.
+several. What is left is chance: the score of a model that knows nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
+from rmlib.benchmarks.benchmark import Benchmark
 from rmlib.benchmarks.items import compared
-from rmlib.benchmarks.packed import MISSING
+from rmlib.benchmarks.sums import Sums
 from rmlib.statistics import Interval
 
+UNSCORED = "-"  # stands for a comparison of an item without scores
 LENGTH_BINS = 5  # of equally many comparisons
 FEWEST = 2 * LENGTH_BINS  # comparisons that are worth bins
 
@@ -60,7 +65,7 @@ def outcome(items: Dataset, scores: Mapping[str, Sequence[float]]) -> dict[str, 
     every = margins(items, comparisons(items), scores)
     margin = every[~np.isnan(every)]
     return {
-        "right": "".join(MISSING if np.isnan(value) else "1" if value > 0 else "0" for value in every),
+        "right": "".join(UNSCORED if np.isnan(value) else "1" if value > 0 else "0" for value in every),
         "tied": int((margin == 0).sum()),
         "ece": statistics.expected_calibration_error(margin),
         "brier": statistics.brier(margin),
@@ -91,11 +96,55 @@ def equal_length(right: ArrayLike, table: pd.DataFrame, *, seed: int, draws: int
     return statistics.length_controlled_accuracy(right, table["chars_difference"], **options)
 
 
-def all_comparisons(right: ArrayLike, table: pd.DataFrame, *, seed: int) -> Interval:
-    """Share of all comparisons ordered rightly; unlike a score, every comparison counts alike."""
-    return statistics.bootstrap_interval(right, seed=seed, groups=_groups(table))
-
-
 def _groups(table: pd.DataFrame) -> np.ndarray | None:
     """Which comparisons are of one item; None where each is alone."""
     return None if table["item"].is_unique else table["item"].to_numpy()
+
+
+# --- what a model that knows nothing gets -----------------------------------------------------------------------------
+
+MOST_ORDERS = 720  # 6!: what is more is drawn
+DRAWS = 50  # of the items of a subset whose items are scored together
+
+
+def chance(benchmark: Benchmark, items: Dataset, *, partial: bool = True, seed: int = 0) -> dict[str, float]:
+    """The expected score 0..1 of each section, and the overall one where there is one, for rewards in random order.
+
+    Exact where an item has up to six candidates and is scored alone; else from random orders (of items that are scored
+    together, as the Ties of RewardBench 2, from 50 random scorings of the subset).
+    """
+    rng = np.random.default_rng(seed)
+
+    @cache
+    def expected(correct: tuple[bool, ...], pairs: tuple[tuple[int, int], ...] | None, subset: str) -> dict[str, float]:
+        item = {"item_id": "", "subset": subset, "correct": correct, "pairs": pairs, "candidates": correct}
+        return _mean_credit(benchmark, item, rng)
+
+    is_together = np.array([subset in benchmark.formulas for subset in items["subset"][:]])
+    alone, together = (items.select(np.flatnonzero(each)) for each in (~is_together, is_together))
+    rows = [
+        {"subset": subset} | expected(tuple(correct), None if pairs is None else tuple(map(tuple, pairs)), subset)
+        for subset, correct, pairs in zip(alone["subset"][:], alone["correct"][:], alone["pairs"][:], strict=True)
+    ]
+    tables = [pd.DataFrame(rows)] if rows else []
+    if len(together):
+        tables += [_random_credits(benchmark, together, rng) for _ in range(DRAWS)]
+    table = pd.concat(tables, ignore_index=True).reindex(columns=["subset", *benchmark.columns])
+    sums = Sums.draw(table, benchmark.columns, seed=seed, draws=0)
+    return {name: float(drawn[0]) for name, drawn in benchmark.scores(sums, partial=partial).items()}
+
+
+def _mean_credit(benchmark: Benchmark, item: Mapping[str, Any], rng: np.random.Generator) -> dict[str, float]:
+    """The mean of each column of the rule over all orders of an item's candidates, or over many random ones."""
+    n = len(item["candidates"])
+    if math.factorial(n) <= MOST_ORDERS:
+        orders = np.array(list(permutations(range(n))), dtype=float)
+    else:
+        orders = rng.random((MOST_ORDERS, n))
+    table = pd.DataFrame([benchmark.rule(order, item) for order in orders])
+    return {column: float(table[column].mean()) for column in benchmark.columns if column in table}
+
+
+def _random_credits(benchmark: Benchmark, items: Dataset, rng: np.random.Generator) -> pd.DataFrame:
+    sizes = zip(items["item_id"][:], items["correct"][:], strict=True)
+    return benchmark.credits(items, {name: rng.random(len(correct)).tolist() for name, correct in sizes})

@@ -11,9 +11,9 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib import benchmarks, records
-from rmlib.benchmarks import bias, packed
-from rmlib.benchmarks.chance import chance
+from rmlib.benchmarks import bias
 from rmlib.benchmarks.compare import OVERALL, compare
+from rmlib.benchmarks.recording import unpack
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.figures.summaries import BOOTSTRAP_SEED, ladder, optional
 from rmlib.records import RecordError
@@ -67,7 +67,7 @@ def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison
     runs, section = benchmark_runs(file, kind), section or headline_section(kind)
     partial = "partial" in runs["outcome.label"].iloc[-1]
     kept = _by_model(runs, "outcome.credits")
-    credits = {model: [packed.unpack(row) for row in rows] for model, rows in kept.items()}
+    credits = {model: [unpack(row) for row in rows] for model, rows in kept.items()}
     rule = benchmarks.BENCHMARKS[kind]
     return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
 
@@ -118,7 +118,7 @@ def with_rulers(
     whole = all("partial" not in benchmarks.summarise(items, found, draws=1).label for (found,) in credits.values())
     board = compare(rule, credits, section=section, whole=whole, partial=partial, seed=seed).leaderboard
     found = {model: [bias.outcome(items, rewards)] for model, rewards in every.items()}
-    return _beside(board, found, bias.comparisons(items), chance(rule, items).get(section, np.nan), list(scores))
+    return _beside(board, found, bias.comparisons(items), bias.chance(rule, items).get(section, np.nan), list(scores))
 
 
 def _beside(
@@ -193,7 +193,7 @@ def _answers(
             n = len(outcomes[0]["right"])
             raise RecordError(f"{model} was scored on {n} comparisons of {len(table)}; {AGAIN}")
     signs = {model: np.array([list(outcome["right"]) for outcome in outcomes]) for model, outcomes in found.items()}
-    known = ~np.any([(rows == packed.MISSING).any(axis=0) for rows in signs.values()], axis=0)
+    known = ~np.any([(rows == bias.UNSCORED).any(axis=0) for rows in signs.values()], axis=0)
     return {model: rows[:, known].astype(int) for model, rows in signs.items()}, table[known].reset_index(drop=True)
 
 
