@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
 from rmlib.benchmarks.judges import (
     ChatJudge,
@@ -20,6 +19,7 @@ from rmlib.benchmarks.judges import (
     parse_choice,
     parse_rating,
 )
+from rmlib.benchmarks.judging import Question, ask
 from rmlib.records import paths
 from rmlib.statistics import Longer
 

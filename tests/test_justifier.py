@@ -13,8 +13,8 @@ from rmlib.alignment import justifier, justifier_runs
 from rmlib.alignment.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.alignment.policies import Samples
 from rmlib.benchmarks import own
-from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import Judge
+from rmlib.benchmarks.judging import Question
 from rmlib.figures import justifier as justifier_figures
 from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES

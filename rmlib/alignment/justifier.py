@@ -16,8 +16,8 @@ from datasets import Dataset
 
 from rmlib.alignment.policies import Policy
 from rmlib.annotations.parsing import sentences, stated_preference, without_names
-from rmlib.benchmarks.asking import Question
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
+from rmlib.benchmarks.judging import Question
 from rmlib.models import Message
 from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
 from rmlib.pairs.schema import NEITHER_VALID

@@ -27,9 +27,8 @@ from rmlib import records
 from rmlib.alignment.fine_tuning import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.justifier import Justifications, Justifier, examples, verdict_of
 from rmlib.alignment.policies import Policy
-from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.judges import TIE, Judge
-from rmlib.benchmarks.judging import both_orders
+from rmlib.benchmarks.judging import Question, ask, both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rmlib import statistics
-from rmlib.benchmarks.asking import ask
 from rmlib.benchmarks.judges import Judge
-from rmlib.benchmarks.judging import both_orders
+from rmlib.benchmarks.judging import ask, both_orders
 from rmlib.models import Prompt
 from rmlib.statistics import Interval
 

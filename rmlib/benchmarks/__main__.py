@@ -5,16 +5,19 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from rmlib import benchmarks, records
-from rmlib.benchmarks import judging, ready
+from rmlib import records
+from rmlib.benchmarks import judging
+from rmlib.benchmarks.catalogue import BENCHMARKS, load, summarise
 from rmlib.benchmarks.endpoint import Endpoint
-from rmlib.benchmarks.judges import ChatJudge, Instructions, Judge, Majority
+from rmlib.benchmarks.judges import ChatJudge, Instructions, Majority
 from rmlib.benchmarks.report import Report
+from rmlib.benchmarks.scoring import read_scores, score, write_scores
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
 from rmlib.statistics import RULERS
@@ -51,50 +54,51 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list(_: argparse.Namespace) -> None:
-    for name, benchmark in benchmarks.BENCHMARKS.items():
+    """Name the benchmarks and what they ask."""
+    for name, benchmark in BENCHMARKS.items():
         print(f"{name:<14}{benchmark.about.splitlines()[0]}")
 
 
 def _score(options: argparse.Namespace) -> None:
+    """Score a model or a ruler, and summarise."""
     items, start = _items(options), time.monotonic()
     model, about = _scorer(options)
-    scores = benchmarks.score(model, items, keep=not options.no_keep, skip_long=options.skip_long)
+    scores = score(model, items, keep=not options.no_keep, skip_long=options.skip_long)
     if options.out:
-        ready.write_scores(scores, options.out)
-    _finish(options, benchmarks.summarise(items, scores, **_statistics(options)), about, time.monotonic() - start)
+        write_scores(scores, options.out)
+    _finish(options, _report(options, items, scores), about, time.monotonic() - start)
 
 
 def _judge(options: argparse.Namespace) -> None:
+    """Ask a language model behind an endpoint, and summarise."""
     items, start = _items(options), time.monotonic()
-    judge, asking = _judge_of(options), {"workers": options.workers, "keep": not options.no_keep}
+    instructions = Instructions.load(options.instructions) if options.instructions else Instructions()
+    patience = {name: getattr(options, name) for name in ("key_variable", "timeout", "retries", "max_tokens")}
+    judges = [ChatJudge(Endpoint(options.url, name, **patience), instructions) for name in options.judge_model]
+    judge = judges[0] if len(judges) == 1 else Majority(tuple(judges))
+    asking = {"workers": options.workers, "keep": not options.no_keep}
     credits = judging.judge_items(judge, items, mode=options.mode, seed=options.seed, **asking)
     if options.out:
         credits.to_json(options.out, orient="records", lines=True)
     found: dict[str, Any] = {"problems": judging.problems(credits)}
     print("problems:", ", ".join(f"{kind} {n}" for kind, n in found["problems"].items()) or "none")
     if options.consistency:
-        found["position_consistency"] = _consistency(judging.position_consistency(judge, items, **asking))
+        both = judging.position_consistency(judge, items, **asking)
+        print(f"same winner in both orders: {both.consistent}; the first shown wins: {both.first}")
+        found["position_consistency"] = both._asdict()
     about = {"judge": judge.name, "mode": options.mode, "content": judge.identity()}
-    report = benchmarks.summarise(items, credits, **_statistics(options))
-    _finish(options, report, about, time.monotonic() - start, **found)
-
-
-def _judge_of(options: argparse.Namespace) -> Judge:
-    """The judge that was named, or the majority of several."""
-    instructions = Instructions.load(options.instructions) if options.instructions else Instructions()
-    patience = {"timeout": options.timeout, "retries": options.retries, "max_tokens": options.max_tokens}
-    judges = [
-        ChatJudge(Endpoint(options.url, name, key_variable=options.key_variable, **patience), instructions)
-        for name in options.judge_model
-    ]
-    return judges[0] if len(judges) == 1 else Majority(tuple(judges))
+    _finish(options, _report(options, items, credits), about, time.monotonic() - start, **found)
 
 
 def _summarise(options: argparse.Namespace) -> None:
+    """Summarise scores from a file."""
     items = _items(options)
-    scores = ready.read_scores(options.scores, items)
-    about = {"model": options.name or Path(options.scores).stem}
-    _finish(options, benchmarks.summarise(items, scores, **_statistics(options)), about)
+    report = _report(options, items, read_scores(options.scores, items))
+    _finish(options, report, {"model": options.name or Path(options.scores).stem})
+
+
+def _report(options: argparse.Namespace, items: Dataset, scores: Any) -> Report:
+    return summarise(items, scores, seed=options.seed, partial=options.partial)
 
 
 def _finish(
@@ -115,27 +119,24 @@ def _items(options: argparse.Namespace) -> Dataset:
     # What is not typed is left to the benchmark: some keep equal responses by default, as the official files have.
     typed = ("partial", "keep_degenerate", "revision", "parts")
     wanted: dict[str, Any] = {name: getattr(options, name) for name in typed if getattr(options, name)}
-    return benchmarks.load(options.benchmark, options.source, **wanted)
+    return load(options.benchmark, options.source, **wanted)
 
 
 def _scorer(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The scorer that was asked for, and what a record says of it."""
     if options.model in RULERS:
         return RULERS[options.model], {"model": options.model}
-    import torch  # a ruler answers before this has loaded
+    import torch  # late, for its weight: a ruler answers before it has loaded
 
     from rmlib.benchmarks import scorers
 
-    dtype, weights = getattr(torch, options.dtype), _weights(options.weights)
+    placed = {"dtype": getattr(torch, options.dtype), "device": options.device}
     if options.model is not None:
-        model: Any = scorers.open_scorer(
-            options.model, weights=weights, dtype=dtype, device=options.device, read_at=options.read_at
-        )
+        weights = _weights(options.weights)
+        model: Any = scorers.open_scorer(options.model, weights=weights, read_at=options.read_at, **placed)
         about = {"model": paths.public_name(options.model), "weights": options.weights, "read_at": options.read_at}
     else:
-        model = scorers.open_implicit(
-            options.policy, options.reference, beta=options.beta, dtype=dtype, device=options.device
-        )
+        model = scorers.open_implicit(options.policy, options.reference, beta=options.beta, **placed)
         about = {"model": model.name, "beta": options.beta}
     return model, about | {"dtype": options.dtype, "content": scorers.identity_of(model)}
 
@@ -153,79 +154,72 @@ def _weights(text: str | None) -> Any:
         raise ValueError(f"--weights {text!r} are neither numbers nor name=number, separated by commas") from None
 
 
-def _statistics(options: argparse.Namespace) -> dict[str, Any]:
-    return {"seed": options.seed, "partial": options.partial}
-
-
-def _consistency(found: judging.Consistency) -> dict[str, Any]:
-    print(f"same winner in both orders: {found.consistent}; the first shown wins: {found.first}")
-    return {"consistent": found.consistent, "first": found.first, "n_undecided": found.n_undecided}
-
-
 # --- what can be typed ------------------------------------------------------------------------------------------------
+
+YES: dict[str, Any] = {"action": "store_true"}
+SHARED: dict[str, dict[str, Any]] = {
+    "benchmark": {"choices": [*BENCHMARKS]},
+    "--source": {"help": "hub, simulated, or a file or folder; default: the benchmark's own"},
+    "--revision": {"help": "of the benchmark on the hub"},
+    "--parts": {"nargs": "+", "help": "of a benchmark in parts those wanted, e.g. claude of judgebench"},
+    "--partial": YES | {"help": "accept and score a part of the benchmark"},
+    "--keep-degenerate": YES | {"help": "accept equal and empty responses"},
+    "--seed": {"type": int, "default": 0, "help": "of bootstrap and of places of answers; default: 0"},
+    "--record": YES | {"help": "append the report to data/results/scores"},
+}
+FOR_SCORES: dict[str, dict[str, Any]] = {
+    "--reference": {"help": "the policy's reference model; without it rewards are reference-free"},
+    "--beta": {"type": float, "default": 0.1, "help": "scales implicit rewards; default: %(default)s"},
+    "--weights": {"help": "of several outputs: 0.5,1 or correctness=1,verbosity=-0.5"},
+    "--dtype": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
+    "--device": {"help": "default: a GPU where there is one"},
+    "--read-at": {"default": "transformers", "choices": ["transformers", "end"]},
+    "--skip-long": YES | {"help": "leave out, and count, texts that do not fit"},
+    "--out": {"type": Path, "help": "write the scores as JSON lines"},
+    "--no-keep": YES | {"help": "neither read nor keep scores below runs/scores"},
+}
+FOR_JUDGES: dict[str, dict[str, Any]] = {
+    "--url": {"required": True, "help": "base of an OpenAI-compatible endpoint, e.g. http://host/v1"},
+    "--judge-model": {"required": True, "nargs": "+", "help": "its name there; of several the majority"},
+    "--key-variable": {"help": "environment variable that holds the key, where one is wanted"},
+    "--instructions": {"help": "JSON file: system, pair, choice, rating, in place of ours"},
+    "--mode": {"default": "compare", "choices": judging.MODES},
+    "--workers": {"type": int, "default": 4, "help": "questions at a time; default: %(default)s"},
+    "--timeout": {"type": float, "default": 120.0, "help": "seconds for an answer; default: %(default)s"},
+    "--retries": {"type": int, "default": 2, "help": "after a fault that may pass; default: %(default)s"},
+    "--max-tokens": {"type": int, "default": 2048, "help": "of an answer; default: %(default)s"},
+    "--consistency": YES | {"help": "judge both orders, and say how often they agree"},
+    "--out": {"type": Path, "help": "write the credits as JSON lines"},
+    "--no-keep": YES | {"help": "neither read nor keep verdicts below runs/scores"},
+}
+FOR_FILES: dict[str, dict[str, Any]] = {
+    "--scores": {"required": True, "help": ".jsonl, .json, .csv or .parquet: item_id and its scores"},
+    "--name": {"help": "of the model, for the record; default: that of the file"},
+}
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], dict[str, Any]]] = {
+    "list": (_list, {}),
+    "score": (_score, SHARED | FOR_SCORES),
+    "judge": (_judge, SHARED | FOR_JUDGES),
+    "summarise": (_summarise, SHARED | FOR_FILES),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rmlib.benchmarks",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m rmlib.benchmarks", None, __doc__, EXAMPLES, formatter_class=shape)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the benchmarks and what they ask").set_defaults(run=_list)
-    score = _command(commands, "score", "score a model or a ruler, and summarise", _score)
-    _score_options(score)
-    judge = _command(commands, "judge", "ask a language model behind an endpoint, and summarise", _judge)
-    _judge_options(judge)
-    summarise = _command(commands, "summarise", "summarise scores from a file", _summarise)
-    summarise.add_argument("--scores", required=True, help=".jsonl, .json, .csv or .parquet: item_id and its scores")
-    summarise.add_argument("--name", help="of the model, for the record; default: that of the file")
+    for name, (run, arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.set_defaults(run=run)
+        for argument, settings in arguments.items():
+            command.add_argument(argument, **settings)
+        if run is _score:
+            who = command.add_mutually_exclusive_group(required=True)
+            who.add_argument(
+                "--model", help=f"{', '.join(RULERS)}; or folder or hub id of a reward model or classifier"
+            )
+            who.add_argument("--policy", help="a language model trained by DPO: its implicit rewards")
     return parser
-
-
-def _command(commands: Any, name: str, does: str, run: Any) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=does, description=does)
-    command.set_defaults(run=run)
-    command.add_argument("benchmark", choices=[*benchmarks.BENCHMARKS])
-    command.add_argument("--source", help="hub, simulated, or a file or folder; default: the benchmark's own")
-    command.add_argument("--revision", help="of the benchmark on the hub")
-    command.add_argument("--parts", nargs="+", help="of a benchmark in parts those wanted, e.g. claude of judgebench")
-    command.add_argument("--partial", action="store_true", help="accept and score a part of the benchmark")
-    command.add_argument("--keep-degenerate", action="store_true", help="accept equal and empty responses")
-    command.add_argument("--seed", type=int, default=0, help="of bootstrap and of places of answers; default: 0")
-    command.add_argument("--record", action="store_true", help="append the report to data/results/scores")
-    return command
-
-
-def _score_options(command: argparse.ArgumentParser) -> None:
-    who = command.add_mutually_exclusive_group(required=True)
-    who.add_argument("--model", help=f"{', '.join(RULERS)}; or a folder or hub id of a reward model or classifier")
-    who.add_argument("--policy", help="a language model trained by DPO: its implicit rewards")
-    command.add_argument("--reference", help="the policy's reference model; without it rewards are reference-free")
-    command.add_argument("--beta", type=float, default=0.1, help="scales implicit rewards; default: %(default)s")
-    command.add_argument("--weights", help="of several outputs: 0.5,1 or correctness=1,verbosity=-0.5")
-    command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    command.add_argument("--device", help="default: a GPU where there is one")
-    command.add_argument("--read-at", default="transformers", choices=["transformers", "end"])
-    command.add_argument("--skip-long", action="store_true", help="leave out, and count, texts that do not fit")
-    command.add_argument("--out", type=Path, help="write the scores as JSON lines")
-    command.add_argument("--no-keep", action="store_true", help="neither read nor keep scores below runs/scores")
-
-
-def _judge_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", required=True, help="base of an OpenAI-compatible endpoint, e.g. http://host/v1")
-    command.add_argument("--judge-model", required=True, nargs="+", help="its name there; of several the majority")
-    command.add_argument("--key-variable", help="environment variable that holds the key, where one is wanted")
-    command.add_argument("--instructions", help="JSON file: system, pair, choice, rating, in place of ours")
-    command.add_argument("--mode", default="compare", choices=judging.MODES)
-    command.add_argument("--workers", type=int, default=4, help="questions at a time; default: %(default)s")
-    command.add_argument("--timeout", type=float, default=120.0, help="seconds for an answer; default: %(default)s")
-    command.add_argument("--retries", type=int, default=2, help="after a fault that may pass; default: %(default)s")
-    command.add_argument("--max-tokens", type=int, default=2048, help="of an answer; default: %(default)s")
-    command.add_argument("--consistency", action="store_true", help="judge both orders, and say how often they agree")
-    command.add_argument("--out", type=Path, help="write the credits as JSON lines")
-    command.add_argument("--no-keep", action="store_true", help="neither read nor keep verdicts below runs/scores")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
-from rmlib.models import Scorer
+from rmlib.models import Prompt, Scorer
 from rmlib.records.hashing import canonical_json
 
-Messages = Sequence[Mapping[str, str]]
 LETTERS = "ABCD"
 RATINGS = (1.0, 10.0)
 TIE, UNPARSABLE = "tie", "unparsable"
@@ -48,11 +47,11 @@ class Judge(Protocol):
         """What a report calls it."""
         ...
 
-    def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The index of the best response, in the order given."""
         ...
 
-    def rate(self, prompt: Messages, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: str) -> Verdict:
         """How good a response is; more is better."""
         ...
 
@@ -110,7 +109,7 @@ class ChatJudge:
         """The served model's name."""
         return self.endpoint.model
 
-    def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The verdict on two or four responses. Raises ValueError for another number."""
         if len(responses) not in (2, 4):
             raise ValueError(f"a judge compares 2 or 4 responses, not {len(responses)}: have each rated instead")
@@ -118,7 +117,7 @@ class ChatJudge:
         answers = {f"answer_{letter.lower()}": text for letter, text in zip(LETTERS, responses, strict=False)}
         return self._ask(template, {"question": question_text(prompt)} | answers, len(responses))
 
-    def rate(self, prompt: Messages, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: str) -> Verdict:
         """A rating from 1 to 10."""
         return self._ask(self.instructions.rating, {"question": question_text(prompt), "answer": response}, 1)
 
@@ -149,14 +148,14 @@ class ScorerJudge:
     name: str
     lean: float = 0.0
 
-    def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The index of the largest reward, if only one response has it."""
         rewards = [float(value) for value in self.scorer.score([prompt] * len(responses), list(responses))]
         rewards[0] += self.lean
         best = [index for index, value in enumerate(rewards) if value == max(rewards)]
         return Verdict(best[0]) if len(best) == 1 else Verdict(None, TIE)
 
-    def rate(self, prompt: Messages, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: str) -> Verdict:
         """The reward itself."""
         return Verdict(float(self.scorer.score([prompt], [response])[0]))
 
@@ -180,7 +179,7 @@ class Majority:
         """All their names."""
         return "majority of " + ", ".join(judge.name for judge in self.judges)
 
-    def compare(self, prompt: Messages, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The response that more than half of the judges prefer; without one, the commonest fault if there was any."""
         verdicts = [judge.compare(prompt, responses) for judge in self.judges]
         value, votes = Counter(verdict.value for verdict in verdicts).most_common(1)[0]
@@ -189,7 +188,7 @@ class Majority:
         faults = Counter(verdict.problem for verdict in verdicts if not verdict.finished)
         return Verdict(None, faults.most_common(1)[0][0] if faults else TIE)
 
-    def rate(self, prompt: Messages, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: str) -> Verdict:
         """Raises ValueError: a vote is between responses."""
         raise ValueError("a majority of judges compares responses and rates none: name one judge for ratings")
 
@@ -222,7 +221,7 @@ def parse_rating(text: str) -> Verdict:
     return Verdict(None, UNPARSABLE)
 
 
-def question_text(prompt: Messages) -> str:
+def question_text(prompt: Prompt) -> str:
     """A conversation as a judge reads it: a single turn is its text, of several each has its speaker in front."""
     if len(prompt) == 1:
         return prompt[0]["content"]

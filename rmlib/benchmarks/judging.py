@@ -1,4 +1,4 @@
-"""From verdicts to credits, by the official rule of each benchmark.
+"""From questions to verdicts to credits: judges are asked, and credited by the official rule of each benchmark.
 
 RewardBench (arXiv 2403.13787): the two answers are swapped at random, with probability one half, and judged once; 1 or
 0, and 0.5 for a tie, an answer that names no verdict, or a fault. Conversations of more than four messages, the answer
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import NamedTuple
 
@@ -22,16 +23,70 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.asking import Question, ask
 from rmlib.benchmarks.catalogue import credits as credits_of
 from rmlib.benchmarks.catalogue import name_of
 from rmlib.benchmarks.judges import TIE, Judge, Verdict
+from rmlib.models import Prompt
+from rmlib.records.hashing import text_key
+from rmlib.records.kept import Kept
+from rmlib.records.progress import progress_bar
 from rmlib.statistics import Interval, wilson_interval
 
 MOST_MESSAGES = 4  # that RewardBench's judges are shown, the answer included
 TOO_MANY = f"more than {MOST_MESSAGES} messages"
 TIES = "Ties"  # the subset of RewardBench 2 with several correct answers
 MODES = ("compare", "rate")
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+class Question(NamedTuple):
+    """A prompt with its responses in the order in which they are shown; a single one is to be rated."""
+
+    prompt: Prompt
+    responses: tuple[str, ...]
+
+
+def ask(
+    judge: Judge, questions: Sequence[Question], *, workers: int = 1, keep: bool = True, progress: bool = True
+) -> list[Verdict]:
+    """The verdict on each question; equal questions are asked once, and those answered earlier not at all.
+
+    `workers` questions are under way at a time, which changes no verdict. A verdict is on the disk as soon as it is
+    there, so that an interrupted judging goes on; faults (timeouts, refusals, nonsense) are asked again the next time.
+    A judge that has a method `prepare` gets all open questions at once before, so that it can take them in batches.
+    """
+    identity = judge.identity() if keep else None
+    kept = None if identity is None else Kept("verdicts", identity)
+    keys = [text_key(question.prompt, *question.responses) for question in questions]
+    verdicts = {} if kept is None else {key: Verdict(*kept.known[key]) for key in keys if key in kept.known}
+    rest = {key: question for key, question in zip(keys, questions, strict=True) if key not in verdicts}
+    if rest and hasattr(judge, "prepare"):
+        judge.prepare(list(rest.values()))
+    pool = ThreadPoolExecutor(max_workers=workers)
+    try:
+        futures = {pool.submit(_verdict, judge, question): key for key, question in rest.items()}
+        bar = progress_bar(total=len(futures), desc="judging", unit="question", show=progress, leave=False)
+        for future in as_completed(futures):
+            key, verdict = futures[future], future.result()
+            verdicts[key] = verdict
+            if kept is not None and verdict.finished:
+                kept.add({key: list(verdict)})
+            bar.update()
+        bar.close()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a fault or Ctrl-C only what is under way is waited for
+    return [verdicts[key] for key in keys]
+
+
+def _verdict(judge: Judge, question: Question) -> Verdict:
+    if len(question.responses) == 1:
+        return judge.rate(question.prompt, question.responses[0])
+    return judge.compare(question.prompt, question.responses)
+
+
+# --- judging a benchmark ----------------------------------------------------------------------------------------------
+
 
 Ask = Callable[[Sequence[Question]], list[Verdict]]
 

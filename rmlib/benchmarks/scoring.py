@@ -1,15 +1,29 @@
-"""Rewards of the candidates of a benchmark's items, kept on disk by content where the scorer has one."""
+"""Rewards of the candidates of a benchmark's items: scored here and kept on disk by content, or read from a file.
 
+A file of scores, ours or another program's, has one row an item: `item_id` (or `id`) and its rewards in the item's
+order, as a list in `scores` or as `score_1`, `score_2`, …; it is .jsonl (also .gz), .csv or .parquet. A .json file is
+one object {item_id: [rewards]}. An item that nobody could score has null for `scores`, and says why in `reason`.
+"""
+
+import contextlib
+import csv
+import io
+import json
 import logging
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
+from rmlib.benchmarks.items import Row
 from rmlib.models import Scorer
+from rmlib.records.errors import DataError, Place, check_number, shown
+from rmlib.records.files import parse_json, read_bytes, read_rows, written_whole
 from rmlib.records.hashing import text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
@@ -17,6 +31,7 @@ from rmlib.records.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 TOO_LONG = "a text is too long for the model"
+ANY_NUMBER = (-math.inf, math.inf)
 
 
 class Scores(dict[str, list[float]]):
@@ -61,8 +76,8 @@ def score(
 
 def _kept_for(model: Any) -> Kept | None:
     if "torch" not in sys.modules:
-        return None  # whatever has weights has loaded torch; for a ruler that takes longer than scoring
-    from rmlib.benchmarks.scorers import identity_of
+        return None  # whatever has weights has loaded torch
+    from rmlib.benchmarks.scorers import identity_of  # late, for its weight: a ruler answers before torch has loaded
 
     made_by = identity_of(model)
     return None if made_by is None else Kept("rewards", made_by)
@@ -106,6 +121,8 @@ def _rewards(
         rewards[rest] = np.where(np.isfinite(new), new, np.nan)
         if kept:
             kept.add({keys[index]: float(value) for index, value in zip(rest, new, strict=True) if np.isfinite(value)})
+            # By its place in the batch a text that comes twice may differ in the last bit: the one that is kept counts.
+            rewards[rest] = [kept.known.get(keys[index], np.nan) for index in rest]
     return rewards, skipped
 
 
@@ -121,3 +138,109 @@ def _new_rewards(model: Scorer, prompts: list[Any], responses: list[str]) -> Flo
             "give a model of several attributes one output first (combining.weigh_attributes)"
         )
     return rewards
+
+
+# --- files of scores --------------------------------------------------------------------------------------------------
+
+
+def read_scores(file: str | Path, items: Dataset) -> Scores:
+    """The scores in a file, one reward for each candidate of each item.
+
+    Raises DataError naming file and row for what cannot be read, an id that is unknown or occurs twice, another number
+    of rewards than the item has candidates, a reward that is no finite number, and for items without a row.
+    """
+    file = Path(file)
+    sizes = dict(zip(items["item_id"][:], map(len, items["candidates"][:]), strict=True))
+    scores = Scores()
+    for number, row in enumerate(_rows(file), start=1):
+        place = Place(file.name, number)
+        name = _item_id(row, place, sizes)
+        if name in scores or name in scores.skipped:
+            raise DataError(place, f"the id {shown(name)} occurs twice", "Keep one row for each item")
+        given = _given(row, place)
+        if given is None:
+            scores.skipped[name] = str(row["reason"])
+        elif len(given) != sizes[name]:
+            problem = f"{len(given)} rewards for {sizes[name]} candidates"
+            raise DataError(place, problem, "Give one each, in the item's order")
+        else:
+            scores[name] = [check_number(_plain(value), ANY_NUMBER, place) for value in given]
+    missing = [name for name in sizes if name not in scores and name not in scores.skipped]
+    if missing:
+        problem = f"no row for {len(missing)} of {len(sizes)} items, e.g. {missing[:5]}"
+        raise DataError(Place(file.name), problem, "Score them too, or give each a row with a null and a reason")
+    return scores
+
+
+def write_scores(scores: Scores, file: str | Path) -> Path:
+    """The scores as JSON lines that `read_scores` reads, written whole or not at all."""
+    rows: list[dict[str, Any]] = [{"item_id": name, "scores": rewards} for name, rewards in scores.items()]
+    rows += [{"item_id": name, "scores": None, "reason": reason} for name, reason in scores.skipped.items()]
+    with written_whole(Path(file)) as temporary:
+        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
+    return Path(file)
+
+
+def _rows(file: Path) -> Iterable[Row]:
+    if not file.is_file():
+        raise DataError(Place(file.name), "there is no such file", "Name a .jsonl, .json, .csv or .parquet file")
+    if file.suffix == ".json":
+        return [{"item_id": name, "scores": given} for name, given in _object(file).items()]
+    if file.suffix == ".csv":
+        return csv.DictReader(io.StringIO(read_bytes(file).decode("utf-8-sig")), restkey="", strict=True)
+    if file.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
+        return read_rows(file)
+    raise DataError(Place(file.name), "not a kind of file that is read", "Give .jsonl, .json, .csv or .parquet")
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_bytes(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            Place(file.name), f"not a JSON file ({error})", "Give an object {item_id: [rewards]}"
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(Place(file.name), f"{shown(found)} is not an object", "Give {item_id: [rewards]}")
+    return found
+
+
+def _item_id(row: Row, place: Place, known: Mapping[str, int]) -> str:
+    name = row.get("item_id", row.get("id"))
+    if name is None:
+        raise DataError(place, f"no item_id; the row has {', '.join(map(str, row))}", "Add the column item_id")
+    if str(name) not in known:
+        problem = f"{shown(str(name))} is no item of this benchmark"
+        raise DataError(place, problem, "Use the ids that `load` gives, or load the items that were scored")
+    return str(name)
+
+
+def _given(row: Row, place: Place) -> Sequence[Any] | None:
+    """The rewards as they stand in a row, None for an item that is skipped with a reason."""
+    given = row.get("scores")
+    if given in (None, "") and row.get("reason"):
+        return None
+    if isinstance(given, str):
+        try:
+            given = parse_json(given.encode())
+        except (ValueError, RecursionError) as error:
+            problem = f"{shown(given)} is not a list ({error})"
+            raise DataError(place.at("scores"), problem, "Write [1.5, 0.2]") from error
+    if given is None:
+        columns = sorted((name for name in row if str(name).startswith("score_")), key=_number)
+        given = [row[name] for name in columns if row[name] not in (None, "")]
+    if not isinstance(given, Sequence) or not given:
+        raise DataError(place, f"{shown(given)} are no rewards", "Give a list `scores`, or `score_1`, `score_2`, …")
+    return given
+
+
+def _number(column: str) -> float:
+    digits = column.removeprefix("score_")
+    return int(digits) if digits.isdecimal() else math.inf
+
+
+def _plain(value: Any) -> Any:
+    """A number that a .csv file holds as a text."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value

@@ -8,8 +8,7 @@ import pytest
 from datasets import Dataset
 
 from rmlib import benchmarks
-from rmlib.benchmarks.ready import read_scores, write_scores
-from rmlib.benchmarks.scoring import Scores
+from rmlib.benchmarks.scoring import Scores, read_scores, write_scores
 from rmlib.records.errors import DataError
 from rmlib.statistics import Longer
 
