@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
@@ -75,7 +74,7 @@ def test_a_table_is_made_once_and_found_again_as_it_was(file: Path, runs: Path) 
     assert second.features == FEATURES and second.data.schema == first.data.schema
     assert content_hash(second) == content_hash(first)
     (entry,) = entries(runs)
-    assert sorted(path.name for path in entry.iterdir()) == ["pairs.arrow", "sha256"]
+    assert sorted(path.name for path in entry.iterdir()) == ["about.json", "pairs.arrow"]
 
 
 def test_what_a_table_depends_on_is_what_finds_it(file: Path, tmp_path: Path) -> None:
@@ -96,25 +95,13 @@ def test_what_a_table_depends_on_is_what_finds_it(file: Path, tmp_path: Path) ->
     assert load() == 6
 
 
-@pytest.mark.parametrize(
-    ("changed", "again"),
-    [("schema.py", True), ("pairs.py", True), ("sources/files.py", True), ("sources/own/rows.py", True),
-     ("sources/other/rows.py", False), ("figures.py", False)],
-)  # fmt: skip
-def test_a_change_of_the_code_that_makes_tables_makes_them_again(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, again: bool
-) -> None:
-    package = tmp_path / "package"
-    for name in ("schema.py", "pairs.py", "figures.py", "sources/files.py", "sources/own/rows.py"):
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text("one = 1\n")
-    monkeypatch.setattr(cache, "_PACKAGE", package)
+def test_a_change_of_the_code_that_makes_tables_makes_them_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Maker()
     cache.cached("own", [file], make)
-    (package / changed).parent.mkdir(exist_ok=True)
-    (package / changed).write_text("one = 2\n")
+    monkeypatch.setattr(cache, "hash_of_code", lambda *rooms: " and ".join(rooms))
     cache.cached("own", [file], make)
-    assert make.calls == 1 + again
+    cache.cached("own", [file], make)
+    assert make.calls == 2
 
 
 def test_warnings_are_given_again_by_every_later_load(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +174,7 @@ def check_rebuilt(file: Path, make: Maker, caplog: pytest.LogCaptureFixture) -> 
     assert make.calls == calls + 1 and not caplog.messages
 
 
-@pytest.mark.parametrize("missing", ["pairs.arrow", "sha256"])
+@pytest.mark.parametrize("missing", ["about.json", "pairs.arrow"])
 def test_an_entry_that_lacks_a_part_is_made_again(
     file: Path, runs: Path, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
@@ -205,23 +192,11 @@ def test_a_damaged_entry_is_made_again(
     make = Maker()
     cache.cached("own", [file], make)
     (entry,) = entries(runs)
-    path = entry / data.draw(st.sampled_from(["pairs.arrow", "sha256"]))
+    path = entry / data.draw(st.sampled_from(["about.json", "pairs.arrow"]))
     whole = path.read_bytes()
     position = data.draw(st.integers(0, len(whole) - 1))
     other = bytes([whole[position] ^ data.draw(st.integers(1, 255))])
     path.write_bytes(whole[:position] + (other + whole[position + 1 :] if data.draw(st.booleans()) else b""))
-    check_rebuilt(file, make, caplog)
-
-
-def test_an_intact_file_that_is_no_entry_is_made_again(
-    file: Path, runs: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    make = Maker()
-    cache.cached("own", [file], make)
-    (entry,) = entries(runs)
-    with pa.OSFile(str(entry / "pairs.arrow"), "wb") as sink, pa.ipc.new_stream(sink, pa.schema([])):
-        pass
-    (entry / "sha256").write_text(files.sha256(entry / "pairs.arrow"))
     check_rebuilt(file, make, caplog)
 
 
