@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rmlib.records.errors import DataError, Place, shown
+from rmlib.records.errors import DataError, Place, check_text, shown
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield _parsed(line, Place(path.name, number))
 
 
+def placed_rows(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Every row of the file with its place, as `read_rows` gives them."""
+    return ((Place(path.name, number), row) for number, row in enumerate(read_rows(path), start=1))
+
+
 def first_columns(path: Path) -> set[str]:
     """The columns of the first row of a JSON-lines file, empty where it cannot be read."""
     try:
@@ -76,6 +81,11 @@ def value_of(row: Mapping[str, Any], field: str, place: Place) -> Any:
         problem = f"the field is missing; the row has {shown(', '.join(row)) if row else 'none'}"
         raise DataError(place.at(field), problem, "Add it, or fetch the file again")
     return row[field]
+
+
+def text_of(row: Mapping[str, Any], field: str, place: Place) -> str:
+    """The text of a field that every row must have, and not empty; else DataError."""
+    return check_text(value_of(row, field, place), place.at(field))
 
 
 def warn_of(notes: Counter[str], origin: str, logger: logging.Logger) -> None:

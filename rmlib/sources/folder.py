@@ -20,7 +20,7 @@ from datasets import Dataset
 from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, pair_id, preference_from_ratings
 from rmlib.pairs.schema import FEATURES, check_messages, check_preference, check_row
 from rmlib.records.errors import DataError, Place, check_text, shown
-from rmlib.records.files import JSONL_ENDINGS, contents, folder_of, read_rows, value_of
+from rmlib.records.files import JSONL_ENDINGS, contents, folder_of, placed_rows, value_of, warn_of
 from rmlib.records.hashing import prompt_key
 
 logger = logging.getLogger(__name__)
@@ -51,16 +51,13 @@ def load(source: str | Path) -> Dataset:
 def _read(path: Path) -> list[dict[str, Any]]:
     """Checked rows of the table; the split is null where nothing names it."""
     rows, notes = [], Counter[str]()
-    for number, given in enumerate(read_rows(path), start=1):
-        place = Place(path.name, number)
+    for place, given in placed_rows(path):
         split = _split(given, path.name, place)
         pair = _from_chosen(given, place) if "chosen" in given else _from_responses(given, place)
         rows.append(check_row(pair | {"split": split or "train"}, place) | {"split": split})
         notes.update(f"column {column} not used" for column in given.keys() - _COLUMNS)
         notes["strength unknown, taken as 1"] += "chosen" in given and given.get("strength") is None
-    for note, count in notes.items():
-        if count:
-            logger.warning("%s: %s (%d rows)", path.name, note, count)
+    warn_of(notes, path.name, logger)
     return rows
 
 

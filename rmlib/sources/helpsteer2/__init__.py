@@ -5,59 +5,6 @@
 ratings of single annotators.
 """
 
-from functools import partial
-from pathlib import Path
-
-from datasets import Dataset
-
-from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, preference_from_ratings
-from rmlib.records.errors import Place
-from rmlib.records.files import first_columns, folder_of
-from rmlib.sources.cache import cached
-from rmlib.sources.helpsteer2 import disagreements, preferences, ratings, release
+from rmlib.sources.helpsteer2.table import is_layout, load
 
 __all__ = ["is_layout", "load"]
-
-
-def load(source: str | Path, *, revision: str = release.REVISION) -> Dataset:
-    """The pairs of HelpSteer2, from "hub" (downloaded at `revision`) or from a folder in the same layout.
-
-    With a preference file, a pair that it does not name has no preference; without one, preferences are derived from
-    the helpfulness ratings. The annotations of a pair are first those of the preference file, then one for each
-    annotator's ratings of response 1, then of response 2; the files have no annotator ids, so nothing tells which of
-    these come from the same person. A second load of the same files takes the table from the cache.
-    Raises DataError naming file, row and field; differences from the release are warned of.
-    """
-    from_hub = source == "hub"
-    paths = release.download(revision) if from_hub else release.find(folder_of(source))
-    claimed = release.claimed(paths, from_hub=from_hub)
-    make = partial(_joined, paths, claimed)
-    pairs = cached("helpsteer2", paths.values(), make, parts=list(paths), claimed=claimed)
-    release.log_unchecked(paths, claimed, pairs)
-    return pairs
-
-
-def is_layout(folder: Path) -> bool:
-    """Whether the folder has a rating file by name, and its first row is not one of a table of pairs."""
-    paths = release.present(folder)
-    ratings_path = paths.get("train") or paths.get("validation")
-    return ratings_path is not None and not first_columns(ratings_path) & {"response_1", "chosen"}
-
-
-def _joined(paths: dict[str, Path], claimed: list[str]) -> Dataset:
-    pairs: dict[Place, ratings.Row] = {}
-    rows = {}
-    for split in ("train", "validation"):
-        read = ratings.read(paths[split], split)
-        pairs |= read
-        rows[split] = 2 * len(read)
-    if "preference" in paths:
-        rows["preference"] = preferences.join(list(pairs.values()), paths["preference"])
-    else:
-        for pair in pairs.values():
-            pair["preference"] = preference_from_ratings(*(pair[f"ratings_{side}"]["helpfulness"] for side in (1, 2)))
-    if "disagreements" in paths:
-        rows["disagreements"] = disagreements.join(list(pairs.values()), paths["disagreements"])
-    release.compare(paths, claimed, rows, list(pairs.values()))
-    kind = ANNOTATED if "preference" in paths else DERIVED
-    return make_pairs(pairs.values(), origin="HelpSteer2", preferences=kind, places=pairs)

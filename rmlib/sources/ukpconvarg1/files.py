@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from rmlib.records.errors import DataError, Place, check_number, check_string, check_text, shown
-from rmlib.records.files import contents, first_columns, read_bytes, read_rows, value_of
+from rmlib.records.files import contents, first_columns, read_bytes, value_of
 
 PREFERENCES = {"a1": -1, "equal": 0, "a2": 1}
 VOTE_ELEMENTS = {"worker": "turkID", "value": "value", "reason": "reason", "competence": "turkCompetence"}
@@ -113,10 +113,9 @@ def _rows(folder: Path, texts: Texts) -> Iterator[tuple[dict[str, Any], Place]]:
     """Rows as pairs.jsonl has them, each with its place; fills in the texts of the arguments."""
     arguments, pairs = _present(folder, "arguments.jsonl"), _present(folder, "pairs.jsonl")
     if arguments is not None and pairs is not None:
-        for number, row in enumerate(read_rows(arguments), start=1):
-            _add_argument(row, texts, Place(arguments.name, number))
-        for number, row in enumerate(read_rows(pairs), start=1):
-            yield row, Place(pairs.name, number)
+        for place, row in placed_rows(arguments):
+            _add_argument(row, texts, place)
+        yield from placed_rows(pairs)
     elif xml_paths := _xml_paths(folder):
         for path in xml_paths:
             yield from _xml_rows(path, texts)
