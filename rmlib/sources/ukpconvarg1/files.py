@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from rmlib.records.errors import DataError, Place, check_number, check_string, check_text, shown
-from rmlib.records.files import contents, first_columns, read_bytes, value_of
+from rmlib.records.files import contents, first_columns, placed_rows, read_bytes, text_of, value_of
 
 PREFERENCES = {"a1": -1, "equal": 0, "a2": 1}
 VOTE_ELEMENTS = {"worker": "turkID", "value": "value", "reason": "reason", "competence": "turkCompetence"}
@@ -59,7 +59,7 @@ def read(folder: Path) -> list[Comparison]:
     """Every pair of the folder in the order of the files, XML files by topic. Raises DataError (file, row, field)."""
     texts: Texts = {}
     comparisons: dict[str, Comparison] = {}
-    for row, place in _rows(folder, texts):
+    for place, row in _rows(folder, texts):
         comparison = _comparison(row, texts, place)
         if comparison.name in comparisons:
             raise DataError(place.at("id"), f"the pair {shown(comparison.name)} occurs twice", "Remove one of the two")
@@ -84,7 +84,7 @@ def read_strict(folder: Path, *, needed: bool) -> set[str]:
         for row in rows:
             place = Place(path.name, rows.line_num)
             _preference(value_of(row, "label", place), place.at("label"))
-            names.add(check_text(value_of(row, "id", place), place.at("id")))
+            names.add(text_of(row, "id", place))
     except csv.Error as error:
         raise DataError(Place(path.name, rows.line_num), f"not CSV ({error})", "Fetch the file again") from error
     return names
@@ -109,7 +109,7 @@ def _text(path: Path) -> str:
         raise DataError(Place(path.name), f"not UTF-8 ({error})", "Fetch the file again or convert it") from error
 
 
-def _rows(folder: Path, texts: Texts) -> Iterator[tuple[dict[str, Any], Place]]:
+def _rows(folder: Path, texts: Texts) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Rows as pairs.jsonl has them, each with its place; fills in the texts of the arguments."""
     arguments, pairs = _present(folder, "arguments.jsonl"), _present(folder, "pairs.jsonl")
     if arguments is not None and pairs is not None:
@@ -125,13 +125,13 @@ def _rows(folder: Path, texts: Texts) -> Iterator[tuple[dict[str, Any], Place]]:
 
 
 def _add_argument(row: Mapping[str, Any], texts: Texts, place: Place) -> None:
-    topic, name, text = (check_text(value_of(row, f, place), place.at(f)) for f in ("topic", "id", "text"))
+    topic, name, text = (text_of(row, field, place) for field in ("topic", "id", "text"))
     if (topic, name) in texts:
         raise DataError(place.at("id"), f"the argument {shown(name)} occurs twice in its topic", "Remove one")
     texts[topic, name] = _line_feeds(text)
 
 
-def _xml_rows(path: Path, texts: Texts) -> Iterator[tuple[dict[str, Any], Place]]:
+def _xml_rows(path: Path, texts: Texts) -> Iterator[tuple[Place, dict[str, Any]]]:
     topic = _topic(path)
     for number, pair in enumerate(_parsed(path), start=1):
         place = Place(path.name, number)
@@ -146,7 +146,7 @@ def _xml_rows(path: Path, texts: Texts) -> Iterator[tuple[dict[str, Any], Place]
         row: dict[str, Any] = {field: _content(pair, element, place) for field, element in names.items()}
         votes = pair.findall("mTurkAssignments/mTurkAssignment")
         row["votes"] = [{f: _content(vote, e, place) for f, e in VOTE_ELEMENTS.items()} for vote in votes]
-        yield row | {"topic": topic, "gold": pair.findtext("goldLabel")}, place
+        yield place, row | {"topic": topic, "gold": pair.findtext("goldLabel")}
 
 
 def _parsed(path: Path) -> ElementTree.Element:
@@ -168,9 +168,7 @@ def _content(element: ElementTree.Element, path: str, place: Place) -> str:
 
 
 def _comparison(row: Mapping[str, Any], texts: Texts, place: Place) -> Comparison:
-    topic, name, first, second = (
-        check_text(value_of(row, field, place), place.at(field)) for field in ("topic", "id", "arg1", "arg2")
-    )
+    topic, name, first, second = (text_of(row, field, place) for field in ("topic", "id", "arg1", "arg2"))
     if not all(topic.rpartition("_")):
         raise DataError(place.at("topic"), f"{shown(topic)} is not <debate>_<side>", "Name it as the release does")
     for field, argument in {"arg1": first, "arg2": second}.items():
