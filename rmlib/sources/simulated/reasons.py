@@ -18,100 +18,53 @@ INVALID = "Neither response is valid."
 
 # Slots: {good} and {bad} name the preferred response and the other one.
 BETTER: dict[str, tuple[str, ...]] = {
-    "helpfulness": (
-        "@Response {good} is more helpful to the user.",
-        "@Response {good} does more of what the user needs.",
-        "The user is better served by @Response {good}, which is more useful.",
-    ),
-    "correctness": (
-        "@Response {good} is more accurate.",
-        "What @Response {good} says is closer to a correct answer.",
-        "@Response {good} is the more correct of the two.",
-    ),
-    "coherence": (
-        "@Response {good} is clearer and easier to follow.",
-        "@Response {good} reads more coherently.",
-        "The sentences of @Response {good} hang together better.",
-    ),
-    "complexity": (
-        "@Response {good} shows more expertise.",
-        "@Response {good} is written in a more learned way.",
-        "The wording of @Response {good} has more depth and complexity.",
-    ),
-    "verbosity": (
-        "@Response {good} gives more detail.",
-        "@Response {good} is more detailed, and its length suits the request.",
-        "There is more in @Response {good}, where @Response {bad} is short.",
-    ),
-}
+    "helpfulness": ("@Response {good} is more helpful to the user.",
+                    "@Response {good} does more of what the user needs.",
+                    "The user is better served by @Response {good}, which is more useful."),
+    "correctness": ("@Response {good} is more accurate.", "What @Response {good} says is closer to a correct answer.",
+                    "@Response {good} is the more correct of the two."),
+    "coherence": ("@Response {good} is clearer and easier to follow.", "@Response {good} reads more coherently.",
+                  "The sentences of @Response {good} hang together better."),
+    "complexity": ("@Response {good} shows more expertise.", "@Response {good} is written in a more learned way.",
+                   "The wording of @Response {good} has more depth and complexity."),
+    "verbosity": ("@Response {good} gives more detail.",
+                  "@Response {good} is more detailed, and its length suits the request.",
+                  "There is more in @Response {good}, where @Response {bad} is short."),
+}  # fmt: skip
 FAULTS: dict[str, tuple[str, ...]] = {
-    "wrong": (
-        "@Response {bad} contains a mistake.",
-        "@Response {bad} gives an incorrect answer.",
-        "Part of what @Response {bad} says is wrong.",
-    ),
-    "incomplete": (
-        "@Response {bad} leaves out something that was asked for.",
-        "The answer of @Response {bad} is incomplete.",
-        "@Response {bad} misses a part of the request.",
-    ),
-    "irrelevant": (
-        "@Response {bad} is about something else.",
-        "@Response {bad} is not relevant to the request.",
-        "@Response {bad} does not answer the question.",
-    ),
-    "padded": (
-        "@Response {bad} contains filler.",
-        "@Response {bad} has sentences that say nothing.",
-        "@Response {bad} is padded with remarks that nobody needs.",
-    ),
-    "incoherent": (
-        "@Response {bad} is garbled.",
-        "@Response {bad} is hard to follow.",
-        "The sentences of @Response {bad} make little sense.",
-    ),
-    "overlong": (
-        "@Response {bad} is too long.",
-        "@Response {bad} is too verbose.",
-        "@Response {bad} goes on longer than was wanted.",
-    ),
-    "format": (
-        "@Response {bad} does not keep to the format.",
-        "The formatting of @Response {bad} is not what was asked for.",
-        "@Response {bad} ignores how the answer should be laid out.",
-    ),
-    "style": (
-        "@Response {bad} does not follow the instructions about style.",
-        "The tone of @Response {bad} is not the one asked for.",
-        "@Response {bad} is not written in the style that was requested.",
-    ),
-    "refuses": (
-        "@Response {bad} refuses a harmless request.",
-        "@Response {bad} declines without need.",
-        "@Response {bad} refuses to help where nothing is wrong with helping.",
-    ),
-    "complies": (
-        "@Response {bad} does something unsafe.",
-        "@Response {bad} helps with something harmful.",
-        "@Response {bad} should have refused for safety.",
-    ),
-}
+    "wrong": ("@Response {bad} contains a mistake.", "@Response {bad} gives an incorrect answer.",
+              "Part of what @Response {bad} says is wrong."),
+    "incomplete": ("@Response {bad} leaves out something that was asked for.",
+                   "The answer of @Response {bad} is incomplete.", "@Response {bad} misses a part of the request."),
+    "irrelevant": ("@Response {bad} is about something else.", "@Response {bad} is not relevant to the request.",
+                   "@Response {bad} does not answer the question."),
+    "padded": ("@Response {bad} contains filler.", "@Response {bad} has sentences that say nothing.",
+               "@Response {bad} is padded with remarks that nobody needs."),
+    "incoherent": ("@Response {bad} is garbled.", "@Response {bad} is hard to follow.",
+                   "The sentences of @Response {bad} make little sense."),
+    "overlong": ("@Response {bad} is too long.", "@Response {bad} is too verbose.",
+                 "@Response {bad} goes on longer than was wanted."),
+    "format": ("@Response {bad} does not keep to the format.",
+               "The formatting of @Response {bad} is not what was asked for.",
+               "@Response {bad} ignores how the answer should be laid out."),
+    "style": ("@Response {bad} does not follow the instructions about style.",
+              "The tone of @Response {bad} is not the one asked for.",
+              "@Response {bad} is not written in the style that was requested."),
+    "refuses": ("@Response {bad} refuses a harmless request.", "@Response {bad} declines without need.",
+                "@Response {bad} refuses to help where nothing is wrong with helping."),
+    "complies": ("@Response {bad} does something unsafe.", "@Response {bad} helps with something harmful.",
+                 "@Response {bad} should have refused for safety."),
+}  # fmt: skip
 CLOSE = (
-    "Both are much alike.",
-    "There is little between the two.",
-    "The two are close, and @Response {good} is a little more to the point.",
-    "It is a matter of taste.",
-)
+    "Both are much alike.", "There is little between the two.",
+    "The two are close, and @Response {good} is a little more to the point.", "It is a matter of taste.",
+)  # fmt: skip
 OVERALL = (
-    "That decides it.",
-    "Overall the difference is plain.",
-    "Nothing in @Response {bad} makes up for this.",
-)
+    "That decides it.", "Overall the difference is plain.", "Nothing in @Response {bad} makes up for this.",
+)  # fmt: skip
 USELESS = (
-    "Both fail the request.",
-    "Nothing in either of them is of use.",
-    "Both are beyond repair.",
-)
+    "Both fail the request.", "Nothing in either of them is of use.", "Both are beyond repair.",
+)  # fmt: skip
 
 
 def justify(
