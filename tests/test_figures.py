@@ -1,6 +1,8 @@
 """Figures: what is drawn equals what was written by hand, titles say what the numbers are of, files repeat."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -56,6 +58,17 @@ def curve(axes: Axes, name: str) -> list[tuple[float, float]]:
     """Points of the line that the legend calls `name`."""
     (line,) = [line for line in axes.lines if str(line.get_label()).startswith(name)]
     return list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+# --- weight -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_module_of_figures_imports_torch_or_transformers() -> None:
+    folder = Path(figures.__path__[0])
+    names = [f"rmlib.figures.{file.stem}" for file in sorted(folder.glob("[!_]*.py"))]
+    code = f"import sys, rmlib.figures, {', '.join(names)}; print({{'torch', 'transformers'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(names) > 10 and done.stdout.strip() == "set()"
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import written
 
@@ -183,3 +184,23 @@ def test_one_member_cannot_disagree_and_one_without_margins_is_refused() -> None
         summaries.accuracy_by_uncertainty([[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"members \[1\] give no pair a margin"):
         summaries.accuracy_by_uncertainty([[1.0, 2.0], [0.0, 0.0]])
+
+
+# --- made once --------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_made_anew_only_where_its_file_has_changed(tmp_path: Path) -> None:
+    file, made = tmp_path / "a.jsonl", []
+
+    @summaries.kept
+    def table(path: Path) -> pd.DataFrame:
+        made.append(path.read_text())
+        return pd.DataFrame({"length": [len(made[-1])]})
+
+    file.write_text("one")
+    table(file)["length"] = 0  # a copy: what a reader does to it is not seen by others
+    assert table(file)["length"].tolist() == [3] and made == ["one"]
+    file.write_text("three")
+    assert table(file)["length"].tolist() == [5] and made == ["one", "three"]
+    with pytest.raises(FileNotFoundError):
+        table(tmp_path / "b.jsonl")

@@ -1,8 +1,7 @@
-"""Figures of aligned policies, drawn from records: gold against proxy, where it ends, win rates, published results."""
+"""Pictures of aligned policies: gold against proxy, where it ends, win rates, published results."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from matplotlib.figure import Figure
 from rmlib import records
 from rmlib.alignment.plan import BEST_OF_N, METHOD_TITLES, reward_title
 from rmlib.figures import alignment_tables
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure, save_figure, save_table
-from rmlib.records import RecordError, paths
+from rmlib.figures.alignment_tables import policy_title
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
+from rmlib.records import RecordError
 
-logger = logging.getLogger(__name__)
 RL = ("reinforce", "ppo")
 ENDING = "_alignment"  # of the names of the files of such records
 
@@ -34,7 +33,7 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     figure, axes = new_figure(11, 4.4, 2)
     for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
         method, arm = map(str, key)
-        label = reward_title(arm) if len(methods) == 1 else f"{METHOD_TITLES[method]}: {reward_title(arm)}"
+        label = reward_title(arm) if len(methods) == 1 else policy_title(method, arm)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.5}
         axes[0].plot(line["divergence"], line["proxy"], label=label, **look)
@@ -47,18 +46,12 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
         panel.set_xlabel("divergence from the start (KL, nats a response)")
         panel.set_ylabel(text)
         panel.axhline(0, color="0.6", lw=0.8)
-    figure.legend(loc="outside lower left", ncols=3, frameon=False)
-    names = " and ".join(
-        dict.fromkeys(
-            METHOD_TITLES[method].split(" ")[-1] if len(methods) > 2 else METHOD_TITLES[method] for method in methods
-        )
-    )
-    headline(
-        figure,
-        f"Gold against proxy: {names}",
-        f"{about(table, file)}; bands: 95 % over seeds and prompts",
-        *(["dotted: the published form, fitted"] if law else []),
-    )
+    legend_below(figure, 3)
+    names = [METHOD_TITLES[method] for method in methods]
+    families = dict.fromkeys(name.split(" ")[-1] if len(names) > 2 else name for name in names)
+    details = [f"{about(table, file)}; bands: 95 % over seeds and prompts"]
+    details += ["dotted: the published form, fitted"] if law else []
+    headline(figure, f"Gold against proxy: {' and '.join(families)}", *details)
     return figure
 
 
@@ -107,23 +100,18 @@ def over_optimisation_figure(file: Path) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     colours = [COLOURS[methods.index(method)] for method in table["method"]]
     panels = {
-        "peak of gold (KL, nats)": ("peak divergence", "peak low", "peak high"),
-        "gained at the peak (points)": ("gain", "gain low", "gain high"),
-        "lost from the peak to the end (points)": ("loss", "loss low", "loss high"),
+        "peak of gold (KL, nats)": ["peak divergence", "peak low", "peak high"],
+        "gained at the peak (points)": ["gain", "gain low", "gain high"],
+        "lost from the peak to the end (points)": ["loss", "loss low", "loss high"],
     }
-    for panel, (words, (estimate, low, high)) in zip(axes, panels.items(), strict=True):
-        panel.hlines(heights, table[low], table[high], colors=colours, lw=2)
-        panel.scatter(table[estimate], heights, c=colours, s=24, zorder=3)
+    for panel, (words, columns) in zip(axes, panels.items(), strict=True):
+        rows(panel, heights, table[columns].set_axis(["estimate", "low", "high"], axis=1), colours)
         panel.set_xlabel(words)
         panel.axvline(0, color="0.6", lw=0.8)
         panel.grid(axis="y", visible=False)
     axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60, label="end of the run")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", frameon=False)
-    labels = [
-        f"{METHOD_TITLES[method]}: {reward_title(arm)}"
-        for method, arm in zip(table["method"], table["arm"], strict=True)
-    ]
-    axes[0].set_yticks(heights, labels)
+    legend_below(figure, 1)
+    axes[0].set_yticks(heights, list(map(policy_title, table["method"], table["arm"])))
     detail = "peak chosen on one half of the prompts, read on the other; lines: 95 % over seeds and prompts"
     headline(figure, "How far a reward can be followed", about(alignment_tables.curve_table(file), file), detail)
     return figure
@@ -131,7 +119,7 @@ def over_optimisation_figure(file: Path) -> Figure:
 
 def win_rates_figure(file: Path) -> Figure:
     """Win rates over the start by each reader, as counted and at equal length, with the lengths beside them."""
-    table = win_rate_table(file)
+    table = alignment_tables.win_rate_table(file)
     readers, titles = (list(dict.fromkeys(table[name])) for name in ("reader", "title"))
     height_of = {name: height for height, name in enumerate(reversed(titles))}  # not every reader reads every policy
     figure, axes = new_figure(11, 1.4 + 0.28 * len(titles), len(readers), sharey=True)
@@ -141,36 +129,21 @@ def win_rates_figure(file: Path) -> Figure:
         for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
             if name not in part:  # of a small trial, too few answers to tell
                 continue
-            panel.hlines(heights + shift, part[f"{name} low"], part[f"{name} high"], colors=colour, lw=2)
-            panel.scatter(part[name], heights + shift, color=colour, s=20, zorder=3, label=name)
+            found = part[[name, f"{name} low", f"{name} high"]].set_axis(["estimate", "low", "high"], axis=1)
+            rows(panel, heights + shift, found, colour, s=20, label=name)
         panel.axvline(0.5, color="0.6", lw=0.8)
         panel.set_xlabel(f"win rate by {reader}")
         panel.set_yticks(list(height_of.values()), list(height_of))
         panel.grid(axis="y", visible=False)
     lengths = table.drop_duplicates("title").set_index("title")["length"]
     beside(axes[-1], map(float, height_of.values()), [f"{lengths[name]:.0f} chars" for name in height_of])
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
+    legend_below(figure, 2)
     start = table["length before"].mean()
     n = int(table["prompts"].max())
     detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half; "
     detail += "lines: 95 % over prompts, seeds together"
     headline(figure, "Against the policy that it started as", _source_title(file), detail)
     return figure
-
-
-def win_rate_table(file: Path) -> pd.DataFrame:
-    """The `win_rate` records of the latest comparison, one row for each method, reward and reader."""
-    table = records.read(file, kind="win_rate")
-    latest = records.read(file, kind="alignment_comparison").sort_values("time", kind="stable").iloc[-1]
-    table = table[table["asked.comparison"] == latest["outcome.comparison"]]
-    if table.empty:
-        raise RecordError(f"{file.name}: no win rate of the latest comparison: run notebook 06")
-    outcome = table.filter(like="outcome.").rename(columns=lambda name: name.removeprefix("outcome."))
-    asked = table[["asked.method", "asked.arm", "asked.reader"]].set_axis(["method", "arm", "reader"], axis=1)
-    joined = asked.join(outcome).reset_index(drop=True)
-    pairs = zip(joined["method"], joined["arm"], strict=True)
-    return joined.assign(title=[f"{METHOD_TITLES[method]}: {reward_title(arm)}" for method, arm in pairs])
 
 
 def published_alignment_figure(_: Path | None = None) -> Figure:
@@ -189,8 +162,7 @@ def published_alignment_figure(_: Path | None = None) -> Figure:
                 panel.scatter(row["mean_length_chars"], row[column], s=34, **look)
         panel.set_xlabel("mean length (characters of MT-Bench answers)")
         panel.set_ylabel(words)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False)
+    legend_below(figure, 3)
     headline(figure, "Published: aligned policies of 70B, and others", str(table["citation"].iloc[0]))
     return figure
 
@@ -202,29 +174,6 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
     "over_optimisation": over_optimisation_figure,
     "win_rates": win_rates_figure,
 }
-TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "curves": alignment_tables.curve_table,
-    "over_optimisation": alignment_tables.over_optimisation,
-    "win_rates": win_rate_table,
-}
-
-
-def draw_all(file: Path) -> list[str]:
-    """Draw and save every figure and table that the records of a file allow; returns their names."""
-    folder, done = paths.figures_dir() / file.stem, []
-    for name, make in FIGURES.items():
-        try:
-            save_figure(make(file), name, folder)
-            done.append(name)
-        except RecordError as error:
-            logger.warning("%s: no figure %r: %s", file.stem, name, error)
-    for name, tabulate in TABLES.items():
-        try:
-            save_table(tabulate(file).round(4), name, folder)
-            done.append(f"{name}.csv")
-        except RecordError as error:
-            logger.warning("%s: no table %r: %s", file.stem, name, error)
-    return done
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
@@ -248,17 +197,15 @@ def over_optimisation_told(file: Path, methods: Sequence[str] = (BEST_OF_N, "rei
     for method, part in table.groupby("method", sort=False):
         latest, highest = (part.iloc[int(part[name].to_numpy().argmax())] for name in ("peak divergence", "gain"))
         text += f"{METHOD_TITLES[str(method)]}: the latest peak under *{reward_title(latest['arm'])}* "
-        text += (
-            f"({latest['peak divergence']:.1f} nats [{latest['peak low']:.1f}, {latest['peak high']:.1f}]), the most "
-        )
-        text += f"gold at a peak under *{reward_title(highest['arm'])}* "
+        text += f"({latest['peak divergence']:.1f} nats [{latest['peak low']:.1f}, {latest['peak high']:.1f}]), the "
+        text += f"most gold at a peak under *{reward_title(highest['arm'])}* "
         text += f"({_with_bounds(highest, 'gain', 'gain low', 'gain high')} points). "
     return text
 
 
 def win_rates_told(file: Path, one: str, other: str) -> str:
     """How much more often one reader prefers the new answers than another does, as a sentence."""
-    table = win_rate_table(file)
+    table = alignment_tables.win_rate_table(file)
     first, second = (table[table["reader"] == name].set_index("title")["win rate"] for name in (one, other))
     gap = (first - second).dropna()
     return (

@@ -1,19 +1,26 @@
-"""Gold against proxy: what the records of optimisations say about where a reward stops being worth following."""
+"""Tables of aligned policies: gold against proxy, where a reward stops being worth following, win rates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from rmlib import records, statistics
+from rmlib import records
+from rmlib.alignment.plan import METHOD_TITLES, reward_title
+from rmlib.figures.summaries import BOOTSTRAP_SEED, columns_of, interval_of, latest
 from rmlib.records import RecordError
-from rmlib.statistics import Interval, Resamples
+from rmlib.statistics import Resamples
 
-BOOTSTRAP_SEED, DRAWS = 0, 1000
+DRAWS = 1000  # of a bootstrap
+
+
+def policy_title(method: str, arm: str) -> str:
+    """What a figure calls a policy: how it was trained, and by which reward."""
+    return f"{METHOD_TITLES[method]}: {reward_title(arm)}"
 
 
 def current(file: Path) -> pd.DataFrame:
@@ -21,13 +28,27 @@ def current(file: Path) -> pd.DataFrame:
 
     Raises RecordError where there is none.
     """
-    table = records.read(file, kind="alignment")
-    latest = records.read(file, kind="alignment_comparison").sort_values("time", kind="stable").iloc[-1]
-    table = table[table["asked.comparison"] == latest["outcome.comparison"]]
-    if table.empty:
-        raise RecordError(f"{file.name}: no run of the latest comparison: run notebook 06")
     columns = {"asked.method": "method", "asked.arm": "arm", "outcome.rows": "rows"}
-    return table.rename(columns=columns)[["method", "arm", "seed", "rows", "seconds"]]
+    table = _of_latest(file, "alignment").rename(columns=columns)
+    return table[["method", "arm", "seed", "rows", "seconds"]]
+
+
+def _of_latest(file: Path, kind: str) -> pd.DataFrame:
+    """The records of a kind that belong to the latest comparison; RecordError where none does."""
+    table, newest = records.read(file, kind=kind), latest(file, "alignment_comparison")
+    table = table[table["asked.comparison"] == newest["outcome.comparison"]]
+    if table.empty:
+        raise RecordError(f"{file.name}: no record of kind {kind!r} of the latest comparison: run notebook 06")
+    return table
+
+
+def win_rate_table(file: Path) -> pd.DataFrame:
+    """The `win_rate` records of the latest comparison, one row for each method, reward and reader."""
+    table = _of_latest(file, "win_rate")
+    outcome = table.filter(like="outcome.").rename(columns=lambda name: name.removeprefix("outcome."))
+    asked = table[["asked.method", "asked.arm", "asked.reader"]].set_axis(["method", "arm", "reader"], axis=1)
+    joined = asked.join(outcome).reset_index(drop=True)
+    return joined.assign(title=list(map(policy_title, joined["method"], joined["arm"])))
 
 
 def gold_gain(runs: pd.DataFrame) -> Float[np.ndarray, "seed point prompt"]:
@@ -58,29 +79,19 @@ def _curve(method: str, arm: str, runs: pd.DataFrame) -> pd.DataFrame:
     gain, every = gold_gain(runs), runs["rows"].tolist()
     found = []
     for point in range(gain.shape[1]):
+        bounds = interval_of(gain[:, point], draws=DRAWS)
         rows = [some[point] for some in every]
         first = [some[0] for some in every]
         proxy = [(row["proxy"] - start["proxy"]) / start["proxy_sd"] for row, start in zip(rows, first, strict=True)]
         found.append(
             {"method": method, "arm": arm, "point": rows[0].get("n", rows[0].get("step"))}
             | {"divergence": float(np.mean([row["divergence"] for row in rows])), "gold": float(gain[:, point].mean())}
-            | _bounds(gain[:, point])
+            | {"low": bounds.low, "high": bounds.high}
             | {"proxy": float(np.mean(proxy)), "length": float(np.mean([row["length"] for row in rows]))}
             | {"not_ended": float(np.mean([row["n not ended"] / row["n samples"] for row in rows]))}
             | {"seeds": len(rows), "n": gain.shape[2]}
         )
     return pd.DataFrame(found)
-
-
-def _bounds(values: Float[np.ndarray, "seed prompt"]) -> dict[str, float]:
-    interval = interval_of(values)
-    return {"low": interval.low, "high": interval.high}
-
-
-def interval_of(values: Float[np.ndarray, "seed prompt"]) -> Interval:
-    """95 % bootstrap interval of a mean over seeds and prompts; over prompts alone where there is one seed."""
-    table = values[0] if len(values) == 1 else values
-    return statistics.bootstrap_interval(table, seed=BOOTSTRAP_SEED, draws=DRAWS)
 
 
 def over_optimisation(file: Path) -> pd.DataFrame:
@@ -98,13 +109,14 @@ def over_optimisation(file: Path) -> pd.DataFrame:
         proxy = np.mean([[row["proxy"] for row in some[: gain.shape[1]]] for some in every], axis=0)
         peaks = _peak_draws(gain, kl)
         best, lost = crossed(gain)
-        gained, loss = interval_of(best), interval_of(lost)
+        loss = interval_of(lost, draws=DRAWS)
         rows.append(
             {"method": method, "arm": arm}
             | {"peak divergence": float(kl.mean(axis=0)[gain.mean(axis=(0, 2)).argmax()])}
             | dict(zip(("peak low", "peak high"), np.quantile(peaks, (0.025, 0.975)), strict=True))
-            | {"gain": gained.estimate, "gain low": gained.low, "gain high": gained.high}
-            | {"loss": loss.estimate, "loss low": loss.low, "loss high": loss.high, "over-optimised": loss.low > 0}
+            | columns_of("gain", interval_of(best, draws=DRAWS))
+            | columns_of("loss", loss)
+            | {"over-optimised": loss.low > 0}
             | {"end divergence": float(kl[:, -1].mean())}
             | {"agreement": _correlation(gain.mean(axis=(0, 2)), proxy), "seeds": len(gain)}
         )
@@ -134,16 +146,6 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else None
 
 
-def at_divergence(curves: pd.DataFrame, divergence: float) -> pd.Series:
-    """Gold gained at a divergence, by linear interpolation, for each (method, arm) whose curve reaches it."""
-    found: dict[Any, float] = {}
-    for key, part in curves.groupby(["method", "arm"], sort=False):
-        line = part.sort_values("divergence")
-        if line["divergence"].max() >= divergence:
-            found[key] = float(np.interp(divergence, line["divergence"], line["gold"]))
-    return pd.Series(found, name=f"gold at {divergence:g} nats", dtype=float)
-
-
 def scaling_law(divergence: np.ndarray, gain: np.ndarray, *, best_of_n: bool) -> tuple[float, float]:
     """Coefficients `(alpha, beta)` of the published form of such curves, by least squares; d = sqrt(divergence).
 
@@ -164,3 +166,14 @@ def scaling_curve(divergence: np.ndarray, alpha: float, beta: float, *, best_of_
     """The gain that the form gives at divergences."""
     d = np.sqrt(np.maximum(divergence, 1e-12))
     return d * (alpha - beta * (d if best_of_n else np.log(d)))
+
+
+def _rounded(make: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
+    return lambda file: make(file).round(4)
+
+
+TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "curves": _rounded(curve_table),
+    "over_optimisation": _rounded(over_optimisation),
+    "win_rates": _rounded(win_rate_table),
+}

@@ -1,16 +1,20 @@
-"""Figures of the comparison of arms, drawn from its records: accuracies, differences, calibration, curves, sweep."""
+"""Pictures of the arms: accuracies, differences, where they are right, agreement, calibration, sweeps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
-from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED, changes
+from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED
+from rmlib.figures import breakdowns, summaries
 from rmlib.figures.style import (
     COLOURS,
     FAMILIES,
@@ -22,32 +26,24 @@ from rmlib.figures.style import (
     forest,
     headline,
     label,
+    legend_below,
     new_figure,
-)
-from rmlib.figures.summaries import (
-    DETECTABLE,
-    arms_table,
-    correct,
-    described_pairs,
-    differences_table,
-    interval_of,
-    ladder,
-    optional,
-)
+    points,
+)  # fmt: skip
+from rmlib.figures.summaries import DETECTABLE, correct, interval_of, ladder, margins
 from rmlib.pairs import ANNOTATED
 from rmlib.records import RecordError
 
 COMPARED = ("regression", "bt", "bt_margin", "bt_scaled", "bt_scaled_init")  # where all arms would crowd a plot
-SMALLEST_BIN = 10  # pairs; the accuracy of fewer says nothing
+FEWEST = 10  # pairs of a group; the accuracy of fewer says nothing
+UNITS = {
+    "strength": "strength of the preference",
+    "rating gap": "helpfulness, chosen minus rejected (points)",
+    "length gap": "length, chosen minus rejected (characters)",
+}
 SWEPT_BESIDE = {
     "sweep_on_test": "Test split: for comparison, never chosen on",
     "sweep_on_benchmark": "Benchmark: for comparison, never chosen on",
-}
-LOSS_TITLES = {
-    "regression": "Regression (points²)",
-    "bradley_terry": "Regular BT (nats)",
-    "margin_bradley_terry": "Margin BT (nats)",
-    "scaled_bradley_terry": "Scaled BT (nats)",
 }
 
 
@@ -79,7 +75,7 @@ def compared(table: pd.DataFrame, file: Path) -> list[str]:
 
 def ladder_figure(file: Path) -> Figure:
     """Test accuracy of every arm, with intervals, beside the rulers."""
-    table, runs = arms_table(file), ladder(file)
+    table, runs = summaries.arms_table(file), ladder(file)
     names = [str(arm) for arm in table.index]
     figure, (axes,) = new_figure(8, 0.3 * len(table) + 1.3)
     heights = forest(axes, table, names)
@@ -87,7 +83,6 @@ def ladder_figure(file: Path) -> Figure:
     for height, name in zip(heights, names, strict=True):
         single = correct(runs, name).mean(axis=1) if name in set(runs["name"]) and seeds > 1 else []
         axes.plot(single, np.full(len(single), height), "|", color=FAMILIES[family(name)], ms=8)
-    axes.set_yticks(heights, [label(name) for name in names])
     beside(axes, heights, [f"{value:.3f}" for value in table["estimate"]])
     axes.axvline(0.5, color="0.5", lw=1, ls=":")
     axes.set_xlabel("accuracy: share of held-out pairs ordered rightly (a tie is wrong; dotted: chance)")
@@ -100,18 +95,17 @@ def ladder_figure(file: Path) -> Figure:
 
 def differences_figure(file: Path) -> Figure:
     """What each single change does to accuracy, with paired intervals; controls, far below, only where all are."""
-    table = differences_table(file)
+    table = summaries.differences_table(file)
     changed = table[~table.index.isin(CONTROL_ARMS)]
     table = table if changed.empty else changed
     names = [str(arm) for arm in table.index]
-    points = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
+    shown = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = new_figure(8, 0.38 * len(table) + 1.3)
-    heights = forest(axes, points, names)
+    heights = forest(axes, shown, names, [f"{label(one)}\nagainst {label(table['against'][one])}" for one in names])
+    axes.tick_params(axis="y", labelsize=8)
     found = 100 * table[DETECTABLE]
     axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
-    lines = [f"{label(name)}\nagainst {label(str(table.loc[name, 'against']))}" for name in names]
-    axes.set_yticks(heights, lines, fontsize=8)
-    beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in points.iterrows()])
+    beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
     axes.axvline(0, color="0.5", lw=1, ls=":")
     axes.set_xlabel("difference in accuracy (percentage points)")
     family_legend(figure, names)
@@ -130,34 +124,138 @@ def could_have_shown(table: pd.DataFrame) -> str:
     return f"grey: true differences too small to be found with 80 % power at p=0.05, unadjusted ({limits})"
 
 
+def _side_by_side(axes: Axes, tables: Mapping[str, pd.DataFrame], width: float = 0.12, ms: float = 5) -> None:
+    """Points with intervals at the groups that index the tables, arm beside arm, over the line of chance."""
+    for number, (arm, table) in enumerate(tables.items()):
+        points(axes, table.index + (number - (len(tables) - 1) / 2) * width, table, number, label=label(arm), ms=ms)
+    axes.axhline(0.5, color="0.5", lw=1, ls=":")
+
+
 def strength_figure(file: Path) -> Figure:
     """Accuracy by how strongly the annotators preferred the chosen response."""
     table = ladder(file)
-    strength = described_pairs(file, len(table["outcome.margins"].iloc[-1]))["strength"].to_numpy()
-    shown, levels = compared(table, file), np.unique(strength)
-    figure, (axes,) = new_figure(8, 3.6)
-    for offset, arm in enumerate(shown):
+    strength = summaries.described_pairs(file, len(table["outcome.margins"].iloc[-1]))["strength"].to_numpy()
+    levels, found = np.unique(strength), {}
+    for arm in compared(table, file):
         values = correct(table, arm)
-        intervals = [interval_of(values[:, strength == level]) for level in levels]
-        x = levels + (offset - (len(shown) - 1) / 2) * 0.12
-        look: dict[str, Any] = {
-            "color": COLOURS[offset],
-            "marker": MARKERS[offset],
-            "ls": "",
-            "ms": 5,
-            "label": label(arm),
-        }
-        axes.vlines(x, [i.low for i in intervals], [i.high for i in intervals], color=COLOURS[offset], lw=1.5)
-        axes.plot(x, [i.estimate for i in intervals], **look)
-    words = {1: "slightly better", 2: "better", 3: "much better"}
+        found[arm] = pd.DataFrame([vars(interval_of(values[:, strength == level])) for level in levels], levels)
+    figure, (axes,) = new_figure(8, 3.6)
+    _side_by_side(axes, found)
+    words = breakdowns.STRENGTHS
     ticks = [f"{level}: {words[int(level)]}\n{(strength == level).sum():,} pairs" for level in levels]
     axes.set_xticks(levels, ticks)
-    axes.axhline(0.5, color="0.5", lw=1, ls=":")
-    axes.set_xlabel("strength of the preference")
+    axes.set_xlabel(UNITS["strength"])
     axes.set_ylabel("accuracy")
-    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    legend_below(figure, 3)
     detail = f"{len(strength):,} decided test pairs; line: 95 % bootstrap interval over pairs and seeds"
     headline(figure, "Accuracy by strength of preference", about(table), detail)
+    return figure
+
+
+def strata_figure(file: Path) -> Figure:
+    """Accuracy by strength of the preference, by rating gap and by length gap, arm by arm."""
+    runs, table = ladder(file), breakdowns.strata_table(file)
+    shown = compared(runs, file)
+    properties = [name for name in UNITS if name in set(table["property"])]
+    widths = [table.loc[table["property"] == name, "stratum"].nunique() + 1 for name in properties]
+    figure, panels = new_figure(12.5, 4.2, len(properties), sharey=True, width_ratios=widths)
+    for panel, name in zip(panels, properties, strict=True):
+        part = table[table["property"] == name]
+        parts = {arm: part.loc[[arm]].reset_index() for arm in shown}
+        _side_by_side(panel, {arm: each[each["n"] >= FEWEST] for arm, each in parts.items()}, 0.13, 4.5)
+        groups = [(str(row["stratum"]).replace(" to ", "\nto "), row["n"]) for _, row in parts[shown[0]].iterrows()]
+        panel.set_xticks(range(len(groups)), [f"{words}\nn={n}" for words, n in groups])
+        panel.tick_params(axis="x", labelsize=8)
+        panel.set_xlim(-0.6, len(groups) - 0.4)
+        panel.set_xlabel(UNITS[name])
+    panels[0].set_ylabel("accuracy")
+    legend_below(figure, len(shown))
+    n = len(runs["outcome.margins"].iloc[-1])
+    detail = f"{n:,} decided test pairs (n under each group); line: 95 % bootstrap interval over pairs and seeds; "
+    detail += f"groups of fewer than {FEWEST} pairs are not drawn; dotted: chance; lengths in fifths of pairs"
+    headline(figure, "Where the arms are right", about(runs), detail)
+    return figure
+
+
+def uncertainty_figure(file: Path) -> Figure:
+    """Accuracy of the seeds of an arm together, by how far they disagree. RecordError where every arm has one seed."""
+    runs = ladder(file)
+    shown = {arm: values for arm in compared(runs, file) if len(values := margins(runs, arm)) > 1}
+    if not shown:
+        raise RecordError(f"{file.name}: every arm has one seed; disagreement needs two")
+    figure, panels = new_figure(11, 3.6, 2, sharey=True)
+    for panel, relative in zip(panels, (False, True), strict=True):
+        found = {arm: summaries.accuracy_by_uncertainty(each, relative=relative) for arm, each in shown.items()}
+        _side_by_side(panel, found)
+        n_groups = len(found[next(iter(shown))])
+        panel.set_xticks(range(n_groups), ["least", *[""] * (n_groups - 2), "most"])
+        panel.set_xlabel(f"{n_groups} groups of equally many pairs")
+    panels[0].set_title("By disagreement: standard deviation of the seeds' margins")
+    panels[1].set_title("By disagreement over the size of the mean margin")
+    panels[0].set_ylabel("accuracy of the seeds together")
+    legend_below(figure, 5)
+    n_seeds, n = next(iter(shown.values())).shape
+    detail = f"{n:,} decided test pairs; {n_seeds} seeds, each divided by its root "
+    detail += "mean square margin; line: 95 % Wilson interval; dotted: chance"
+    headline(figure, "Is disagreement a warning?", about(runs), detail)
+    return figure
+
+
+def agreement_of_arms_figure(file: Path) -> Figure:
+    """How far each two arms order the test pairs alike: share of pairs, and kappa of being right."""
+    table = breakdowns.agreement_table(file)
+    names = list(dict.fromkeys([*table.index, *table["with"]]))
+    figure, panels = new_figure(12.5, 0.33 * len(names) + 1.9, 2, sharey=True)
+    titles = {"share": "Share of pairs ordered alike (%)", "kappa": "Cohen's kappa of being right (x 100)"}
+    for panel, (column, title) in zip(panels, titles.items(), strict=True):
+        matrix = table.pivot(columns="with", values=column).reindex(index=names, columns=names)
+        shown = 100 * matrix.combine_first(matrix.T).loc[names, names]
+        limits = {"vmin": 0 if column == "share" else -100, "vmax": 100}
+        colours = "cividis" if column == "share" else "PuOr"
+        look: dict[str, Any] = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 7.5}, "cbar": False}
+        sns.heatmap(shown, ax=panel, cmap=colours, linewidths=0.5, **look, **limits)
+        panel.grid(False)
+        panel.set_title(title)
+        panel.set_xlabel("")
+        panel.set_ylabel("")
+        panel.set_xticklabels([str(i + 1) for i in range(len(names))], rotation=0)
+    panels[0].set_yticklabels([f"{label(name)}  {i + 1}" for i, name in enumerate(names)], rotation=0)
+    widest = [50 * (table[f"{name} high"] - table[f"{name} low"]).max() for name in titles]
+    detail = f"{int(table['n'].iloc[0]):,} decided test pairs, seed by seed; on the diagonal each two seeds of an arm "
+    detail += "(empty: one seed, or always right); 95 % bootstrap intervals in the table, at the widest "
+    detail += f"±{widest[0]:.0f} (share) and ±{widest[1]:.0f} (kappa)"
+    headline(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
+    return figure
+
+
+def learning_curve_figure(file: Path) -> Figure:
+    """Test error over the number of training pairs, with a power law fitted to each arm."""
+    table, laws = breakdowns.learning_curves(file), breakdowns.fitted_curves(file)
+    figure, (axes,) = new_figure(8.5, 4.4)
+    for offset, (_, record) in enumerate(table.iterrows()):
+        sizes, answers = breakdowns.curve_of(record)
+        groups = summaries.prompt_groups(file, answers.shape[2])
+        errors = pd.DataFrame([vars(interval_of(1 - part, groups)) for part in answers])
+        x = np.array(sizes) * 1.02 ** (offset - (len(table) - 1) / 2)  # so that intervals of arms stand side by side
+        points(axes, x, errors, offset)
+        law = laws[record["asked.arm"]]
+        line = law.curve(np.geomspace(sizes[0], sizes[-1], 60))
+        colour = COLOURS[offset % len(COLOURS)]
+        look: dict[str, Any] = {"color": colour, "ls": LINES[offset % len(LINES)], "lw": 1.5}
+        axes.plot(line["size"], line["estimate"], **look)
+        name = f"{label(record['asked.arm'])}\n{str(law).replace('], ', '],' + chr(10))}"
+        axes.plot([], [], marker=MARKERS[offset % len(MARKERS)], ms=5, label=name, **look)
+        axes.fill_between(line["size"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("training pairs (log scale)")
+    axes.set_ylabel("error: share of test pairs ordered wrongly")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
+    seeds = len(table["asked.seeds"].iloc[-1])
+    detail = f"{answers.shape[2]:,} decided test pairs, {seeds} seeds (subset, head, order); points and bands: 95 % "
+    detail += "bootstrap intervals over seeds and pairs; curve: error = a n^-exponent + floor, by least squares"
+    headline(figure, "How error falls with training pairs", about(table), detail)
     return figure
 
 
@@ -167,22 +265,19 @@ def calibration_figure(file: Path) -> Figure:
     figure, (axes,) = new_figure(7.2, 4.2)
     axes.plot([0.5, 1], [0.5, 1], color="0.5", ls=":", lw=1, label="perfectly calibrated")
     for offset, arm in enumerate(compared(table, file)):
-        margin = np.concatenate([np.array(row) for row in table.loc[table["name"] == arm, "outcome.margins"]])
+        margin = margins(table, arm).ravel()
         bins = statistics.calibration_table(margin, bins=8)
         area = 300 * bins["n"] / bins["n"].sum()
-        bins = bins[bins["n"] >= SMALLEST_BIN]
+        bins = bins[bins["n"] >= FEWEST]
         distance = statistics.expected_calibration_error(margin, bins=8)
-        look: dict[str, Any] = {"color": COLOURS[offset], "label": f"{label(arm)}\nECE {distance:.3f}"}
-        axes.plot(bins["confidence"], bins["accuracy"], marker=MARKERS[offset], ms=3, lw=1.2, **look)
-        axes.scatter(
-            bins["confidence"], bins["accuracy"], s=area[bins.index], color=COLOURS[offset], marker=MARKERS[offset]
-        )
+        look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset]}
+        name = f"{label(arm)}\nECE {distance:.3f}"
+        axes.plot(bins["confidence"], bins["accuracy"], ms=3, lw=1.2, label=name, **look)
+        axes.scatter(bins["confidence"], bins["accuracy"], s=area[bins.index], **look)
     axes.set_xlabel("confidence: sigmoid of |margin|")
     axes.set_ylabel("accuracy")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
-    pooled = (
-        f"all seeds pooled; 8 bins of equal width, drawn from {SMALLEST_BIN} pairs on; area of a point: share of pairs"
-    )
+    pooled = f"all seeds pooled; 8 bins of equal width, drawn from {FEWEST} pairs on; area of a point: share of pairs"
     error = "ECE, expected calibration error: mean distance from the diagonal over all bins"
     headline(figure, "Is the margin a probability?", about(table), pooled, error)
     return figure
@@ -198,7 +293,7 @@ def sweep_figure(file: Path) -> Figure:
         raise RecordError(f"{file.name}: each fold has a factor of its own, and one figure would show none of them")
     parts = [("Selection split: where the factor is chosen (ring)", table)]
     for kind, name in SWEPT_BESIDE.items():
-        swept = optional(file, kind)
+        swept = summaries.optional(file, kind)
         swept = swept if swept.empty else swept[swept["asked.comparison"] == table["asked.comparison"].iloc[-1]]
         parts += [] if swept.empty else [(name, swept)]
     figure, panels = new_figure(3.8 * len(parts) + 2, 3.4, len(parts), sharey=True)
@@ -233,9 +328,7 @@ def affine_figure(file: Path) -> Figure:
         r = row["outcome.r"]
         name = f"{label(row['asked.arm'])}\n{row['outcome.scale']:.2f} x reward {row['outcome.offset']:+.2f}"
         name += f"\nr={r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
-        axes.vlines(bins["reward"], bins["low"], bins["high"], color=COLOURS[offset], lw=1.5)
-        look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset], "ms": 5, "lw": 1}
-        axes.plot(bins["reward"], bins["estimate"], label=name, **look)
+        points(axes, bins["reward"], bins, offset, label=name, ls="-", lw=1)
     ends = np.array([axes.get_xlim(), axes.get_ylim()])
     line = [ends.min(), ends.max()]
     axes.plot(line, line, color="0.5", ls=":", lw=1, zorder=0, label="reward equals rating")
@@ -246,32 +339,4 @@ def affine_figure(file: Path) -> Figure:
     detail = f"{n:,} rated test responses, seed {table['seed'].iloc[-1]}; bins of equally many responses, "
     detail += "lines: 95 % bootstrap interval of the mean; scale and offset fitted on the selection split"
     headline(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
-    return figure
-
-
-def curves_figure(file: Path) -> Figure:
-    """Training loss over optimizer steps: one panel per loss, one line per arm (mean of the seeds)."""
-    table = ladder(file)
-    table = table[table["outcome.training"].notna()]
-    loss_of = {name: changes(name.removesuffix(FINETUNED))["loss"] for name in table["name"].unique()}
-    panels = [loss for loss in LOSS_TITLES if loss in loss_of.values()]
-    figure, axes = new_figure(3 * len(panels), 3.4, len(panels))
-    for panel, loss in zip(axes, panels, strict=True):
-        drawn: list[str] = []
-        for name in (name for name in loss_of if loss_of[name] == loss):
-            curves = [np.array(row["curve"]) for row in table.loc[table["name"] == name, "outcome.training"]]
-            shortest = min(len(curve) for curve in curves)
-            mean = np.mean([curve[:shortest] for curve in curves], axis=0)
-            smooth = pd.Series(mean[:, 1]).ewm(span=5).mean()
-            style = LINES[drawn.count(family(name)) % len(LINES)]
-            panel.plot(mean[:, 0], smooth, style, color=FAMILIES[family(name)], lw=1.8, label=label(name))
-            drawn.append(family(name))
-        if len(set(drawn)) < len(drawn):  # colour alone does not name the line
-            panel.legend(fontsize=7.5)
-        panel.set_title(LOSS_TITLES[loss])
-        panel.set_xlabel("optimizer step")
-    axes[0].set_ylabel("training loss")
-    family_legend(figure, loss_of)
-    detail = "mean of the seeds, smoothed; each loss has its own scale"
-    headline(figure, "Training loss", about(table), detail)
     return figure

@@ -15,7 +15,7 @@ from rmlib.benchmarks import bias
 from rmlib.benchmarks.compare import OVERALL, compare
 from rmlib.benchmarks.recording import unpack
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
-from rmlib.figures.summaries import BOOTSTRAP_SEED, ladder, optional
+from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, ladder, optional
 from rmlib.records import RecordError
 from rmlib.statistics import RULERS, Comparison, wilson_interval
 
@@ -133,7 +133,7 @@ def _beside(
     scored = board.rename(columns={"estimate": "score"})[["rank", "score", "low", "high"]]
     for model, right in answers.items():
         row = {"model": model, **scored.loc[model].to_dict(), "comparisons": float(right.mean())}
-        equal = bias.equal_length(_squeezed(right), table, seed=BOOTSTRAP_SEED)
+        equal = bias.equal_length(by_seed(right), table, seed=BOOTSTRAP_SEED)
         if equal is not None:
             row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
         row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(compared)
@@ -149,7 +149,7 @@ def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     found = _by_model(benchmark_runs(file, kind), "outcome.bias")
     answers, table = _answers(found, _comparisons(items_record(file, kind)))
     parts = {
-        model: bias.accuracy_by_length(_squeezed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
+        model: bias.accuracy_by_length(by_seed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
     }
     return pd.concat(parts, names=["model"]).reset_index().set_index("model")
 
@@ -205,7 +205,3 @@ def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, An
 
 def _comparisons(items: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(items["outcome.comparisons"])
-
-
-def _squeezed(values: np.ndarray) -> np.ndarray:
-    return values[0] if len(values) == 1 else values

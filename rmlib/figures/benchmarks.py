@@ -1,4 +1,4 @@
-"""Figures of benchmarks: sections, leaderboard, bias, subsets, and what others published, always called so."""
+"""Pictures of benchmarks: sections, leaderboard, bias, subsets, and what others published, always called so."""
 
 from __future__ import annotations
 
@@ -52,13 +52,12 @@ def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
     sections = sorted(dict.fromkeys(table["section"]), key=lambda name: name != OVERALL)
     names = list(dict.fromkeys(table["model"]))
     figure, panels = style.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
-    chance = _chance(file, kind)
+    chance = items_record(file, kind)["outcome.chance"]
     for panel, section in zip(panels, sections, strict=True):
         part = table[table["section"] == section].groupby("model")[["estimate", "low", "high"]].mean().loc[names]
-        heights = style.forest(panel, part, names)
+        style.forest(panel, part, names)
         panel.axvline(chance.get(section, 0.5), color="0.5", lw=1, ls=":")
         panel.set_title(section)
-    panels[0].set_yticks(heights, [style.label(name) for name in names])
     panels[len(panels) // 2].set_xlabel("score by the official rule of the benchmark (dotted: chance)")
     style.family_legend(figure, names)
     seeds = table["seed"].nunique()
@@ -75,8 +74,7 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     figure, (axes,) = style.new_figure(8.5, 0.3 * len(names) + 1.3)
     heights = style.forest(axes, table, names)
     score = headline_section(kind)
-    axes.axvline(_chance(file, kind).get(score, 0.5), color="0.5", lw=1, ls=":")
-    axes.set_yticks(heights, [style.label(name) for name in names])
+    axes.axvline(items_record(file, kind)["outcome.chance"].get(score, 0.5), color="0.5", lw=1, ls=":")
     ranks = [f"rank {row['rank']} (place {row['rank_low']}-{row['rank_high']})" for row in table.to_dict("records")]
     style.beside(axes, heights, ranks)
     for above, below in zip(range(len(table) - 1), range(1, len(table)), strict=True):
@@ -100,9 +98,7 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     shown = _few(names)
     for offset, name in enumerate(shown):
         part = lengths.loc[[name]]
-        look: dict[str, Any] = {"color": style.COLOURS[offset], "marker": style.MARKERS[offset], "ms": 5, "lw": 1.2}
-        left.vlines(part["mean"], part["low"], part["high"], color=style.COLOURS[offset], lw=1.5)
-        left.plot(part["mean"], part["estimate"], label=style.label(name), **look)
+        style.points(left, part["mean"], part, offset, label=style.label(name), ls="-", lw=1.2)
     left.axhline(0.5, color="0.5", lw=1, ls=":")
     left.axvline(0, color="0.5", lw=1, ls=":")
     left.set_xlabel("length, right minus wrong response (characters, mean of a fifth)")
@@ -112,7 +108,6 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     heights = style.forest(right, equal, names)
     right.plot(table["comparisons"], heights, "|", color="0.3", ms=9, mew=1.5)
     right.axvline(0.5, color="0.5", lw=1, ls=":")
-    right.set_yticks(heights, [style.label(name) for name in names])
     right.set_xlabel("share ordered rightly: at equal length (dot), as they are (tick)")
     style.family_legend(figure, names)
     n = int(lengths.loc[[shown[0]], "n"].sum())
@@ -155,8 +150,7 @@ def beside_published_figure(file: Path) -> Figure:
     own = table.loc[[arm if arm in table.index else arm + FINETUNED for arm in arms]]
     published = records.published("table1").set_index(["type", "model"]).loc[[PAPER_ROWS[arm] for arm in arms]]
     figure, (left, right) = style.new_figure(11, 0.3 * len(arms) + 1.5, 2, sharey=True)
-    heights = style.forest(left, own, arms)
-    left.set_yticks(heights, [style.label(arm) for arm in arms])
+    style.forest(left, own, arms)
     left.set_title(f"This run: {newest['outcome.label']}", wrap=True)
     left.set_xlabel("overall score")
     style.forest(right, published.rename(columns={"overall": "estimate"}), arms)
@@ -178,9 +172,8 @@ def published_figure(_: Path | None = None) -> Figure:
     figure, panels = style.new_figure(11, 0.27 * len(table) + 1.3, len(PUBLISHED_SECTIONS), sharey=True, sharex=True)
     for panel, section in zip(panels, PUBLISHED_SECTIONS, strict=True):
         column = section.lower().replace(" ", "_").replace("score", "overall")
-        heights = style.forest(panel, table.rename(columns={column: "estimate"}), names)
+        style.forest(panel, table.rename(columns={column: "estimate"}), names, table["type"] + ": " + table["model"])
         panel.set_title(section)
-    panels[0].set_yticks(heights, table["type"] + ": " + table["model"])
     panels[len(panels) // 2].set_xlabel("RewardBench (percent)")
     style.family_legend(figure, names)
     detail = f"published, no intervals or seeds known; source: {table['citation'].iloc[0]}"
@@ -196,15 +189,15 @@ def chat_hard_figure(_: Path | None = None) -> Figure:
     figure, (axes,) = style.new_figure(9, 3.6)
     for offset, row in enumerate(table.to_dict(orient="records")):
         found = [wilson_interval(round(row[name] / 100 * sizes[name]), int(sizes[name])) for name in subsets]
-        x, look = np.arange(len(subsets)) + 0.16 * (offset - 0.5), {"color": style.COLOURS[offset]}
-        axes.vlines(x, [100 * i.low for i in found], [100 * i.high for i in found], lw=1.5, **look)
-        axes.plot(x, [row[name] for name in subsets], style.MARKERS[offset], ms=6, label=row["model"], **look)
+        part = 100 * pd.DataFrame([vars(interval) for interval in found])
+        part["estimate"] = [row[name] for name in subsets]  # as published: no whole number of items need give it
+        style.points(axes, part.index + 0.16 * (offset - 0.5), part, offset, label=row["model"], ms=6)
     axes.axvline(2.5, color="0.5", lw=1, ls=":")
     axes.set_xticks(range(len(subsets)), [f"{name.replace('llmbar-', '')}\nn={sizes[name]}" for name in subsets])
     axes.set_xlim(-0.5, len(subsets) - 0.5)
     axes.set_ylabel("accuracy (percent)")
     axes.set_title("truth: human (left of the dotted line) or GPT-4 (right)")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    style.legend_below(figure, 2)
     detail = f"published; source: {table['citation'].iloc[0]}. Lines: 95 % Wilson intervals for the official numbers "
     style.headline(figure, "Published: Chat Hard by subset", detail + "of items, computed here; none are published")
     return figure
@@ -224,18 +217,11 @@ def published_benchmarks_figure(_: Path | None = None) -> Figure:
     axes.set_yticks(range(len(benchmarks)), benchmarks[::-1])
     axes.set_ylim(-0.6, len(benchmarks) - 0.4)
     axes.set_xlabel("score (percent; each benchmark has its own chance level and rule)")
-    figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=7.5)
+    style.legend_below(figure, 1, fontsize=7.5)
     detail = "published, no intervals known. JudgeBench here is a mean of categories, not the official mean of pairs; "
     detail += "the two numbers of RM-Bench are means of other columns"
     style.headline(figure, "Published: Llama-3.1-Nemotron-70B-Reward on seven benchmarks", detail)
     return figure
-
-
-def _chance(file: Path, kind: str) -> dict[str, float]:
-    try:
-        return dict(items_record(file, kind)["outcome.chance"])
-    except RecordError:  # of an earlier version
-        return {}
 
 
 def _few(names: list[str]) -> list[str]:

@@ -9,20 +9,10 @@ import pandas as pd
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import ARMS, FINETUNED, title
-from rmlib.figures.kept_tables import kept
-from rmlib.figures.summaries import (
-    BOOTSTRAP_SEED,
-    described_pairs,
-    ensemble,
-    interval_of,
-    ladder,
-    margins,
-    optional,
-    prompt_groups,
-    rulers_beside,
-)
+from rmlib.figures import summaries
+from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, columns_of, interval_of, kept, ladder, margins
 from rmlib.records import RecordError
-from rmlib.statistics import Interval, PowerLaw, Temperature
+from rmlib.statistics import PowerLaw, Temperature
 from rmlib.statistics.intervals import matched_seeds
 
 LENGTH_BINS = 5  # of equally many pairs
@@ -36,7 +26,7 @@ def strata(file: Path, n: int) -> dict[str, pd.Series]:
     Properties: strength of the preference; rating gap (helpfulness of chosen minus rejected, rounded, in points);
     length gap (chosen minus rejected in characters, in fifths). A property that no pair has is left out.
     """
-    pairs = described_pairs(file, n)
+    pairs = summaries.described_pairs(file, n)
     missing = {"strength", "helpfulness_difference", "chars_difference"} - set(pairs)
     if missing:
         raise RecordError(f"{file.name}: the newest test_pairs record lacks {sorted(missing)}; run notebook 02")
@@ -62,7 +52,7 @@ def strata_table(file: Path) -> pd.DataFrame:
         codes = strata_of.cat.codes.to_numpy()
         known = codes >= 0
         for arm, values in answers.items():
-            part = _squeezed(values[:, known] > 0)
+            part = by_seed(values[:, known] > 0)
             table = statistics.accuracy_by_stratum(part, codes[known], seed=BOOTSTRAP_SEED, groups=groups[known])
             table.insert(0, "stratum", strata_of.cat.categories[table.index])
             rows.append(table.assign(arm=arm, property=name))
@@ -75,11 +65,11 @@ def length_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
     answers, groups = _answers(file)
     n = _n_pairs(answers)
-    length = described_pairs(file, n)["chars_difference"]
+    length = summaries.described_pairs(file, n)["chars_difference"]
     rows = []
     for arm, values in answers.items():
         right = (values > 0).astype(int)
-        controlled = statistics.length_controlled_accuracy(_squeezed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
+        controlled = statistics.length_controlled_accuracy(by_seed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
         plain = {f"accuracy {key}": value for key, value in vars(interval_of(right, groups)).items() if key != "n"}
         equal = {f"at equal length {key}": value for key, value in vars(controlled).items() if key != "n"}
         rows.append({"arm": arm, "title": title(arm), "n": n, **plain, **equal})
@@ -91,27 +81,25 @@ def agreement_table(file: Path) -> pd.DataFrame:
     """How far each two arms order the test pairs alike: arm, with, share and kappa with 95 % intervals.
 
     Two arms are compared seed by seed; an arm with itself across its seeds, each two seeds in turn: what training
-    anew changes. Of the rulers, length and words stand beside them: a ruler has
-    no seeds and is held against every seed of an arm.
+    anew changes. Of the rulers, length and words stand beside them: a ruler has no seeds and is held against every
+    seed of an arm.
     """
     answers, groups = _answers(file)
-    answers = {
-        name: values for name, values in answers.items() if name.removesuffix(FINETUNED) in ARMS or name in RULERS
-    }
+    shown = [name for name in answers if name.removesuffix(FINETUNED) in ARMS or name in RULERS]
     rows = []
-    for i, (name, values) in enumerate(answers.items()):
-        for other, theirs in list(answers.items())[i:]:
+    for i, name in enumerate(shown):
+        values = answers[name]
+        for other in shown[i:]:
             if name == other:
                 first, second = np.triu_indices(len(values), k=1)
                 ours, theirs = values[first], values[second]
             else:
-                ours, theirs = matched_seeds(values, theirs)
+                ours, theirs = matched_seeds(values, answers[other])
             if len(ours):
-                found = statistics.agreement(
-                    _squeezed(ours), _squeezed(theirs), seed=BOOTSTRAP_SEED, groups=groups, draws=500
-                )
+                both = by_seed(ours), by_seed(theirs)
+                found = statistics.agreement(*both, seed=BOOTSTRAP_SEED, groups=groups, draws=500)
                 row = {"arm": name, "with": other, "n": found.share.n}
-                rows.append(row | _columns("share", found.share) | _columns("kappa", found.kappa))
+                rows.append(row | columns_of("share", found.share) | columns_of("kappa", found.kappa))
     if not rows:
         raise RecordError(f"{file.name}: one run alone agrees with nothing; run a second arm or seed")
     return pd.DataFrame(rows).set_index("arm")
@@ -132,10 +120,10 @@ def temperature_table(file: Path) -> pd.DataFrame:
             f"{file.name}: arms without margins of the selection pairs; run notebook 02 again (of arms read on "
             "several folds none are kept, since each fold has pairs and a choice of its own)"
         )
-    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
+    groups = summaries.prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
-        fitted = statistics.fit_temperature(_squeezed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
-        row = {"arm": arm, "title": title(arm), **_columns("temperature", fitted.fitted), "n": fitted.fitted.n}
+        fitted = statistics.fit_temperature(by_seed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
+        row = {"arm": arm, "title": title(arm), **columns_of("temperature", fitted.fitted), "n": fitted.fitted.n}
         rows.append(row | _mended(fitted, margins(table, arm), groups))
     return pd.DataFrame(rows).set_index("arm")
 
@@ -148,7 +136,7 @@ def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray) -> dic
     after = fitted.apply(on_test)
     change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
     row |= {"ECE after": statistics.expected_calibration_error(after.ravel()), "Brier after": statistics.brier(after)}
-    return row | _columns("change in Brier", change) | {"n test": change.n}
+    return row | columns_of("change in Brier", change) | {"n test": change.n}
 
 
 def ensemble_table(file: Path) -> pd.DataFrame:
@@ -162,10 +150,10 @@ def ensemble_table(file: Path) -> pd.DataFrame:
         each = margins(table, arm)
         if len(each) < 2:
             continue
-        together = (ensemble(each)[0] > 0).astype(int)
-        gain = interval_of((together - (each > 0).mean(axis=0))[None], prompt_groups(file, each.shape[1]))
+        together = (summaries.ensemble(each)[0] > 0).astype(int)
+        gain = interval_of((together - (each > 0).mean(axis=0))[None], summaries.prompt_groups(file, each.shape[1]))
         row = {"arm": arm, "title": title(arm), "seeds": len(each), "one seed": (each > 0).mean()}
-        rows.append(row | {"together": together.mean(), **_columns("gain", gain), "n": gain.n})
+        rows.append(row | {"together": together.mean(), **columns_of("gain", gain), "n": gain.n})
     if not rows:
         raise RecordError(f"{file.name}: every arm has one seed; an ensemble needs two")
     return pd.DataFrame(rows).set_index("arm")
@@ -193,11 +181,11 @@ def trials_table(file: Path) -> pd.DataFrame:
 def _chosen_rates(file: Path) -> pd.DataFrame:
     """One row for each arm (and fold): from the grids of the latest comparison, else from choices arm by arm."""
     arms = ladder(file)
-    grids = optional(file, "grid")
+    grids = summaries.optional(file, "grid")
     if len(grids) and (current := grids["asked.comparison"].isin(arms["asked.comparison"])).any():
         rows = pd.DataFrame([row for selected in grids.loc[current, "outcome.selected"] for row in selected])
         return rows.drop_duplicates(["arm", "fold"], keep="last")
-    choices = optional(file, "learning_rate")
+    choices = summaries.optional(file, "learning_rate")
     if choices.empty:
         return choices
     rows = choices.filter(regex=r"asked.arm|outcome\.").rename(columns=lambda name: name.split(".", 1)[1])
@@ -224,7 +212,7 @@ def fitted_curves(file: Path) -> dict[str, PowerLaw]:
     laws = {}
     for _, record in learning_curves(file).iterrows():
         sizes, answers = curve_of(record)
-        groups = prompt_groups(file, answers.shape[2])
+        groups = summaries.prompt_groups(file, answers.shape[2])
         laws[record["asked.arm"]] = statistics.fit_power_law(sizes, answers, seed=BOOTSTRAP_SEED, groups=groups)
     return laws
 
@@ -234,22 +222,18 @@ def learning_curve_table(file: Path) -> pd.DataFrame:
     rows = []
     for arm, law in fitted_curves(file).items():
         row = {"arm": arm, "title": title(arm), "n": law.floor.n}
-        row |= _columns("scale", law.scale) | _columns("exponent", law.exponent) | _columns("floor", law.floor)
+        row |= columns_of("scale", law.scale) | columns_of("exponent", law.exponent) | columns_of("floor", law.floor)
         rows.append(row | {"fall shown": law.fall_is_shown, "floor shown": law.floor_is_shown})
     return pd.DataFrame(rows).set_index("arm")
-
-
-def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
 def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Margins `[seed, pair]` of every arm and ruler, and which test pairs share a prompt."""
     table = ladder(file)
     answers = {str(name): margins(table, name) for name in table["name"].unique()}
-    for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():
+    for _, ruler in summaries.rulers_beside(file, table.iloc[-1]).iterrows():
         answers[ruler["asked.ruler"]] = np.array([ruler["outcome.margins"]], dtype=float)
-    return answers, prompt_groups(file, _n_pairs(answers))
+    return answers, summaries.prompt_groups(file, _n_pairs(answers))
 
 
 def _n_pairs(answers: dict[str, np.ndarray]) -> int:
@@ -258,7 +242,3 @@ def _n_pairs(answers: dict[str, np.ndarray]) -> int:
     if len(set(sizes.values())) > 1:
         raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
     return next(iter(sizes.values()))
-
-
-def _squeezed(values: np.ndarray) -> np.ndarray:
-    return values[0] if len(values) == 1 else values

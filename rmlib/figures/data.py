@@ -1,19 +1,21 @@
-"""Figures of the data, drawn from the records of notebook 01: agreement, annotators, justifications, simulation."""
+"""Pictures of the data, from the records of notebook 01: Figure 1, agreement, annotators, aspects, simulation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
 from rmlib.figures.summaries import latest
+from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.pairs.schema import ATTRIBUTES
+from rmlib.records import RecordError
 
 MEASURE = "kappa, quadratic weights"
 PUBLISHED = "published, HelpSteer2"
@@ -26,8 +28,43 @@ PUBLISHED_STAGES = {
     "processed": "processed",
     "post-processed": "processed",
 }
+LINE = 1.8  # points: the width of an interval
 SIZES = ("1 to 2", "3 to 9", "10 to 29", "30 and more")
 _SIZE_EDGES = (0, 2, 9, 29, np.inf)
+
+
+def figure_1(file: Path) -> Figure:
+    """The paper's Figure 1: how preferences go with the difference in helpfulness.
+
+    Raises RecordError where no pair has both a preference and ratings.
+    """
+    record = latest(file, "pairs")
+    counts = np.array(record["outcome.figure_1"])
+    if not counts.any():
+        raise RecordError(f"{file.name}: no pair has both a preference and ratings: Figure 1 needs data with both")
+    figure, (axes,) = new_figure(7.5, 4)
+    sns.heatmap(
+        counts / np.maximum(counts.sum(axis=0, keepdims=True), 1),
+        annot=counts,
+        fmt="d",
+        annot_kws={"fontsize": 9},
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        xticklabels=DIFFERENCES,
+        yticklabels=PREFERENCES,
+        cbar_kws={"label": "share of the column"},
+        ax=axes,
+    )
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("helpfulness of response 2 minus response 1 (points, 0-4 scale)")
+    axes.set_ylabel("preference (positive: response 2)")
+    source, r = record["asked.source"], record["outcome.r_preference"]["helpfulness"]
+    known = f"n={counts.sum():,} with a preference and both ratings" + ("" if r is None else f", Pearson r={r:.2f}")
+    detail = f"{source['title']}, preferences {source['preferences']}; counts of pairs: {known}"
+    headline(figure, "Preference against difference in helpfulness", detail)
+    return figure
 
 
 def agreement_figure(file: Path) -> Figure:
@@ -40,13 +77,13 @@ def agreement_figure(file: Path) -> Figure:
     for step, (stage, colour, marker) in enumerate(zip(STAGES, COLOURS, MARKERS, strict=False)):
         part = table[table["stage"] == stage]
         height = part["label"].map(heights) + 0.24 * (1 - step)
-        _intervals(axes, part, height, colour, marker, stage)
+        rows(axes, height, part, colour, LINE, marker=marker, label=stage)
     _published_kappas(axes, heights)
     axes.set_yticks(list(heights.values()), labels)
     axes.set_xlabel("kappa between annotators (quadratic weights; 0: chance, 1: perfect)")
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower left", ncols=4, frameon=False)
+    legend_below(figure, 4)
     n = int(table.loc[table["label"] == labels[0], "n"].max())
     detail = f"{record['asked.source']['title']}; {n:,} pairs with annotations; line: 95 % bootstrap interval"
     headline(figure, "How far annotators agree, step by step", detail)
@@ -109,17 +146,17 @@ def aspects_figure(file: Path) -> Figure:
     figure, panels = new_figure(9.5, 0.27 * len(table) + 1.2, 2, sharey=True)
     heights = np.arange(len(table))
     whole = table.rename(columns={"share": "estimate", "share_low": "low", "share_high": "high"})
-    _intervals(panels[0], whole, heights, "0.3", "o", "all")
+    rows(panels[0], heights, whole, "0.3", LINE, label="all")
     strengths = [level for level in range(4) if table[f"share_{level}"].notna().any()]
     for colour, marker, level in zip(COLOURS, MARKERS, strengths, strict=False):
         panels[0].scatter(table[f"share_{level}"], heights, c=colour, marker=marker, s=16, label=f"strength {level}")
     difference = table.rename(columns={"difference": "estimate", "difference_low": "low", "difference_high": "high"})
-    _intervals(panels[1], difference, heights, COLOURS[0], "o", None)
+    rows(panels[1], heights, difference, COLOURS[0], LINE)
     panels[1].axvline(0, color="0.5", lw=1, ls=":")
     panels[0].set_yticks(heights, table["aspect"].str.replace("_", " "))
     panels[0].set_xlabel("share of justifications that mention it")
     panels[1].set_xlabel("mean strength with the mention minus without")
-    figure.legend(loc="outside lower left", ncols=5, frameon=False)
+    legend_below(figure, 5)
     n = f"{int(record['outcome.n']):,} justifications"
     detail = f"{record['asked.source']['title']}; {n}; line: 95 % interval (left Wilson, right bootstrap over pairs)"
     headline(figure, "What justifications speak of", detail)
@@ -145,7 +182,7 @@ def simulation_figure(file: Path) -> Figure:
         (~inside, COLOURS[3], "D", "misfit"),
     ):
         if chosen.any():
-            _intervals(axes, misfit[chosen], heights[chosen], colour, marker, words)
+            rows(axes, heights[chosen], misfit[chosen], colour, LINE, marker=marker, label=words)
     axes.axvspan(-1, 1, color="0.9", zorder=0, lw=0)
     axes.set_yticks(heights, table["statistic"])
     axes.set_ylim(-0.6, len(table) - 0.4)
@@ -156,12 +193,3 @@ def simulation_figure(file: Path) -> Figure:
     detail = f"{record['asked.source']['title']}; line: 95 % bootstrap interval; right: simulated / published"
     headline(figure, "Simulated against published statistics of HelpSteer2", detail)
     return figure
-
-
-def _intervals(
-    axes: Axes, table: pd.DataFrame, heights: Sequence[float] | np.ndarray | pd.Series, colour: str, marker: str,
-    words: str | None,
-) -> None:  # fmt: skip
-    """A mark at `estimate` and a line from `low` to `high`, one a row."""
-    axes.hlines(heights, table["low"], table["high"], colors=colour, lw=1.8)
-    axes.scatter(table["estimate"], heights, c=colour, marker=marker, s=24, zorder=3, label=words)

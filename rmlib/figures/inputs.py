@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import title
+from rmlib.figures import summaries
 from rmlib.figures.arms import about
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, new_figure
-from rmlib.figures.summaries import BOOTSTRAP_SEED, described_pairs, interval_of, prompt_groups, rulers_beside
+from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
+from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, columns_of, described_pairs, interval_of, prompt_groups
 from rmlib.records import RecordError
 
 CHOSEN = "chosen in each fold on its selection pairs"
@@ -27,17 +29,15 @@ def inputs_table(file: Path) -> pd.DataFrame:
     would be a choice on the test. Rulers follow. Raises RecordError where no two grids differ in their inputs.
     """
     runs = _runs(file)
-    rows = [{"inputs": CHOSEN, **_row(file, _nested(file, runs), np.nan, "")}]
+    found = {CHOSEN: _row(file, _nested(file, runs))}
     for name, table in runs.items():
-        margins = np.array(table["outcome.margins"].tolist(), dtype=float)
-        selected = float(np.mean([np.mean([one["accuracy"] for one in row["selected"]]) for row in _trainings(table)]))
-        choices = [one for row in _trainings(table)[:1] for one in row["selected"]]
-        edge = f"{sum(bool(one['at_edge']) for one in choices)} of {len(choices)}"
-        rows.append({"inputs": name, **_row(file, margins, selected, edge)})
-    for _, ruler in rulers_beside(file, next(iter(runs.values())).iloc[-1]).iterrows():
-        margins = np.array([ruler["outcome.margins"]], dtype=float)
-        rows.append({"inputs": f"ruler: {ruler['asked.ruler']}", **_row(file, margins, np.nan, "")})
-    return pd.DataFrame(rows).set_index("inputs")
+        selected = [one for training in table["outcome.training"] for one in training["selected"]]
+        choices = table["outcome.training"].iloc[0]["selected"]  # the same for every seed
+        row = _row(file, _margins(table)) | {"selection accuracy": np.mean([one["accuracy"] for one in selected])}
+        found[name] = row | {"at edge": f"{sum(bool(one['at_edge']) for one in choices)} of {len(choices)}"}
+    for _, ruler in summaries.rulers_beside(file, next(iter(runs.values())).iloc[-1]).iterrows():
+        found[f"ruler: {ruler['asked.ruler']}"] = _row(file, np.array([ruler["outcome.margins"]], dtype=float))
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("inputs")
 
 
 def inputs_figure(file: Path) -> Figure:
@@ -47,45 +47,38 @@ def inputs_figure(file: Path) -> Figure:
     heights = np.arange(len(table))[::-1]
     figure, (axes,) = new_figure(8.5, 0.33 * len(table) + 1.5)
     for offset, name in enumerate(("accuracy", "at equal length")):
-        at = heights + 0.12 - 0.24 * offset
-        axes.hlines(at, table[f"{name} low"], table[f"{name} high"], color=COLOURS[offset], lw=1.5)
-        axes.plot(table[name], at, MARKERS[offset], color=COLOURS[offset], ms=4, label=name)
+        part = table[[name, f"{name} low", f"{name} high"]].set_axis(["estimate", "low", "high"], axis=1)
+        look: dict[str, Any] = {"marker": MARKERS[offset], "s": 16, "linewidths": 1, "label": name}
+        rows(axes, heights + 0.12 - 0.24 * offset, part, COLOURS[offset], 1.5, **look)
     axes.set_yticks(heights, list(table.index))
     beside(axes, heights, [f"{value:.3f}" for value in table["accuracy"]])
     axes.axvline(0.5, color="0.5", lw=1, ls=":")
     axes.set_xlabel("accuracy on the held-out pairs (a tie is wrong; dotted: chance)")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    legend_below(figure, 2)
     seeds, n = {len(part) for part in runs.values()}, int(table["n"].iloc[0])
-    detail = f"{title(_arm(file))}, {min(seeds)} to {max(seeds)} seeds; {n:,} decided test pairs; "
+    detail = f"{title(newest['asked.arm'].iloc[-1])}, {min(seeds)} to {max(seeds)} seeds; {n:,} decided test pairs; "
     detail += "line: 95 % bootstrap interval over folds and seeds; right: accuracy"
     headline(figure, "What frozen heads read", about(newest), detail)
     return figure
 
 
-def _grids(file: Path) -> pd.DataFrame:
+def _runs(file: Path) -> dict[str, pd.DataFrame]:
+    """The newest records on each kind of inputs, one a seed; all of one arm and of the newest one's test pairs.
+
+    The arm is that which most inputs were tried on; of several the first recorded.
+    """
     table = records.read(file, kind="arm").sort_values("time", kind="stable")
     if "asked.grid" not in table:
         raise RecordError(
             f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.experiments frozen`"
         )
     table = table[table["asked.grid"].notna() & table["outcome.training"].notna()]
-    return table.assign(inputs=table["asked.grid"].map(described))
-
-
-def _arm(file: Path) -> str:
-    """The arm that most inputs were tried on; of several the first recorded."""
-    counts = _grids(file).groupby("asked.arm", sort=False)["inputs"].nunique()
+    table = table.assign(inputs=table["asked.grid"].map(described))
+    counts = table.groupby("asked.arm", sort=False)["inputs"].nunique()
     if counts.max() < 2:
         raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.experiments with --inputs")
-    return str(counts.idxmax())
-
-
-def _runs(file: Path) -> dict[str, pd.DataFrame]:
-    """The newest records of the arm on each kind of inputs, one a seed; all of the newest one's test pairs."""
-    arm, table = _arm(file), _grids(file)
-    table = table[table["asked.arm"] == arm]
-    newest = table.iloc[-1]
-    table = table[(table["asked.source"] == newest["asked.source"])]
+    table = table[table["asked.arm"] == counts.idxmax()]
+    table = table[table["asked.source"] == table["asked.source"].iloc[-1]]
     parts = {str(name): part for name, part in table.groupby("inputs", sort=True)}
     return {name: part[part["asked.comparison"] == part["asked.comparison"].iloc[-1]] for name, part in parts.items()}
 
@@ -97,30 +90,27 @@ def described(grid: dict[str, Any]) -> str:
     return layer + extra + (", standardised" if grid["standardise"] else "")
 
 
-def _trainings(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return list(table["outcome.training"])
+def _margins(table: pd.DataFrame) -> Float[np.ndarray, "seed pair"]:
+    return np.array(table["outcome.margins"].tolist(), dtype=float)
 
 
-def _nested(file: Path, runs: dict[str, pd.DataFrame]) -> np.ndarray:
-    """Margins `[seed, pair]` of the inputs chosen in each fold by the mean accuracy on its selection pairs."""
+def _nested(file: Path, runs: dict[str, pd.DataFrame]) -> Float[np.ndarray, "seed pair"]:
+    """Margins of the inputs chosen in each fold by the mean accuracy on its selection pairs."""
     shared = min(len(table) for table in runs.values())
-    margins = {name: np.array(table["outcome.margins"].tolist()[:shared], dtype=float) for name, table in runs.items()}
-    accuracy = pd.DataFrame({name: [one["accuracy"] for one in _trainings(table)[0]["selected"]]
-                             for name, table in runs.items()})  # fmt: skip
+    margins = {name: _margins(table)[:shared] for name, table in runs.items()}
+    selected = {name: table["outcome.training"].iloc[0]["selected"] for name, table in runs.items()}
+    accuracy = pd.DataFrame({name: [one["accuracy"] for one in folds] for name, folds in selected.items()})
     best = accuracy.idxmax(axis=1).tolist()  # one name a fold
     n = next(iter(margins.values())).shape[1]
     groups = described_pairs(file, n).get("group", pd.Series(np.zeros(n, dtype=int))).to_numpy()
     return np.stack([margins[best[fold]][:, pair] for pair, fold in enumerate(groups)], axis=1)
 
 
-def _row(file: Path, margins: np.ndarray, selected: float, edge: str) -> dict[str, Any]:
+def _row(file: Path, margins: Float[np.ndarray, "seed pair"]) -> dict[str, Any]:
     n = margins.shape[1]
     right, groups = (margins > 0).astype(int), prompt_groups(file, n)
-    plain = interval_of(right, groups)
     length = described_pairs(file, n)["chars_difference"]
-    values = right[0] if len(right) == 1 else right
-    equal = statistics.length_controlled_accuracy(values, length, seed=BOOTSTRAP_SEED, groups=groups)
-    row: dict[str, Any] = {"selection accuracy": selected, "at edge": edge}
-    for name, found in (("accuracy", plain), ("at equal length", equal)):
-        row |= {name: found.estimate, f"{name} low": found.low, f"{name} high": found.high}
+    equal = statistics.length_controlled_accuracy(by_seed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
+    row: dict[str, Any] = {"selection accuracy": np.nan, "at edge": ""}
+    row |= columns_of("accuracy", interval_of(right, groups)) | columns_of("at equal length", equal)
     return row | {"seeds": len(margins), "n": n}

@@ -127,9 +127,8 @@ def judges_figure(file: Path) -> Figure:
     figure, panels = style.new_figure(11.5, 0.42 * len(table) + 1.7, 3, sharey=True)
     heights = np.arange(len(table))[::-1]
     for panel, columns in zip(panels, (("agreement", "low", "high"), _prefixed("consistent")), strict=False):
-        estimate, low, high = (table[column].to_numpy(dtype=float) for column in columns)
-        panel.hlines(heights, low, high, color=style.COLOURS[0], lw=2)
-        panel.plot(estimate, heights, "o", color=style.COLOURS[0], ms=6)
+        part = table[[*columns]].astype(float).set_axis(["estimate", "low", "high"], axis=1)
+        style.rows(panel, heights, part, style.COLOURS[0], s=36, linewidths=1)
         panel.axvline(0.5, color="0.5", lw=1, ls=":")
     panels[0].set(title="agreement with preferences", xlabel="mean of both orders")
     panels[1].set(title="position consistency", xlabel="same winner in both orders", xlim=(-0.03, 1.03))
@@ -154,16 +153,15 @@ def judge_strength_figure(file: Path) -> Figure:
     figure, (axes,) = style.new_figure(7.5, 3.8)
     judges = list(dict.fromkeys(table["judge"]))
     for number, judge in enumerate(judges):
-        part, colour = table[table["judge"] == judge], style.COLOURS[number]
+        part = table[table["judge"] == judge]
         x = part["strength"] + 0.06 * (number - (len(judges) - 1) / 2)
-        axes.vlines(x, part["low"], part["high"], color=colour, lw=1.5)
-        axes.plot(x, part["estimate"], style.MARKERS[number] + style.LINES[number % 4], color=colour, ms=6, label=judge)
+        style.points(axes, x, part, number, ls=style.LINES[number % len(style.LINES)], ms=6, label=judge)
     axes.axhline(0.5, color="0.5", lw=1, ls=":")
     first = table[table["judge"] == judges[0]]
     ticks = [f"{row['strength']}\n{row['n']:,} pairs" for row in first.to_dict("records")]
     axes.set_xticks(first["strength"], ticks)
     axes.set(xlabel="strength of the preference", ylabel="agreement (dotted: chance)")
-    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    style.legend_below(figure, 3)
     style.headline(figure, "Agreement by strength of the preference", _detail(file, summary(file)))
     return figure
 
@@ -179,7 +177,7 @@ def fine_tuning_figure(file: Path) -> Figure:
             line = style.LINES[number % len(style.LINES)]
             axes.plot(curve["step"], curve["loss"], line, color=style.COLOURS[number], lw=1.5, label=named)
     axes.set(xlabel="optimizer step", ylabel="loss (nats a written token)", yscale="log")
-    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    style.legend_below(figure, 3)
     title = table.iloc[-1]["asked.source"]["title"]
     style.headline(figure, "Fine-tuning: how surprising the justifications are", f"{title}; one line a seed")
     return figure

@@ -1,32 +1,66 @@
-"""Figures that explain rather than report: drawn from the functions that train, not from records."""
+"""Pictures of losses: as functions, drawn from the code that trains, and over the steps of training, from records."""
 
 from __future__ import annotations
 
-import torch
-from matplotlib.axes import Axes
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmlib import losses
-from rmlib.figures.style import COLOURS, headline, new_figure
+from rmlib.experiments.arms import FINETUNED, changes
+from rmlib.figures.arms import about
+from rmlib.figures.style import COLOURS, FAMILIES, LINES, family, family_legend, headline, label, new_figure
+from rmlib.figures.summaries import ladder
 
 NAMES = {
     "bradley_terry": "Regular",
     "margin_bradley_terry": "Margin",
     "scaled_bradley_terry": "Scaled",
 }
+LOSS_TITLES = {
+    "regression": "Regression (points²)",
+    "bradley_terry": "Regular BT (nats)",
+    "margin_bradley_terry": "Margin BT (nats)",
+    "scaled_bradley_terry": "Scaled BT (nats)",
+}
 REACH = (-4.0, 6.0)  # of the margins that are drawn, in logits
+
+
+def losses_figure(_: Path | None = None) -> Figure:
+    """The three Bradley-Terry losses and their slopes over the margin, drawn from the functions that train."""
+    margin = np.linspace(*REACH, 201)
+    figure, axes = new_figure(10, 3.6, 2, sharex=True)
+    for colour, name in zip(COLOURS, NAMES, strict=False):
+        for style, strength in zip(LINES, (1.0, 2.0, 3.0), strict=False):
+            if name == "bradley_terry" and strength > 1:
+                continue
+            values, slope = _value_and_slope(name, margin, strength)
+            words = name.replace("_bradley_terry", f" BT, m={strength:.0f}").replace("bradley_terry", "regular BT")
+            # Scaled BT with m=1 is regular BT: the wide line stays visible below it.
+            look = {"ls": style, "color": colour, "lw": 5 if name == "bradley_terry" else 1.5}
+            axes[0].plot(margin, values, label=words, **look)
+            axes[1].plot(margin, slope, **look)
+    for panel, words in zip(axes, ("loss (nats)", "slope (nats per logit)"), strict=True):
+        panel.set_xlabel("margin: reward of chosen minus rejected (logits)")
+        panel.set_ylabel(words)
+    axes[0].legend(loc="upper right", frameon=False)
+    headline(figure, "Three ways to use a preference of strength m", "Bradley-Terry losses, drawn from rmlib.losses")
+    return figure
 
 
 def loss_at_figure(margin: float, strength: float) -> Figure:
     """The three Bradley-Terry losses of one pair: value and slope at its margin (logits) and strength (1 to 3)."""
+    grid = np.linspace(*REACH, 201)
     figure, panels = new_figure(10, 3.1, 3, sharex=True, sharey=True)
     for panel, colour, (loss, name) in zip(panels, COLOURS, NAMES.items(), strict=False):
-        value, slope = _value_and_slope(loss, torch.tensor([margin]), strength)
-        _draw(panel, loss, strength, colour)
-        x = torch.tensor([margin - 1.5, margin + 1.5])
+        (value,), (slope,) = _value_and_slope(loss, np.array([margin]), strength)
+        panel.plot(grid, _value_and_slope(loss, grid, strength)[0], color=colour, lw=2)
+        x = np.array([margin - 1.5, margin + 1.5])
         panel.plot(x, value + slope * (x - margin), color="black", lw=1)
         panel.plot(margin, value, "o", color="black", ms=5)
-        panel.set_title(f"{name}: loss {float(value):.3f}, slope {float(slope):+.3f}")
+        panel.set_title(f"{name}: loss {value:.3f}, slope {slope:+.3f}")
         panel.set_xlabel("margin (logits)")
     panels[0].set_ylabel("loss (nats)")
     panels[0].set(xlim=REACH, ylim=(-0.5, 3 * 4.5))
@@ -35,13 +69,43 @@ def loss_at_figure(margin: float, strength: float) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, loss: str, strength: float, colour: str) -> None:
-    grid = torch.linspace(*REACH, 201)
-    axes.plot(grid, _value_and_slope(loss, grid, strength)[0], color=colour, lw=2)
+def _value_and_slope(
+    loss: str, margin: Float[np.ndarray, "pair"], strength: float
+) -> tuple[Float[np.ndarray, "pair"], Float[np.ndarray, "pair"]]:
+    """A loss (nats) and its slope (nats per logit) at margins (logits) of pairs of one strength."""
+    import torch  # heavy, and no figure of records needs it
+
+    from rmlib import losses  # imports torch
+
+    chosen = torch.tensor(margin, requires_grad=True)
+    values = losses.pair_loss(loss, chosen, torch.zeros_like(chosen), torch.full_like(chosen, strength))
+    (slope,) = torch.autograd.grad(values.sum(), chosen)
+    return values.detach().numpy(), slope.numpy()
 
 
-def _value_and_slope(loss: str, margin: torch.Tensor, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
-    margin = margin.clone().requires_grad_()
-    values = losses.pair_loss(loss, margin, torch.zeros_like(margin), torch.full_like(margin, strength))
-    (slope,) = torch.autograd.grad(values.sum(), margin)
-    return values.detach(), slope
+def curves_figure(file: Path) -> Figure:
+    """Training loss over optimizer steps: one panel per loss, one line per arm (mean of the seeds)."""
+    table = ladder(file)
+    table = table[table["outcome.training"].notna()]
+    loss_of = {name: changes(name.removesuffix(FINETUNED))["loss"] for name in table["name"].unique()}
+    panels = [loss for loss in LOSS_TITLES if loss in loss_of.values()]
+    figure, axes = new_figure(3 * len(panels), 3.4, len(panels))
+    for panel, loss in zip(axes, panels, strict=True):
+        drawn: list[str] = []
+        for name in (name for name in loss_of if loss_of[name] == loss):
+            curves = [np.array(row["curve"]) for row in table.loc[table["name"] == name, "outcome.training"]]
+            shortest = min(len(curve) for curve in curves)
+            mean = np.mean([curve[:shortest] for curve in curves], axis=0)
+            smooth = pd.Series(mean[:, 1]).ewm(span=5).mean()
+            style = LINES[drawn.count(family(name)) % len(LINES)]
+            panel.plot(mean[:, 0], smooth, style, color=FAMILIES[family(name)], lw=1.8, label=label(name))
+            drawn.append(family(name))
+        if len(set(drawn)) < len(drawn):  # colour alone does not name the line
+            panel.legend(fontsize=7.5)
+        panel.set_title(LOSS_TITLES[loss])
+        panel.set_xlabel("optimizer step")
+    axes[0].set_ylabel("training loss")
+    family_legend(figure, loss_of)
+    detail = "mean of the seeds, smoothed; each loss has its own scale"
+    headline(figure, "Training loss", about(table), detail)
+    return figure

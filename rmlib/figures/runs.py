@@ -1,16 +1,13 @@
-"""The runs of a folder as a table, some of them side by side, and their losses as a figure that can grow while they do.
+"""The runs of a folder as a table, some of them side by side, and their losses as a figure.
 
 runs_table()                                  # everything below runs/train, the latest first
 side_by_side(["3f2a…", "91bc…"])              # what differs between runs: settings, then results
-with live_plot(): train(model, pairs, settings)
 """
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmlib.figures.style import COLOURS, LINES
+from rmlib.figures.style import COLOURS, LINES, new_figure
 from rmlib.records import paths
 from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 from rmlib.training.settings import TrainSettings
@@ -64,14 +61,8 @@ def history_figure(runs: Sequence[str | Path], folder: str | Path | None = None,
 
     A loss is drawn pale, and over it its running mean over `window` steps (default: a fiftieth of the run).
     """
-    return draw(Figure(figsize=(9, 3.2), layout="constrained"), [_find(run, _place(folder)) for run in runs], window)
-
-
-def draw(figure: Figure, places: Sequence[Path], window: int = 0) -> Figure:
-    """`history_figure` on a figure that is there, in place of what it showed."""
-    figure.clear()
-    left, right = figure.subplots(1, 2)
-    for index, place in enumerate(places):
+    figure, (left, right) = new_figure(9, 3.2, 2)
+    for index, place in enumerate(_find(run, _place(folder)) for run in runs):
         rows = pd.DataFrame(read_log(place))
         if rows.empty:
             continue
@@ -89,46 +80,8 @@ def draw(figure: Figure, places: Sequence[Path], window: int = 0) -> Figure:
     return figure
 
 
-@contextmanager
-def live_plot(folder: str | Path | None = None, *, every_seconds: float = 2.0) -> Iterator[Figure]:
-    """A `history_figure` in a notebook's cell that grows while the cell trains; of runs that log while it is open.
-
-    `folder`: where runs lie (default: where `train` puts them), or one run's own. Training is not slowed: the log is
-    read by a thread, every few seconds.
-    """
-    from IPython.display import display  # a notebook has it; a shell may do without
-
-    place = _place(folder)
-    before, figure, stop = _sizes(place), Figure(figsize=(9, 3.2), layout="constrained"), threading.Event()
-    handle = display(draw(figure, []), display_id=True)
-
-    def show() -> None:
-        now = _sizes(place)
-        draw(figure, [run for run in now if now[run] != before.get(run)])
-        if handle is not None:  # there is none outside a notebook
-            handle.update(figure)
-
-    def watch() -> None:
-        while not stop.wait(every_seconds):
-            show()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield figure
-    finally:
-        stop.set()
-        thread.join()
-        show()
-
-
 def _place(folder: str | Path | None) -> Path:
     return paths.runs_dir() / "train" if folder is None else Path(folder)
-
-
-def _sizes(place: Path) -> dict[Path, int]:
-    """The runs of a folder, or the one that it is, with the sizes of their logs."""
-    return {file.parent: file.stat().st_size for file in sorted([*place.glob(LOG_FILE), *place.glob(f"*/{LOG_FILE}")])}
 
 
 def _find(run: str | Path, place: Path) -> Path:

@@ -13,10 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from rmlib.experiments.arms import ARMS, CONTROL_ARMS, FINETUNED, title
@@ -107,16 +109,38 @@ def label(name: str) -> str:
     return title(name) if name.removesuffix(FINETUNED) in ARMS else f"Ruler: {name}"
 
 
-def forest(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """One row per line of the table, the first on top: a dot at `estimate`, a line from `low` to `high` if it has them.
+def points(axes: Axes, places: ArrayLike, table: pd.DataFrame, series: int, **look: Any) -> None:
+    """Marks at `estimate` and upright lines from `low` to `high`, in the colour and with the marker of a series.
 
-    `names` (arms or rulers) give the colours. Returns the heights of the rows.
+    `look` changes the marks, which are joined by a line where it names one (`ls`).
+    """
+    own: dict[str, Any] = {"color": COLOURS[series % len(COLOURS)], "marker": MARKERS[series % len(MARKERS)]}
+    axes.vlines(places, table["low"], table["high"], color=own["color"], lw=1.5)
+    axes.plot(places, table["estimate"], **own | {"ls": "", "ms": 5} | look)
+
+
+def rows(
+    axes: Axes, heights: ArrayLike, table: pd.DataFrame, colours: str | list[str], line: float = 2, **look: Any
+) -> None:
+    """Marks at `estimate` and level lines (`line` points wide) from `low` to `high`, where the table has them.
+
+    `look` changes the marks.
+    """
+    if {"low", "high"} <= set(table.columns):
+        axes.hlines(heights, table["low"], table["high"], colors=colours, lw=line)
+    axes.scatter(table["estimate"], heights, c=colours, **{"s": 24, "zorder": 3} | look)
+
+
+def forest(
+    axes: Axes, table: pd.DataFrame, names: Sequence[str], words: Sequence[str] | pd.Series | None = None
+) -> np.ndarray:
+    """One row per line of the table, the first on top, see `rows`. Returns their heights.
+
+    `names` (arms or rulers) give the colours, and what stands beside the rows, unless `words` do.
     """
     heights = np.arange(len(table))[::-1]
-    colours = [FAMILIES[family(name)] for name in names]
-    if {"low", "high"} <= set(table.columns):
-        axes.hlines(heights, table["low"], table["high"], colors=colours, lw=2)
-    axes.scatter(table["estimate"], heights, c=colours, s=28, zorder=3)
+    rows(axes, heights, table, [FAMILIES[family(name)] for name in names], s=28)
+    axes.set_yticks(heights, [label(name) for name in names] if words is None else words)
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.grid(axis="y", visible=False)
     return heights
@@ -126,6 +150,15 @@ def beside(axes: Axes, heights: Iterable[float], texts: Iterable[str]) -> None:
     """Numbers to the right of the rows."""
     for height, text in zip(heights, texts, strict=True):
         axes.text(1.01, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
+
+
+def legend_below(figure: Figure, columns: int, **options: Any) -> None:
+    """What the labelled marks of the panels mean, below the figure; a label that several panels have is shown once."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, frameon=False, **options)
 
 
 def family_legend(figure: Figure, names: Iterable[str]) -> None:

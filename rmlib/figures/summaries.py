@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Num
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
-from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
-from rmlib.figures.kept_tables import kept
 from rmlib.records import RecordError
+from rmlib.statistics import Interval
 
 BOOTSTRAP_SEED = 0
 DETECTABLE = "smallest difference (80 % power)"
@@ -30,6 +31,26 @@ PAPER_ROWS = {
     "bt_scaled_init": ("Bradley-Terry from helpfulness regression", "scaled"),
     "bt_scaled_init_expo": ("Bradley-Terry from helpfulness regression", "scaled + ExPO"),
 }
+
+
+def kept(make: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
+    """A function from a file to a table, which makes it again only where the file has changed since.
+
+    A figure and its table, or two figures, share the work.
+    """
+
+    @lru_cache(maxsize=4)
+    def made(file: Path, changed_ns: int, size: int) -> pd.DataFrame:
+        return make(file)
+
+    @wraps(make)
+    def found(file: Path) -> pd.DataFrame:
+        if not file.is_file():
+            return make(file)  # which says what is missing
+        state = file.stat()
+        return made(file, state.st_mtime_ns, state.st_size).copy()
+
+    return found
 
 
 def optional(file: Path, kind: str) -> pd.DataFrame:
@@ -74,13 +95,24 @@ def correct(table: pd.DataFrame, arm: str) -> np.ndarray:
     return (margins(table, arm) > 0).astype(int)
 
 
-def interval_of(values: np.ndarray, groups: np.ndarray | None = None) -> statistics.Interval:
+def by_seed(values: Num[np.ndarray, "seed item"]) -> Num[np.ndarray, "*seed item"]:
+    """Values as `statistics` takes them: those of one seed alone have no axis of seeds."""
+    return values[0] if len(values) == 1 else values
+
+
+def interval_of(
+    values: Num[np.ndarray, "seed pair"], groups: np.ndarray | None = None, *, draws: int = 2000
+) -> Interval:
     """95 % bootstrap interval of a mean over `[seed, pair]`; over pairs alone where there is one seed.
 
     `groups` (`prompt_groups`) are redrawn together.
     """
-    values = values[0] if len(values) == 1 else values
-    return statistics.bootstrap_interval(values, seed=BOOTSTRAP_SEED, groups=groups)
+    return statistics.bootstrap_interval(by_seed(values), seed=BOOTSTRAP_SEED, groups=groups, draws=draws)
+
+
+def columns_of(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns of a table: the estimate by its name, and its bounds."""
+    return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
 def described_pairs(file: Path, n: int) -> pd.DataFrame:
@@ -234,6 +266,8 @@ def factor_choices(file: Path) -> pd.DataFrame:
     One row for each seed and each sweep recorded beside the choice; columns as in `sweeps.beside`, `optimism` in
     points. Raises RecordError where no such sweep was recorded.
     """
+    from rmlib.experiments import sweeps  # imports torch, which no other table needs
+
     arms, rows = ladder(file), []
     chosen = arms[arms["name"] == "bt_scaled_init_expo"].set_index("seed")
     for kind, place in (("sweep_on_test", "test"), ("sweep_on_benchmark", "benchmark")):

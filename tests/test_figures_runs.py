@@ -1,4 +1,4 @@
-"""Runs as a table, side by side, as a figure, and while they grow."""
+"""Runs as a table, side by side, and as a figure."""
 
 import json
 import os
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
 from rmlib.figures import runs
 from rmlib.records.files import write_json
@@ -76,24 +75,3 @@ def test_the_figure_draws_every_step_s_loss_its_running_mean_and_the_selection_a
     assert left.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3])
     assert left.lines[1].get_ydata() == pytest.approx([1, 3 / 4, 5 / 12])  # the first has no other before it
     assert (list(right.lines[0].get_xdata()), list(right.lines[0].get_ydata())) == ([3], [0.75])
-
-
-def test_a_live_plot_grows_with_the_runs_that_log_while_it_is_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[list[str]] = []
-
-    class Handle:
-        def update(self, figure: Figure) -> None:
-            legend = figure.axes[0].get_legend()
-            shown.append([text.get_text() for text in legend.get_texts()] if legend else [])
-
-    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
-    write_run(tmp_path, "before", 3)
-    with runs.live_plot(tmp_path, every_seconds=0.01) as figure:
-        while not shown:
-            pass
-        assert shown[0] == []
-        write_run(tmp_path, "now", 3, finished=False)
-    assert shown[-1] == ["now"]  # drawn once more when the cell ends
-    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]

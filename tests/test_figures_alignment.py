@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from rmlib import records
+from rmlib import figures, records
 from rmlib.alignment import win_rates
-from rmlib.figures import alignment
+from rmlib.figures import alignment, alignment_tables
 
 CURVES = [("best_of_n", "bt"), ("reinforce", "bt"), ("reinforce", "ensemble"), ("ppo", "bt"), ("dpo", "annotators")]
 TURNING, RISING = [1.0, 1.5, 1.7, 1.3], [1.0, 1.1, 1.2, 1.3]
@@ -42,10 +42,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_figure_and_table_is_drawn_and_saved(file: Path) -> None:
-    assert alignment.draw_all(file) == [
-        *alignment.FIGURES,
-        *(f"{name}.csv" for name in alignment.TABLES),
-    ]
+    assert figures.draw_all(file) == (list(alignment.FIGURES), list(alignment_tables.TABLES))
     plt.close("all")
 
 
@@ -87,7 +84,7 @@ def test_where_records_are_missing_a_figure_is_left_out_and_the_log_says_why(
     path = tmp_path / "empty_alignment.jsonl"
     records.append(path, kind="alignment_comparison", asked={}, outcome={"comparison": "x"})
     with caplog.at_level(logging.WARNING):
-        assert alignment.draw_all(path) == []
+        assert figures.draw_all(path) == ([], [])
     assert "no figure 'win_rates'" in caplog.text
 
 
