@@ -12,16 +12,8 @@ import numpy as np
 from rmlib import records
 from rmlib.alignment import best_of_n
 from rmlib.alignment import win_rates as evaluation
-from rmlib.alignment.plan import (
-    ANNOTATORS,
-    BEST_OF_N,
-    ENSEMBLE,
-    ENSEMBLE_OF,
-    Plan,
-    distinct_prompts,
-    optimised,
-    reward_of,
-)
+from rmlib.alignment.plan import Plan, distinct_prompts, optimised, reward_of
+from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF
 from rmlib.alignment.win_rates import WinRate
 from rmlib.benchmarks.judges import Judge
 from rmlib.experiments.jobs import run_jobs

@@ -19,10 +19,10 @@ from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answe
 from rmlib.alignment.loop import Alignment
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.settings import AlignSettings
+from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF, EXPO
 from rmlib.alignment.watching import Watch
 from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.experiments import arm_models
-from rmlib.experiments.arms import title
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.scoring import scalar_model
@@ -32,31 +32,9 @@ from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.sources.simulated.gold import Gold
 from rmlib.sources.splits import Splits
 
-ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
-EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent
-ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
-BEST_OF_N = "best_of_n"
 SAMPLES = "samples"  # a job of its own, where several read the same
 DPO_LOSSES = {"dpo": "bradley_terry", "dpo_margin": "margin_bradley_terry", "dpo_scaled": "scaled_bradley_terry"}
-METHOD_TITLES = {
-    BEST_OF_N: "Best of n",
-    "reinforce": "REINFORCE",
-    "ppo": "PPO",
-    "dpo": "DPO",
-    "dpo_margin": "Margin DPO",
-    "dpo_scaled": "Scaled DPO",
-}
 Job = tuple[str, str, int]  # method, reward arm, seed
-
-
-def reward_title(arm: str) -> str:
-    """What a figure calls a reward."""
-    others = {
-        ENSEMBLE: f"Ensemble of {title(ENSEMBLE_OF)}",
-        EXPO: f"ExPO from regression, factor {PAPER_FACTOR}",
-        ANNOTATORS: "the annotators' pairs",
-    }
-    return others.get(arm) or title(arm)
 
 
 @dataclass(frozen=True)

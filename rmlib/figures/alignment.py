@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
-from rmlib.alignment.plan import BEST_OF_N, METHOD_TITLES, reward_title
+from rmlib.alignment.titles import BEST_OF_N, METHOD_TITLES, reward_title
 from rmlib.figures import alignment_tables
 from rmlib.figures.alignment_tables import policy_title
 from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from rmlib import records
-from rmlib.alignment.plan import METHOD_TITLES, reward_title
+from rmlib.alignment.titles import METHOD_TITLES, reward_title
 from rmlib.figures.summaries import BOOTSTRAP_SEED, columns_of, interval_of, latest
 from rmlib.records import RecordError
 from rmlib.statistics import Resamples

@@ -23,9 +23,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from rmlib.models import RewardModel
 from rmlib.records.files import write_json, written_whole
 from rmlib.training.examples import TrainingError
+from rmlib.training.log import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, SETTINGS_FILE, read_log
 from rmlib.training.settings import TrainSettings
 
-SETTINGS_FILE, LOG_FILE, FINISHED_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "finished.json", "model"
 LOCK_FILE = "lock"
 
 logger = logging.getLogger(__name__)
@@ -148,10 +148,3 @@ def write_result(
     with writing(f"the model of {folder.name}"):
         model.save(folder / MODEL_FOLDER, state)
         write_json(folder / FINISHED_FILE, {**summary, **read_log(folder)[-1]})
-
-
-def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:
-    """Rows of a run's log up to a step; a last line that a killed run left unfinished is passed over."""
-    file = folder / LOG_FILE
-    rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
-    return [row for row in rows if until_step is None or row["step"] <= until_step]

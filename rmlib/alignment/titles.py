@@ -1,0 +1,28 @@
+"""What policies and rewards are called: names that need no model, so that tables and figures need none."""
+
+from __future__ import annotations
+
+from rmlib.experiments.arms import title
+
+ENSEMBLE, ENSEMBLE_OF = "ensemble", "bt_scaled_init"
+EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its parent
+ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
+BEST_OF_N = "best_of_n"
+METHOD_TITLES = {
+    BEST_OF_N: "Best of n",
+    "reinforce": "REINFORCE",
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "dpo_margin": "Margin DPO",
+    "dpo_scaled": "Scaled DPO",
+}
+
+
+def reward_title(arm: str) -> str:
+    """What a figure calls a reward."""
+    if arm == EXPO:
+        from rmlib.combining import PAPER_FACTOR  # imports torch
+
+        return f"ExPO from regression, factor {PAPER_FACTOR}"
+    others = {ENSEMBLE: f"Ensemble of {title(ENSEMBLE_OF)}", ANNOTATORS: "the annotators' pairs"}
+    return others.get(arm) or title(arm)
