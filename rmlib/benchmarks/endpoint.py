@@ -1,7 +1,8 @@
 """A chat endpoint that speaks OpenAI's protocol, at a URL that the user names: one question, one answer, or why not.
 
 Nothing is sent anywhere unless an `Endpoint` was made, and a key only where the name of its variable was given. The key
-is read when it is sent; it appears in no record, file or message.
+is read when it is sent; it appears in no record, file or message. The client of huggingface_hub does not serve: it
+follows redirects, which would carry question and key to another host.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 class EndpointError(Exception):
-    """A question without an answer; `kind` is "timeout", "refused", "nonsense" or "empty"."""
+    """A question without an answer; `kind` is "timeout", "refused", "nonsense" or "empty".
 
-    def __init__(self, kind: str, detail: str) -> None:
+    After a fault that `may_pass`, the same question may well be answered.
+    """
+
+    def __init__(self, kind: str, detail: str, *, may_pass: bool = False) -> None:
         super().__init__(f"{kind}: {detail}")
-        self.kind = kind
+        self.kind, self.detail, self.may_pass = kind, detail, may_pass
 
 
 class _StaysHere(urllib.request.HTTPRedirectHandler):
@@ -69,9 +73,11 @@ class Endpoint:
         for attempt in range(self.retries + 1):
             try:
                 return _text_of(self._post(body))
-            except _MayPass as error:
+            except EndpointError as error:
+                if not error.may_pass:
+                    raise
                 if attempt == self.retries:
-                    raise EndpointError(error.kind, f"{error} ({self.retries + 1} times)") from error
+                    raise EndpointError(error.kind, f"{error.detail} ({self.retries + 1} times)") from error
                 time.sleep(self.pause * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -88,24 +94,15 @@ class Endpoint:
                 return content
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code in RETRIED:
-                raise _MayPass("refused", f"status {error.code}") from None
-            raise EndpointError("refused", f"status {error.code}") from None
+            raise EndpointError("refused", f"status {error.code}", may_pass=error.code in RETRIED) from None
         except TimeoutError:
-            raise _MayPass("timeout", f"no answer within {self.timeout:g} s") from None
+            raise EndpointError("timeout", f"no answer within {self.timeout:g} s", may_pass=True) from None
         except urllib.error.URLError as error:
             kind = "timeout" if isinstance(error.reason, TimeoutError) else "refused"
-            raise _MayPass(kind, str(error.reason)) from None
+            raise EndpointError(kind, str(error.reason), may_pass=True) from None
         except (OSError, http.client.HTTPException) as error:
-            raise _MayPass("refused", f"the connection broke ({type(error).__name__})") from None
-
-
-class _MayPass(Exception):
-    """A fault after which the same question may well be answered."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
+            broken = f"the connection broke ({type(error).__name__})"
+            raise EndpointError("refused", broken, may_pass=True) from None
 
 
 def _text_of(reply: bytes) -> str:

@@ -92,7 +92,8 @@ class Instructions:
         """Of a JSON object with some of the fields; the others stay as they are. Raises ValueError."""
         given = json.loads(Path(file).read_text(encoding="utf-8"))
         known = {each.name for each in fields(cls)}
-        if not isinstance(given, dict) or not given.keys() <= known or not all(map(_is_text, given.values())):
+        texts = isinstance(given, dict) and all(isinstance(value, str) for value in given.values())
+        if not texts or not given.keys() <= known:
             raise ValueError(f"{Path(file).name} is not an object of texts with fields of {', '.join(sorted(known))}")
         return cls(**given)
 
@@ -243,7 +244,3 @@ def _choice_of(mark: str, n_responses: int) -> Any:
 def _filled(template: str, values: Mapping[str, str]) -> str:
     """The template with its fields filled in one pass: braces inside a text stay as they are."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)

@@ -227,16 +227,11 @@ def _given(row: Row, place: Place) -> Sequence[Any] | None:
             problem = f"{shown(given)} is not a list ({error})"
             raise DataError(place.at("scores"), problem, "Write [1.5, 0.2]") from error
     if given is None:
-        columns = sorted((name for name in row if str(name).startswith("score_")), key=_number)
-        given = [row[name] for name in columns if row[name] not in (None, "")]
+        wide = (row.get(f"score_{number}") for number in range(1, len(row) + 1))
+        given = [value for value in wide if value not in (None, "")]
     if not isinstance(given, Sequence) or not given:
         raise DataError(place, f"{shown(given)} are no rewards", "Give a list `scores`, or `score_1`, `score_2`, …")
     return given
-
-
-def _number(column: str) -> float:
-    digits = column.removeprefix("score_")
-    return int(digits) if digits.isdecimal() else math.inf
 
 
 def _plain(value: Any) -> Any:
