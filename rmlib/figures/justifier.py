@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rmlib import records, statistics
 from rmlib.benchmarks.judges import TIE, UNPARSABLE
 from rmlib.figures import style
+from rmlib.figures.summaries import columns_of, interval_of
 
 RIGHT, WRONG, BY_ORDER, NONE = "right in both orders", "wrong in both", "depends on the order", "no verdict in one"
 OUTCOMES = (RIGHT, BY_ORDER, NONE, WRONG)
@@ -58,14 +59,13 @@ def summary(file: Path) -> pd.DataFrame:
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
     won = winners(rows)
     each = credit(won)
-    agreement = statistics.bootstrap_interval(each if len(each) > 1 else each[0], seed=0)
+    agreement = interval_of(each)
     decided = ~np.isnan(won).any(axis=1)
     same, n_decided = int((won[:, 0] == won[:, 1]).sum()), int(decided.sum())
     found: dict[str, Any] = {"n": won.shape[-1], "seeds": len(won), "agreement": agreement.estimate}
     found |= {"low": agreement.low, "high": agreement.high, "detectable": _detectable(each)}
     if n_decided:
-        stable = statistics.wilson_interval(same, n_decided)
-        found |= {"consistent": stable.estimate, "consistent low": stable.low, "consistent high": stable.high}
+        found |= columns_of("consistent", statistics.wilson_interval(same, n_decided))
     favoured = (won[:, 0] == 0).sum() + (won[:, 1] == 1).sum()
     found["shown_first"] = float(favoured / max(1, (~np.isnan(won)).sum()))
     missing: Counter[str] = Counter(dict.fromkeys((UNPARSABLE, TIE), 0))
@@ -92,30 +92,23 @@ def outcome_shares(file: Path) -> pd.DataFrame:
 
 
 def by_strength(file: Path) -> pd.DataFrame:
-    """Agreement by strength of preference: columns judge, strength, n, estimate, low, high."""
+    """Agreement by strength of preference: columns judge, strength, estimate, low, high, n."""
     rows = []
     for judge, part in runs(file).groupby("asked.judge", sort=False):
         each, strength = credit(winners(part)), np.array(part.iloc[0]["outcome.strength"])
         for value in sorted(set(strength)):
-            chosen = each[:, strength == value]
-            interval = statistics.bootstrap_interval(chosen if len(chosen) > 1 else chosen[0], seed=0)
-            found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
-            rows.append({"judge": str(judge), "strength": int(value), "n": chosen.shape[1], **found})
+            rows.append({"judge": str(judge), "strength": int(value), **vars(interval_of(each[:, strength == value]))})
     return pd.DataFrame(rows)
 
 
 def differences(file: Path, questions: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """For each two judges, the difference in agreement with its interval, over the pairs that both judged.
 
-    Columns judge, against, n, estimate, low, high. A judge with several seeds counts by its mean over them.
+    Columns judge, against, estimate, low, high, n. A judge with several seeds counts by its mean over them.
     """
     parts = {str(judge): credit(winners(part)).mean(axis=0) for judge, part in runs(file).groupby("asked.judge")}
-    rows = []
-    for judge, against in questions:
-        found = statistics.bootstrap_interval(parts[judge] - parts[against], seed=0)
-        bounds = {"estimate": found.estimate, "low": found.low, "high": found.high}
-        rows.append({"judge": judge, "against": against, "n": found.n, **bounds})
-    return pd.DataFrame(rows)
+    found = [vars(interval_of((parts[judge] - parts[against])[None])) for judge, against in questions]
+    return pd.concat([pd.DataFrame(questions, columns=["judge", "against"]), pd.DataFrame(found)], axis=1)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -126,8 +119,9 @@ def judges_figure(file: Path) -> Figure:
     table, shares = summary(file), outcome_shares(file)
     figure, panels = style.new_figure(11.5, 0.42 * len(table) + 1.7, 3, sharey=True)
     heights = np.arange(len(table))[::-1]
-    for panel, columns in zip(panels, (("agreement", "low", "high"), _prefixed("consistent")), strict=False):
-        part = table[[*columns]].astype(float).set_axis(["estimate", "low", "high"], axis=1)
+    intervals = (["agreement", "low", "high"], ["consistent", "consistent low", "consistent high"])
+    for panel, columns in zip(panels, intervals, strict=False):
+        part = table[columns].astype(float).set_axis(["estimate", "low", "high"], axis=1)
         style.rows(panel, heights, part, style.COLOURS[0], s=36, linewidths=1)
         panel.axvline(0.5, color="0.5", lw=1, ls=":")
     panels[0].set(title="agreement with preferences", xlabel="mean of both orders")
@@ -181,10 +175,6 @@ def fine_tuning_figure(file: Path) -> Figure:
     title = table.iloc[-1]["asked.source"]["title"]
     style.headline(figure, "Fine-tuning: how surprising the justifications are", f"{title}; one line a seed")
     return figure
-
-
-def _prefixed(name: str) -> tuple[str, str, str]:
-    return name, f"{name} low", f"{name} high"
 
 
 def _detail(file: Path, table: pd.DataFrame) -> str:

@@ -32,9 +32,8 @@ def runs_table(folder: str | Path | None = None) -> pd.DataFrame:
     number, pairs, tokens, seconds, loss and what was measured on selection pairs, tokens a second, and when the log was
     last written (UTC). A folder without settings is no run, and left out.
     """
-    place = _place(folder)
-    files = place.glob(f"*/{SETTINGS_FILE}") if place.is_dir() else []
-    rows = sorted((_row(file.parent) for file in files), key=lambda row: row["written"], reverse=True)
+    rows = [_row(file.parent) for file in _place(folder).glob(f"*/{SETTINGS_FILE}")]
+    rows.sort(key=lambda row: row["written"], reverse=True)
     return pd.DataFrame(rows, columns=None if rows else ["run"]).set_index("run")
 
 
