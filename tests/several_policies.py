@@ -14,10 +14,9 @@ from tiny import save_language_model
 from rmlib.alignment.align import align
 from rmlib.alignment.dpo import PreferencePairs
 from rmlib.alignment.fine_tuning import Answers, FitSettings, fit
-from rmlib.alignment.loop import Alignment
+from rmlib.alignment.loop import Alignment, Watch
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.settings import AlignSettings
-from rmlib.alignment.watching import Watch
 from rmlib.models import RewardModel
 from rmlib.training.parallel import Processes
 

@@ -19,11 +19,11 @@ from rmlib.alignment import __main__ as command
 from rmlib.alignment import ppo
 from rmlib.alignment.align import align
 from rmlib.alignment.dpo import DPO, PreferencePairs, labelled
+from rmlib.alignment.loop import Watch
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.alignment.watching import Watch
 from rmlib.combining import Ensemble
 from rmlib.models import RewardModel
 

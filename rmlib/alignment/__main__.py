@@ -17,12 +17,11 @@ from typing import Any
 
 from rmlib.alignment import dpo
 from rmlib.alignment.align import align
-from rmlib.alignment.loop import Alignment
+from rmlib.alignment.loop import Alignment, Watch
 from rmlib.alignment.plan import distinct_prompts
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings
-from rmlib.alignment.watching import Watch
 from rmlib.sources.splits import load_splits
 from rmlib.training.parallel import Processes
 

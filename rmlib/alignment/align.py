@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from rmlib.alignment.dpo import DPO, PreferencePairs
-from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, claim, optimise, run_folder
+from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, Watch, claim, optimise, run_folder
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
-from rmlib.alignment.watching import Watch
 from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
@@ -82,7 +81,7 @@ def identity_of(
     watch: Watch | None = None,
 ) -> str:
     """The name of a run: what it starts from, is rewarded by and learns from, and what is measured of it."""
-    keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
+    keys = [prompt_key(prompt) for prompt in prompts]
     given = [None if reward is None else reward_identity(reward), None if critic is None else critic.identity]
     learnt = None if pairs is None else pairs.identity
     measured = None if watch is None else watch.identity

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,15 @@ from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.models import Prompt, Scorer
 from rmlib.records import paths
-from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
+from rmlib.records.kept import kept_json
 
 ROWS_AT_ONCE = 512  # of more, the cache of keys and values leaves that of a CPU
 
 
 def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_tokens: int, seed: int) -> Samples:
     """`n` samples to each prompt, drawn once and found again in runs/."""
-    keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
+    keys = [prompt_key(prompt) for prompt in prompts]
     identity = fingerprint("samples", policy.identity, keys, n, max_new_tokens, seed, ROWS_AT_ONCE)
     size = max(1, ROWS_AT_ONCE // n)
 
@@ -33,17 +32,8 @@ def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_t
         ]
         return [row.tolist() for part in drawn for row in part.ids]
 
-    rows = [np.array(row, dtype=np.int64) for row in kept("samples", identity, draw)]
+    rows = [np.array(row, dtype=np.int64) for row in kept_json(paths.runs_dir() / "samples" / f"{identity}.json", draw)]
     return policy.as_samples(prompts, n, rows)
-
-
-def kept(folder: str, identity: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives, as JSON has it: made once, then read from runs/."""
-    file = paths.runs_dir() / folder / f"{identity}.json"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, make())
-    return json.loads(file.read_text())
 
 
 def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prompt sample"]:

@@ -35,7 +35,7 @@ class PreferencePairs(NamedTuple):
 
     @property
     def identity(self) -> str:
-        keys = [prompt_key([dict(message) for message in prompt]) for prompt in self.prompts]
+        keys = [prompt_key(prompt) for prompt in self.prompts]
         return fingerprint("pairs", keys, list(self.chosen), list(self.rejected), self.strength.tolist())
 
 

@@ -108,7 +108,7 @@ class Answers(NamedTuple):
 
     @property
     def identity(self) -> str:
-        return fingerprint([prompt_key([dict(message) for message in prompt]) for prompt in self.prompts], self.texts)
+        return fingerprint([prompt_key(prompt) for prompt in self.prompts], self.texts)
 
 
 def answers_of(pairs: Dataset) -> Answers:
@@ -119,7 +119,7 @@ def answers_of(pairs: Dataset) -> Answers:
 
 def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) -> Answers:
     """Answers of the simulated authors to tasks of their own, none of which has a prompt of `leave_out`."""
-    excluded = {prompt_key([dict(message) for message in prompt]) for prompt in leave_out}
+    excluded = {prompt_key(prompt) for prompt in leave_out}
     drawn = (one for one in draw_answered(seed) if prompt_key(one[0].prompt) not in excluded)
     some = list(itertools.islice(drawn, n_prompts))
     return Answers([task.prompt for task, _ in some], [text for _, two in some for text in two])

@@ -16,11 +16,10 @@ from rmlib import combining, experiments, records
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.align import align
 from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
-from rmlib.alignment.loop import Alignment
+from rmlib.alignment.loop import Alignment, Watch
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF, EXPO
-from rmlib.alignment.watching import Watch
 from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
@@ -29,6 +28,7 @@ from rmlib.experiments.scoring import scalar_model
 from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, prompt_key
+from rmlib.records.kept import kept_json
 from rmlib.sources.simulated.gold import Gold
 from rmlib.sources.splits import Splits
 
@@ -172,8 +172,8 @@ def record_run(job: Job, plan: Plan) -> dict[str, Any]:
     asked["policy"] = paths.public_name(plan.policy)
     started = time.perf_counter()
     if method == BEST_OF_N:
-        identity = fingerprint(plan.identity, *job)
-        rows = best_of_n.kept("best_of_n", identity, partial(_best_of_n_rows, plan, arm, seed))
+        file = paths.runs_dir() / BEST_OF_N / f"{fingerprint(plan.identity, *job)}.json"
+        rows = kept_json(file, partial(_best_of_n_rows, plan, arm, seed))
     else:
         rows = optimised(plan, method, arm, seed).measured
     outcome: dict[str, Any] = {"rows": [_thin(row) for row in rows], "settings": {}}

@@ -39,7 +39,7 @@ def default_processes() -> int:
 
 def run_jobs(
     jobs: Mapping[Job, Collection[Job]],
-    work: Callable[[Job], None],
+    work: Callable[[Job], object],
     *,
     processes: int | None = None,
     show: Callable[[Job], str] = str,
@@ -92,7 +92,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _workers(processes: int, work: Callable[[Job], None]) -> Iterator[ProcessPoolExecutor]:
+def _workers(processes: int, work: Callable[[Job], object]) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
     logs = context.Queue()
     stopped, stop = context.Pipe(duplex=False)
