@@ -89,6 +89,16 @@ def pack(groups: Sequence[Group], token_budget: int, *, shared: bool) -> Iterato
         yield batch
 
 
+def packed(
+    groups: Sequence[Group], token_budget: int, *, shared: bool
+) -> Iterator[tuple[list[Group], Int[np.ndarray, "response"]]]:
+    """The groups of each forward pass, as `pack` puts them together, and the places of their responses in the list."""
+    first = np.cumsum([0, *(len(item.ids) for item in groups)])
+    for indices in pack(groups, token_budget, shared=shared):
+        rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
+        yield [groups[index] for index in indices], rows
+
+
 # --- the shared layout ------------------------------------------------------------------------------------------------
 
 

@@ -78,22 +78,17 @@ class PlainClassifier:
     ) -> Float[np.ndarray, "response"]:
         """Rewards of flat lists of equal length. Raises ModelError for a text that is longer than the positions."""
         encoded = self.encode(prompts, responses)
-        self.refuse_long(encoded)
+        if n_long := int(encoded.exceeds(self.max_length).sum()):  # an end cut off in silence is another text
+            raise ModelError(
+                f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "
+                "leave them out (skip_long), and they are counted as skipped"
+            )
         groups = batches.group(encoded, [1] * len(encoded.ids))
         rewards = np.empty(len(groups), dtype=np.float32)
         for indices in self._batches(groups, token_budget):
             batch = batches.collate_padded([groups[index] for index in indices], self.tokenizer.pad_token_id or 0)
             rewards[indices] = self._rewards(batch.to(self.device)).cpu().numpy()
         return rewards
-
-    def refuse_long(self, encoded: Encoded) -> None:
-        """Raise ModelError where a text does not fit the positions: an end cut off in silence is another text."""
-        n_long = int(encoded.exceeds(self.max_length).sum())
-        if n_long:
-            raise ModelError(
-                f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "
-                "leave them out (skip_long), and they are counted as skipped"
-            )
 
     def _batches(self, groups: Sequence[batches.Group], token_budget: int) -> list[list[int]]:
         if self.masks_padding:

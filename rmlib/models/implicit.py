@@ -23,7 +23,6 @@ from rmlib.models import backbones, batches, tokens
 from rmlib.models.batches import Group
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.likelihood import header, log_probabilities, targets_of
-from rmlib.models.network import refuse_long
 from rmlib.models.tokens import Encoded
 from rmlib.records import paths
 from rmlib.records.hashing import prompt_key
@@ -65,14 +64,13 @@ class ImplicitReward:
         The budget is smaller than a reward model's: every counted token has as many logits as there are words.
         """
         encoded = self.encode(prompts, responses)
-        refuse_long(encoded, self.max_length, self.name)
+        encoded.refuse_long(self.max_length, self.name)
         runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
         starts = first_own_tokens(self.tokenizer, runs, encoded)
-        groups, first = batches.group(encoded, [len(run) for run in runs]), np.cumsum([0, *map(len, runs)])
+        groups = batches.group(encoded, [len(run) for run in runs])
         rewards = np.empty(len(responses))
-        for indices in batches.pack(groups, token_budget, shared=self.shared):
-            rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
-            sums = self._log_probabilities([groups[index] for index in indices], starts[rows])
+        for some, rows in batches.packed(groups, token_budget, shared=self.shared):
+            sums = self._log_probabilities(some, starts[rows])
             rewards[rows] = self.beta * (sums[0] - sum(sums[1:]))
         return rewards
 

@@ -17,10 +17,13 @@ from rmlib.models import backbones, batches, tokens
 from rmlib.models.attention import backend_for, last_layer
 from rmlib.models.batches import Batch, Group, PaddedBatch, SharedBatch
 from rmlib.models.heads import Head, output_layer
-from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.interface import Prompt
 from rmlib.models.tokens import Encoded
 from rmlib.records.hashing import prompt_key
 from rmlib.records.progress import progress_bar
+
+# Largest difference of a reward from that of padded rows, times its size where that is above 1.
+EXACT, HALF = 1e-4, 5e-2
 
 logger = logging.getLogger(__name__)
 
@@ -161,15 +164,12 @@ class RewardNetwork(nn.Module):
         # Rows longer than this are no faster on a CPU, whose caches they leave, and cost memory.
         budget = token_budget or (4_096 if self.device.type == "cpu" else 16_384)
         groups = self.groups(prompts, responses)
-        first = np.cumsum([0, *(len(item.ids) for item in groups)])
         result = np.empty((len(responses), width), dtype=np.float32)
         was_training = self.training
         self.eval()
         with progress_bar(total=len(responses), unit="response", show=progress, leave=False) as bar:
-            for indices in batches.pack(groups, budget, shared=self.shared):
-                output = function(self.collate([groups[index] for index in indices]))
-                rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
-                result[rows] = output.float().cpu().numpy()
+            for some, rows in batches.packed(groups, budget, shared=self.shared):
+                result[rows] = function(self.collate(some)).float().cpu().numpy()
                 bar.update(len(rows))
         self.train(was_training)
         return result
@@ -177,21 +177,47 @@ class RewardNetwork(nn.Module):
     def groups(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Group]:
         """Encoded texts, those of equal prompts in a row together; arguments and errors as for `score`."""
         encoded = self.encode(prompts, responses)
-        self.refuse_long(encoded)
+        encoded.refuse_long(self.max_length, self.name)
         if encoded.cut.any():
             logger.warning("%d of %d texts were cut to %d tokens", encoded.cut.sum(), len(encoded.cut), self.max_length)
         return batches.group(encoded, [len(list(run)) for _, run in groupby(prompts, key=prompt_key)])
 
-    def refuse_long(self, encoded: Encoded) -> None:
-        """Raise ModelError where a text is longer than the backbone's positions."""
-        refuse_long(encoded, self.max_length, self.name)
+    def check_layout(self, groups: Sequence[Group], precision: str = "fp32") -> None:
+        """Choose how a run computes, compare it with padded rows on some groups, and say what was chosen.
 
+        That is the device's attention, and the last layer at the end tokens alone. Where a reward differs, the next
+        plainer way is tried: attention by segments and every layer whole, at last padded rows; each time loudly.
+        """
+        if not self.shared:
+            logger.info("%s: %s", self.name, self.layout)
+            return
+        half = precision == "bf16" or next(self.backbone.parameters()).dtype != torch.float32
+        for backend in (backend_for(self.device, self.config, half=half), "segments"):
+            self.attention = backend
+            if not (problem := self._problem(groups, precision, EXACT if not half else HALF)):
+                ends = "the last layer at the end tokens alone" if self.ends_only else "every layer whole"
+                logger.info("%s: %s; attention by %s, %s", self.name, self.layout, backend, ends)
+                return
+            logger.warning("%s: attention by %s is given up: %s", self.name, backend, problem)
+            if self.ends_only is not None:
+                self.ends_only.remove()
+                self.ends_only = None
+        self.shared, self.layout = False, f"padded rows: {problem}"
+        logger.warning("%s: %s", self.name, self.layout)
 
-def refuse_long(encoded: Encoded, max_length: int, name: str) -> None:
-    """Raise ModelError where a text has more tokens than the model of this name has positions."""
-    longest = max((len(row) for row in encoded.ids), default=0)
-    if longest > max_length:
-        raise ModelError(
-            f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
-            "or take a backbone with longer positions"
-        )
+    @torch.no_grad()
+    def _problem(self, groups: Sequence[Group], precision: str, tolerance: float) -> str:
+        """What is wrong with the shared layout on some groups; empty where nothing is."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                shared, padded = (self(self.collate(groups, shared=layout)) for layout in (True, False))
+        except RuntimeError as error:
+            if self.attention == "segments":
+                raise
+            return f"{type(error).__name__}: {error}"  # a kernel that this GPU or this build lacks
+        finally:
+            self.train(was_training)
+        difference, scale = float((shared - padded).abs().max()), max(1.0, float(padded.abs().max()))
+        return f"sharing the prompt changed a reward by {difference:.2g}" if difference > tolerance * scale else ""

@@ -1,4 +1,4 @@
-"""The reward model: how one is created, saved, loaded, exported, and made ready for a run."""
+"""The reward model: how one is created, saved, loaded and exported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from torch import Tensor
 
 from rmlib.models import backbones
 from rmlib.models.adapters import with_adapter
-from rmlib.models.batches import Group
 from rmlib.models.exporting import export
 from rmlib.models.heads import new_head
-from rmlib.models.layout_choice import choose
 from rmlib.models.network import RewardNetwork
 from rmlib.models.saving import deeper, load, save
 from rmlib.records.hashing import fingerprint
@@ -116,7 +114,3 @@ class RewardModel(RewardNetwork):
         them with `combining.weigh_attributes`), mean pooling, a head of two layers.
         """
         return export(self, Path(folder))
-
-    def check_layout(self, groups: Sequence[Group], precision: str = "fp32") -> None:
-        """Choose how a run computes, compare it with padded rows on some groups, and say what was chosen."""
-        choose(self, groups, precision)

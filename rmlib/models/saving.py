@@ -126,17 +126,16 @@ def _checked_head(
     if head not in ("keep", "redraw"):
         raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
     wanted = tuple(attributes or card["attributes"])
-    if head == "keep" and wanted != tuple(card["attributes"]):
-        raise ModelError(
-            f"{folder.name}: the saved head has attributes {card['attributes']}, asked for {list(wanted)}; "
-            "use head='redraw' to draw a new head on the same backbone"
-        )
     saved_layers = card.get("head_layers", 1)  # cards without it are of a time when there was one
     n_layers = head_layers or saved_layers
-    if head == "keep" and n_layers != saved_layers:
+    differing = ""
+    if wanted != tuple(card["attributes"]):
+        differing = f"attributes {card['attributes']}, asked for {list(wanted)}"
+    elif n_layers != saved_layers:
+        differing = f"{saved_layers} layer(s), asked for {n_layers}"
+    if head == "keep" and differing:
         raise ModelError(
-            f"{folder.name}: the saved head has {saved_layers} layer(s), asked for {n_layers}; "
-            "use head='redraw' to draw a new head on the same backbone"
+            f"{folder.name}: the saved head has {differing}; use head='redraw' to draw a new head on the same backbone"
         )
     return wanted, n_layers
 

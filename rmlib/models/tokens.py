@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from transformers import PreTrainedTokenizerBase
 
 from rmlib.models.hashes import hash_of_tokenizer
-from rmlib.models.interface import Prompt
+from rmlib.models.interface import ModelError, Prompt
 from rmlib.records.hashing import fingerprint
 
 PLAIN_TEMPLATE = (
@@ -40,6 +40,15 @@ class Encoded:
     def exceeds(self, max_length: int) -> Bool[np.ndarray, "text"]:
         """Which texts do not fit whole: longer than this, or shortened until they did."""
         return self.cut | (np.array([len(row) for row in self.ids], dtype=int) > max_length)
+
+    def refuse_long(self, max_length: int, name: str) -> None:
+        """Raise ModelError where a text has more tokens than the model of this name has positions."""
+        longest = max((len(row) for row in self.ids), default=0)
+        if longest > max_length:
+            raise ModelError(
+                f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
+                "or take a backbone with longer positions"
+            )
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
