@@ -26,7 +26,8 @@ def write_model(folder: Path, n_shards: int, n_files: int, seed: int) -> None:
     """A model of `n_shards` shards' worth of tensors, in `n_files` files."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
-    names, weight_map = [f"layers.{number}.weight" for number in range(n_shards * TENSORS_A_SHARD)], {}
+    names = [f"layers.{number}.weight" for number in range(n_shards * TENSORS_A_SHARD)]
+    weight_map: dict[str, str] = {}
     for number in range(n_files):
         file = f"model-{number + 1:05d}-of-{n_files:05d}.safetensors" if n_files > 1 else "model.safetensors"
         tensors = {name: torch.randn(SIDE, SIDE, generator=generator).bfloat16() for name in names[number::n_files]}

@@ -6,6 +6,7 @@ need when each prompt is computed once: padding and repeated prompts count for n
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _largest(folder: Path, part: Dataset) -> Trl:
     for size in (64, 32, 16, 8, 4, 2, 1):
         steps = PAIRS_A_STEP // size
         way = Trl(folder, size, bf16=True, gradient_checkpointing=False, gradient_accumulation_steps=steps)
-        if _fits(lambda way=way: way(part)):
+        if _fits(partial(way, part)):
             return way
         del way
         _free()

@@ -77,7 +77,7 @@ def random_accuracies(n: int, rng: np.random.Generator) -> list[dict[str, float]
 
 def exchanged(accuracy: Mapping[str, float]) -> dict[str, float]:
     """Section scores by the same formula with the two XSTest counts exchanged."""
-    weight = {name: rewardbench.SUBSETS[name].weight for name in rewardbench.SUBSETS}
+    weight = {name: float(rewardbench.SUBSETS[name].weight or 0) for name in rewardbench.SUBSETS}
     weight |= {XSTEST[0]: weight[XSTEST[1]], XSTEST[1]: weight[XSTEST[0]]}
     safety = [name for name, subset in rewardbench.SUBSETS.items() if subset.section == "Safety"]
     scores = rewardbench.section_scores(accuracy)
@@ -157,7 +157,7 @@ def compare_values(inputs: list[Any], ours: list[float], theirs: list[float]) ->
     """Largest difference of one number an input; the first inputs are kept, to be computed again."""
     differences = np.abs(np.array(ours) - np.array(theirs))
     kept = [{"input": one, "score": score} for one, score in zip(inputs[:KEPT], theirs[:KEPT], strict=True)]
-    found = {"inputs": len(inputs), "largest difference": float(differences.max())}
+    found: dict[str, Any] = {"inputs": len(inputs), "largest difference": float(differences.max())}
     found |= {"inputs that differ": int((differences > TOLERANCE).sum()), "vectors": kept}
     return found
 

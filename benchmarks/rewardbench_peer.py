@@ -7,6 +7,7 @@ It imports nothing of this repository, which that environment cannot hold. Each 
 
 import json
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def rewards(asked: dict[str, Any]) -> list[list[float]]:
     return found
 
 
-ANSWERS = {
+ANSWERS: dict[str, Callable[[Any], Any]] = {
     "constants": constants,
     "sections": sections,
     "best_of_four": best_of_four,

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +19,9 @@ class ChatDouble:
     """
 
     def __init__(self, reply: Callable[[str], str | int]) -> None:
-        self.reply, self.requests, self.headers, self.url = reply, [], [], ""
+        self.reply, self.url = reply, ""
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.most_at_once = self._now = 0
         self._lock, self.released = threading.Lock(), threading.Event()
 
@@ -37,10 +38,11 @@ class ChatDouble:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            self._answer(handler, self.reply(body["messages"][-1]["content"]))
+            reply = self.reply(body["messages"][-1]["content"])
         finally:
-            with self._lock:
+            with self._lock:  # before the answer goes out: whoever has it may ask again at once
                 self._now -= 1
+        self._answer(handler, reply)
 
     def _answer(self, handler: BaseHTTPRequestHandler, reply: str | int) -> None:
         if reply == "#late":
@@ -89,9 +91,3 @@ def serving(reply: Callable[[str], str | int]) -> Iterator[ChatDouble]:
         server.shutdown()
         server.server_close()
         thread.join(LONGEST_WAIT)
-
-
-def slowly(reply: str, seconds: float = 0.05) -> str:
-    """The reply after a moment, so that several requests are seen to be under way at a time."""
-    time.sleep(seconds)
-    return reply

@@ -14,7 +14,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RMLIB_RUNS", tempfile.mkdtemp(prefix="rmlib-runs-"))  # tables that are kept once read
 
 import hypothesis
+import jaxtyping
 import pytest
+
+# Shapes and types that annotations promise are checked at every call of the library; before any of it is imported.
+jaxtyping.install_import_hook("rmlib", "checked_shapes.checker")
 
 # The same examples every time, however slow the machine: a failure here is a failure everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -65,3 +69,11 @@ def _one_thread() -> None:
     """Sums in one order whatever the machine; torch is left alone by tests that do not import it."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """The library as its users have it, for tests of what it says itself of shapes that do not fit."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

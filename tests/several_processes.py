@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from rmlib import training
 from rmlib.pairs import ATTRIBUTES, make_pairs
-from rmlib.training import train
+from rmlib.training import Run, TrainingError, train
 from rmlib.training.initial_model import initial
+from rmlib.training.loop import _Loop
 from rmlib.training.parallel import Processes, ProcessesError
 from rmlib.training.settings import TrainSettings
 
@@ -59,27 +59,27 @@ def settings_of(name: str, folder: Path) -> TrainSettings:
     return TrainSettings(**(COMMON | {"backbone": str(folder / kind)} | RUNS[name]))  # type: ignore[arg-type]
 
 
-def run(name: str, folder: Path, settings: TrainSettings, target: Path) -> training.Run:
+def run(name: str, folder: Path, settings: TrainSettings, target: Path) -> Run:
     """Train one of RUNS from the same weights on the same pairs."""
     return train(initial(settings), pairs(), settings, selection=pairs(), folder=target, progress=False)
 
 
 def killed_run(name: str, folder: Path) -> None:
     """The same, stopped in the middle of everything after some steps, as a machine stops."""
-    honest = training._Loop._train_step
+    honest = _Loop._train_step
 
-    def dies(loop: training._Loop, order: np.ndarray) -> dict[str, float]:
+    def dies(loop: _Loop, order: np.ndarray) -> dict[str, float]:
         if loop.step == KILLED_AFTER:
             raise KeyboardInterrupt
         return honest(loop, order)
 
-    training._Loop._train_step = dies  # type: ignore[method-assign]
+    _Loop._train_step = dies  # type: ignore[method-assign, assignment]
     try:
         run(name, folder, settings_of(name, folder), folder / f"{name}, killed")
     except KeyboardInterrupt:
         pass
     finally:
-        training._Loop._train_step = honest  # type: ignore[method-assign]
+        _Loop._train_step = honest  # type: ignore[method-assign]
 
 
 def work(folder: Path) -> None:
@@ -99,7 +99,7 @@ def work(folder: Path) -> None:
     spoilt = replace(settings_of("replicated", folder), learning_rate=1e30, max_steps=9)
     try:
         run("replicated", folder, spoilt, folder / "spoilt")
-    except training.TrainingError as error:
+    except TrainingError as error:
         stopped = str(error)
     said = processes.gather({"rank": processes.rank, "refusal": refusal, "stopped": stopped})
     if processes.is_main:

@@ -39,6 +39,7 @@ def test_a_policy_equal_to_its_reference_has_a_dpo_loss_of_log_two() -> None:
     torch.testing.assert_close(found, torch.full((8,), math.log(2)))
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_shapes_that_would_broadcast_and_a_beta_of_zero_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes must be equal"):
         alignment.implicit_reward(torch.zeros(3), torch.zeros(3, 1), 0.1)
@@ -244,6 +245,7 @@ def test_the_divergence_of_the_best_of_n_is_that_of_a_uniform_choice_of_many() -
     assert alignment.best_of_n_divergence(1) == 0.0
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_cannot_be_chosen_from_is_refused() -> None:
     with pytest.raises(ValueError, match="from 1 to the 4 samples"):
         alignment.best_of_n_expectation(np.zeros((1, 4)), np.zeros((1, 4)), 5)

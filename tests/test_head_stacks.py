@@ -263,6 +263,7 @@ def test_an_unknown_loss_is_refused() -> None:
         fit(Heads.draw(HIDDEN, 1, (0,)), ["hinge"], rate, rate)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_features_of_another_width_and_missing_rates_or_labels_are_refused() -> None:
     rate, start = torch.tensor([1e-2]), Heads.draw(HIDDEN, 1, (0,))
     with pytest.raises(ValueError, match="width 8, heads read 7"):

@@ -1,6 +1,7 @@
 """Judges: what is sent, how answers are read, and what every fault of an endpoint becomes."""
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_what_is_no_url_is_refused() -> None:
 )
 def test_every_fault_of_an_endpoint_has_its_name_and_becomes_a_problem(fault: str | int, kind: str) -> None:
     with chat_double.serving(lambda _: fault) as double:
-        patient = endpoint(double, timeout=0.3)
+        patient = endpoint(double, timeout=0.3 if fault == "#late" else chat_double.LONGEST_WAIT)
         with pytest.raises(EndpointError) as caught:
             patient.answer(PROMPT)
         assert caught.value.kind == kind
@@ -201,13 +202,17 @@ def numbered(n: int) -> list[Question]:
 
 
 def test_several_questions_are_under_way_at_a_time_and_answers_keep_their_order() -> None:
+    meeting = threading.Barrier(1)
+
     def reply(question: str) -> str:
-        return chat_double.slowly("[[A]]" if any(f"question {n}\n" in question for n in (0, 3, 5)) else "[[B]]")
+        meeting.wait(chat_double.LONGEST_WAIT)
+        return "[[A]]" if any(f"question {n}\n" in question for n in (0, 3, 5)) else "[[B]]"
 
     with chat_double.serving(reply) as double:
         judge = ChatJudge(endpoint(double))
         alone = ask(judge, numbered(8), keep=False, progress=False)
         assert double.most_at_once == 1
+        meeting = threading.Barrier(2)  # from here on no question is answered before another one is there
         together = ask(judge, numbered(8), workers=4, keep=False, progress=False)
     assert double.most_at_once > 1
     assert together == alone

@@ -76,6 +76,7 @@ def test_huge_margins_give_finite_losses_and_gradients(name: str) -> None:
     assert loss[0] == 0 and loss[1] >= 2e4
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_shapes_that_would_broadcast_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="shapes must be equal"):
@@ -174,6 +175,7 @@ def test_a_smoothed_regular_loss_is_least_at_the_log_odds_of_its_target() -> Non
     torch.testing.assert_close(margin.detach(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_soft_labels_that_would_broadcast_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=r"target \[3, 1\]"):
@@ -246,6 +248,7 @@ def test_huge_rewards_give_finite_ranking_losses() -> None:
     assert loss.tolist() == [0.0, 3e4] and torch.isfinite(gradient).all()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_rankings_whose_shapes_would_broadcast_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"valid \[3, 1\]"):
         losses.plackett_luce_loss(RANKED, VALID[:, :1])
@@ -283,6 +286,7 @@ def test_gradients_of_the_regression_loss_are_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda values: losses.regression_loss(values, rating), [predicted])
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_regression_refuses_ratings_that_would_broadcast() -> None:
     with pytest.raises(ValueError, match="shapes must be equal"):
         losses.regression_loss(torch.zeros(3, 2), torch.zeros(3, 1))

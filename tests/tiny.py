@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def byte_tokenizer(
 
 
 def save_backbone(
-    folder: Path, kind: str = "llama", *, seed: int = 0, config: dict[str, object] | None = None, **tokenizer: object
+    folder: Path, kind: str = "llama", *, seed: int = 0, config: dict[str, object] | None = None, **tokenizer: Any
 ) -> str:
     """A random backbone of a kind, with changes of its config, and its tokenizer; returns the folder as its name."""
     torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def save_backbone(
 
 
 def save_classifier(
-    folder: Path, kind: str = "llama", *, labels: tuple[str, ...] = ("reward",), seed: int = 0, **tokenizer: object
+    folder: Path, kind: str = "llama", *, labels: tuple[str, ...] = ("reward",), seed: int = 0, **tokenizer: Any
 ) -> str:
     """A random sequence classifier with one logit a label, which pads as its tokenizer does; returns the folder."""
     torch.manual_seed(seed)
@@ -74,7 +75,7 @@ def save_classifier(
     return _save(AutoModelForSequenceClassification.from_config(config), folder, kind, made)
 
 
-def save_language_model(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: object) -> str:
+def save_language_model(folder: Path, kind: str = "llama", *, seed: int = 0, **tokenizer: Any) -> str:
     """A random causal language model with its tokenizer; returns the folder."""
     torch.manual_seed(seed)
     return _save(AutoModelForCausalLM.from_config(CONFIGS[kind]()), folder, kind, byte_tokenizer(**tokenizer))

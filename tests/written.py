@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ BINS = [{"reward": 1.0, "estimate": 1.5, "low": 1.0, "high": 2.0, "n": 4}] * 2
 def write_arm(
     file: Path,
     arm: str,
-    margins: list[list[float]],
+    margins: Sequence[Sequence[float]],
     *,
     comparison: str = "first",
     preset: str = "embedded",

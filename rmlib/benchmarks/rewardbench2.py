@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards
 from rmlib.benchmarks.items import Given, Row, check_known, field, texts
@@ -42,7 +43,9 @@ def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
     return {"credit": leads / int(best.sum()), "tie": leads and best.sum() > 1}
 
 
-def _ties_credit(right: Rewards, wrong: Rewards, item_id: str) -> dict[str, Any]:
+def _ties_credit(
+    right: Float[np.ndarray, "right"], wrong: Float[np.ndarray, "wrong"], item_id: str
+) -> dict[str, Any]:
     kind = item_id.removeprefix(f"{TIES}/").partition(":")[0]
     gap = right.min() - wrong.max()
     spread = right.max() - right.min() if kind == "tied" else np.nan

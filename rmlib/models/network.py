@@ -82,7 +82,7 @@ class RewardNetwork(nn.Module):
         """Rewards of the responses in a batch (or of kept features), in fp32 whatever the backbone's precision."""
         return self.read(batch if isinstance(batch, Tensor) else self.pool(batch))
 
-    def read(self, hidden: Float[Tensor, "sequence hidden"]) -> Float[Tensor, "sequence attribute"]:
+    def read(self, hidden: Float[Tensor, "*sequence hidden"]) -> Float[Tensor, "*sequence attribute"]:
         """The head, outside any autocast: bf16 spacing at a reward of 8 is 0.06, which makes ties."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float())

@@ -63,7 +63,7 @@ def group_codes(groups: ArrayLike, n_items: int) -> tuple[np.ndarray, int]:
 
 
 def matched_seeds(
-    a: Float[np.ndarray, "seed item"], b: Float[np.ndarray, "seed item"]
+    a: Float[np.ndarray, "seed_of_a item"], b: Float[np.ndarray, "seed_of_b item"]
 ) -> tuple[Float[np.ndarray, "seed item"], Float[np.ndarray, "seed item"]]:
     """The seeds that both have; a single row (a ruler, one seed) stands against every seed of the other."""
     shared = max(len(a), len(b)) if 1 in (len(a), len(b)) else min(len(a), len(b))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
@@ -240,7 +240,7 @@ def _kappa(observed: np.ndarray, chance: np.ndarray) -> np.ndarray:
         return np.where(chance < 1, (observed - chance) / (1 - np.asarray(chance)), np.nan)
 
 
-def _share_rejected(differing: Float[np.ndarray, "count"], for_a: float, alpha: float) -> Float[np.ndarray, "count"]:
+def _share_rejected(differing: Int[np.ndarray, "count"], for_a: float, alpha: float) -> Float[np.ndarray, "count"]:
     """How often the two-sided binomial test of 1/2 rejects, for each number of items that differ."""
     largest = stats.binom.ppf(alpha / 2, differing, 0.5)
     largest -= stats.binom.cdf(largest, differing, 0.5) > alpha / 2  # the last count whose tail is within alpha / 2

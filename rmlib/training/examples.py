@@ -39,7 +39,7 @@ class Examples:
     pair_ids: list[str]  # of a ranking: a hash of its prompt
     groups: list[Group]  # of a ranking: the best response first
     strength: Float[Tensor, "pair"]  # positive: the group's first response is preferred; 0: undecided
-    ratings: Float[Tensor, "pair 2 attribute"]  # NaN = not rated
+    ratings: Float[Tensor, "pair sides attribute"]  # both responses of a pair, or 1 for a ranking; NaN: not rated
     left_out: dict[str, int]
     n_cut: int
     target: Float[Tensor, "pair"] | None = None  # probability that the first response is the better one; None: 1

@@ -165,7 +165,7 @@ def _similar(table: np.ndarray) -> Iterator[np.ndarray]:
 
 def shared_prefix_attention(
     module: torch.nn.Module,
-    query: Float[Tensor, "batch head token dim"],
+    query: Float[Tensor, "batch head asked dim"],
     key: Float[Tensor, "batch head_kv token dim"],
     value: Float[Tensor, "batch head_kv token dim"],
     attention_mask: Tensor | None,
@@ -173,7 +173,7 @@ def shared_prefix_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch token head dim"], None]:
+) -> tuple[Float[Tensor, "batch asked head dim"], None]:
     """Attention of a shared row in its layout; without `segments`, plain SDPA.
 
     Registered with transformers' attention interface, so decoders that support it run unpatched.

@@ -104,11 +104,12 @@ class Blocks:
         """Made once for a row, since every layer asks for it."""
         if "mask" not in self.__dict__:
             segment, prompt = self.segment, self.prompt
-
-            def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return (key <= query) & ((segment[key] == segment[query]) | (segment[key] == prompt[query]))
-
-            mask = create_block_mask(sees, None, None, len(segment), len(segment), device=segment.device)
+            mask = create_block_mask(
+                lambda batch, head, query, key: (
+                    (key <= query) & ((segment[key] == segment[query]) | (segment[key] == prompt[query]))
+                ),
+                None, None, len(segment), len(segment), device=segment.device,
+            )  # fmt: skip
             object.__setattr__(self, "mask", mask)
         return self.__dict__["mask"]
 

@@ -39,13 +39,13 @@ class EndsOnly:
         self.ends = None if layout is None else layout.ends
         return inputs, keywords if layout is None else keywords | {"segments": layout.at_ends}
 
-    def _gather(self, part: nn.Module, inputs: tuple[Float[Tensor, "1 token width"], ...]) -> tuple[Tensor, ...] | None:
+    def _gather(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self.ends is None:
             return None
         self.n_tokens = inputs[0].shape[1]
         return (inputs[0].index_select(1, self.ends), *inputs[1:])
 
-    def _scatter(self, part: nn.Module, inputs: tuple, output: Float[Tensor, "1 sequence width"]) -> Tensor | None:
+    def _scatter(self, part: nn.Module, inputs: tuple, output: Float[Tensor, "row sequence width"]) -> Tensor | None:
         if self.ends is None:
             return None
         return scatter(output, self.ends, self.n_tokens, dim=1)
