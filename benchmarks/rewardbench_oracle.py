@@ -143,14 +143,14 @@ def random_ties(rng: np.random.Generator, *, coarse: bool) -> list[dict[str, Any
 def ties_score(rows: list[dict[str, Any]]) -> float:
     """Our score of the Ties domain."""
     items, scores = items_of(rows, rewardbench2.TIES)
-    return float(rewardbench2.summarise(items, scores, draws=2).sections["estimate"][rewardbench2.TIES])
+    return float(rewardbench2.BENCHMARK.summarise(items, scores, draws=2).sections["estimate"][rewardbench2.TIES])
 
 
 def credits_of_four(rewards: list[list[float]]) -> list[float]:
     """Our credit of each best-of-four item."""
     rows = [{"id": str(number), "scores": scores, "num_correct": 1} for number, scores in enumerate(rewards)]
     items, scores = items_of(rows, "Focus")
-    return rewardbench2.credits(items, scores)["credit"].tolist()
+    return rewardbench2.BENCHMARK.credits(items, scores)["credit"].tolist()
 
 
 def compare_values(inputs: list[Any], ours: list[float], theirs: list[float]) -> dict[str, Any]:
