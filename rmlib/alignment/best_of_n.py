@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rmlib import alignment
+from rmlib.alignment import estimators
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.models import Prompt, Scorer
@@ -72,9 +72,9 @@ def curve(
     rank, total = _ranked(samples, proxy), samples.n_per_prompt
     rows = []
     for n in [2**power for power in range(int(np.log2(total)) + 1)]:
-        row: dict[str, Any] = {"n": n, "divergence": alignment.best_of_n_divergence(n)}
+        row: dict[str, Any] = {"n": n, "divergence": estimators.best_of_n_divergence(n)}
         for name, values in {"proxy": proxy, **scores}.items():
-            row[name] = alignment.best_of_n_expectation(rank, values, n).round(4).tolist()
+            row[name] = estimators.best_of_n_expectation(rank, values, n).round(4).tolist()
         rows.append(row)
     return rows
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
 
-from rmlib import alignment
+from rmlib.alignment import estimators
 from rmlib.alignment.loop import Learner, parts
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, rewards_of
@@ -98,7 +98,7 @@ class DPO(Learner):
             for source in (self.policy, self.reference)
         )
         strength = torch.tensor(self.pairs.strength[list(indices)], dtype=policy.dtype, device=policy.device)
-        loss = alignment.dpo_loss(
+        loss = estimators.dpo_loss(
             settings.loss, policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1], strength, beta=settings.beta
         )
         ratio = (policy - reference).detach()

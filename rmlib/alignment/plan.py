@@ -90,15 +90,8 @@ class Plan:
     def identity(self) -> str:
         """The name that the runs of a comparison share."""
         shared = {method: settings.to_dict() for method, settings in sorted(self.settings.items())}
-        rest = [
-            self.n_fitted,
-            self.n_watched,
-            self.samples_watched,
-            self.every_steps,
-            self.n_best,
-            self.n_labelled,
-            self.max_new_tokens,
-        ]
+        sizes = ("n_fitted", "n_watched", "samples_watched", "every_steps", "n_best", "n_labelled", "max_new_tokens")
+        rest = [getattr(self, name) for name in sizes]
         named = self.policy if self.policy == "embedded" else paths.public_name(self.policy)
         rewards = experiments.comparison_of(self.rewards, self.splits)
         return fingerprint("alignment", rewards, named, asdict(self.fit), shared, rest, list(self.ensemble))

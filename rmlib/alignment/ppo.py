@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rmlib import alignment
+from rmlib.alignment import estimators
 from rmlib.alignment.loop import parts
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
@@ -85,7 +85,7 @@ class PPO(OnPolicy):
         value = token_values(self.critic, samples, token_budget=budget)
         valid = (valid_tokens(samples) & ended.view(-1, 1)).to(logp.device)
         rewards = token_rewards(logp, before, reward.view(-1).to(logp.device), valid, self.settings.kl_coefficient)
-        advantage, returns = alignment.generalised_advantages(
+        advantage, returns = estimators.generalised_advantages(
             rewards, value, valid, gamma=self.settings.gamma, lam=self.settings.lam
         )
         return Rollout(samples, logp, value, self._standardised(advantage, valid), returns, valid)
@@ -114,10 +114,10 @@ class PPO(OnPolicy):
             self._rows(getattr(rollout, name), start, stop)[:, :width] for name in names
         )
         logp = self.policy.log_probabilities(part, token_budget=budget)
-        policy_loss = share * alignment.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
+        policy_loss = share * estimators.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
         policy_loss.backward()
         value = token_values(self.critic, part, token_budget=budget)
-        value_loss = share * alignment.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
+        value_loss = share * estimators.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
         value_loss.backward()
         return float(policy_loss.detach()), float(value_loss.detach())
 

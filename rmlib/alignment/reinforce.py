@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rmlib import alignment
+from rmlib.alignment import estimators
 from rmlib.alignment.loop import Learner, parts, seed_of
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, rewards_of
@@ -89,15 +89,15 @@ class Reinforce(OnPolicy):
             logp = self.policy.log_probabilities(part, token_budget=settings.token_budget)
             before = self.reference.log_probabilities(part, token_budget=settings.token_budget)
             every = valid_tokens(part).to(self.device)
-            penalty = alignment.mean_absolute_divergence(logp.detach(), before, every)
+            penalty = estimators.mean_absolute_divergence(logp.detach(), before, every)
             penalised = reward[start:stop].to(self.device) - settings.kl_coefficient * penalty.view(stop - start, -1)
             counted = ended[start:stop].to(self.device)
-            advantage = penalised - alignment.leave_one_out_baseline(penalised, counted)
+            advantage = penalised - estimators.leave_one_out_baseline(penalised, counted)
             own = every & counted.view(-1, 1)
             if not own.any():
                 continue
             advantage = torch.where(counted, advantage, 0.0).view(-1)  # what never ended may carry a NaN
-            loss = alignment.reinforce_loss(logp, advantage, own) * (own.sum() / n_valid)
+            loss = estimators.reinforce_loss(logp, advantage, own) * (own.sum() / n_valid)
             loss.backward()
             total, penalties = total + float(loss.detach()), penalties + float(penalty.sum()) / n_samples
         return self.log_row(samples, reward, ended, gradient_norm=self.descend(), loss=total, penalty=penalties)

@@ -5,7 +5,6 @@ Columns are those of the published table (`records.published("alignment")`), so 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pandas as pd
 
 from rmlib import records
 from rmlib.records.errors import DataError, Place
+from rmlib.records.files import read_rows
 
 ARENA_WEIGHTS = {"A>>B": (3, 1.0), "A>B": (1, 1.0), "A=B": (1, 0.5), "B>A": (1, 0.0), "B>>A": (3, 0.0)}
 REMEDY = "Give the file that the benchmark's own tool wrote"
@@ -27,7 +27,7 @@ def read_mt_bench(judgments: Path, answers: Path | None = None) -> pd.DataFrame:
     `judgments` is `gpt-4_single.jsonl` of FastChat; what could not be parsed (score -1) is left out and counted in
     `mt_bench_unparsed`, as FastChat does. Raises DataError for a row that lacks a field, with its number.
     """
-    table = pd.DataFrame([_fields(row, place, "model", "score", "turn") for row, place in _lines(judgments)])
+    table = pd.DataFrame(_lines(judgments, "model", "score", "turn"))
     known = table[table["score"] != UNPARSED]
     found = known.groupby("model")["score"].mean().to_frame("mt_bench")
     found["mt_bench_unparsed"] = table.groupby("model")["score"].apply(lambda scores: int((scores == UNPARSED).sum()))
@@ -35,10 +35,9 @@ def read_mt_bench(judgments: Path, answers: Path | None = None) -> pd.DataFrame:
         files = sorted(answers.glob("*.jsonl")) if answers.is_dir() else [answers]
         lengths: dict[str, list[int]] = {}
         for file in files:
-            for row, place in _lines(file):
-                given = _fields(row, place, "model_id", "choices")
-                turns = [turn for choice in given["choices"] for turn in choice["turns"]]
-                lengths.setdefault(given["model_id"], []).extend(map(len, turns))
+            for row in _lines(file, "model_id", "choices"):
+                turns = [turn for choice in row["choices"] for turn in choice["turns"]]
+                lengths.setdefault(row["model_id"], []).extend(map(len, turns))
         found["mean_length_chars"] = pd.Series({model: float(np.mean(some)) for model, some in lengths.items()})
     return found
 
@@ -74,8 +73,8 @@ def read_arena_hard(source: Path) -> pd.DataFrame:
             .rename(columns=names | {"avg_tokens": "arena_hard_tokens"})
             .filter(like="arena_hard")
         )
-    rows = [_fields(row, place, "question_id", "model", "games") for row, place in _lines(source)]
-    return pd.DataFrame({model: _arena_row(part) for model, part in pd.DataFrame(rows).groupby("model")}).T
+    rows = pd.DataFrame(_lines(source, "question_id", "model", "games"))
+    return pd.DataFrame({model: _arena_row(part) for model, part in rows.groupby("model")}).T
 
 
 def _arena_row(rows: pd.DataFrame) -> dict[str, float]:
@@ -105,22 +104,12 @@ def beside_published(*tables: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([published[shown], own])
 
 
-def _lines(file: Path) -> Iterator[tuple[dict[str, Any], Place]]:
-    if not file.is_file():
-        raise DataError(Place(file.name), "there is no such file", REMEDY)
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        place = Place(file.name, number)
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(place, f"not JSON ({error})", REMEDY) from error
-        yield row, place
-
-
-def _fields(row: dict[str, Any], place: Place, *names: str) -> dict[str, Any]:
-    if lacking := [name for name in names if name not in row]:
-        raise DataError(place, f"lacks {', '.join(lacking)}", REMEDY)
-    return {name: row[name] for name in names}
+def _lines(file: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """The fields of these names of every row; raises DataError, with the row's number, where one is missing."""
+    for number, row in enumerate(read_rows(file), start=1):
+        if lacking := [name for name in names if name not in row]:
+            raise DataError(Place(file.name, number), f"lacks {', '.join(lacking)}", REMEDY)
+        yield {name: row[name] for name in names}
 
 
 def _columns(table: pd.DataFrame, file: Path, *names: str) -> None:
