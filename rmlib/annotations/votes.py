@@ -25,7 +25,7 @@ from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 from rmlib.records.hashing import prompt_key
-from rmlib.statistics import Interval, percentile_interval, redrawn_sums
+from rmlib.statistics import redrawn_sums
 
 logger = logging.getLogger(__name__)
 
@@ -123,41 +123,6 @@ def agreement(
     setups = {"S1": (compared, 1 / 3), "S2": (compared[decided], 1 / 2)}
     rows = {name: _agreement(part, list(unit), seed, draws) | {"chance": c} for name, (part, c) in setups.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setup")
-
-
-def position_bias(votes: pd.DataFrame, *, seed: int, draws: int = 1000) -> Interval:
-    """How much more than half of the votes the item that the source names first wins (a tie counts half), as a share.
-
-    Of each two items the rates in both orders are averaged, so that their strengths cancel; pairs of items are weighted
-    by their votes. The interval redraws questions. Raises DataError where no two items occur in both orders, so that
-    order and items cannot be told apart. Whether "first" was also shown first, the source must tell.
-    """
-    first = votes["winner"].map(SCORES)
-    table = votes.assign(score=first.where(~votes["swapped"], 1 - first), n=1)
-    both = table.groupby(["model_a", "model_b"])["swapped"].transform("nunique") == 2
-    if not both.any():
-        problem = "no two items occur in both orders, so the order cannot be told from the items"
-        raise DataError(Place("the votes"), problem, "Give votes in which the order changes")
-    if not both.all():
-        logger.warning("position bias: left out %d votes on items that occur in one order alone", int((~both).sum()))
-    sums = table[both].groupby(["question_id", "model_a", "model_b", "swapped"])[["score", "n"]].sum()
-    cells = pd.DataFrame(sums.unstack(["model_a", "model_b", "swapped"], fill_value=0)).sort_index(axis=1)
-    values = np.hstack([cells["score"].to_numpy(float), cells["n"].to_numpy(float)])
-    bias = _bias(redrawn_sums(values, seed=seed, draws=draws))
-    return percentile_interval(float(bias[0]), bias[1:], int(both.sum()))
-
-
-def _bias(sums: Float[np.ndarray, "draw cell"]) -> Float[np.ndarray, "draw"]:
-    """Cells are scores, then votes, each in twos: the two orders of the same items.
-
-    A draw without one of the two orders has no weight on them.
-    """
-    scores, votes = sums.reshape(len(sums), 2, -1, 2).swapaxes(0, 1)
-    rates = np.divide(scores, votes, out=np.zeros_like(scores), where=votes > 0).mean(axis=2)
-    weights = votes.sum(axis=2) * (votes > 0).all(axis=2)
-    if not weights.any(axis=1).all():
-        raise DataError(Place("the votes"), "some draws have no two items in both orders", "Give more questions")
-    return (rates * weights).sum(axis=1) / weights.sum(axis=1) - 0.5
 
 
 def strengths(votes: pd.DataFrame, *, ties: Ties = "half", prior: float = 0.0) -> pd.Series:
