@@ -88,11 +88,6 @@ class Pool:
         return cls(*(rng.permutation(np.linspace(*limits, POOL)) for limits in (LENIENCY, NOISINESS, CARELESSNESS)))
 
 
-def name_of(annotator: int) -> str:
-    """The id of an annotator of the pool."""
-    return f"a{annotator:02d}"
-
-
 @dataclass(frozen=True)
 class Noise:
     """All chance of a block: who is called, and what befalls them. Axes: pair, annotator (5), side (2), attribute."""

@@ -44,15 +44,13 @@ class Texts:
         return cls(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
 
 
-def generate(
-    n_pairs: int, seed: int, *, validation_share: float = VALIDATION_SHARE, parameters: Parameters | None = None
-) -> Iterator[dict[str, Any]]:
+def generate(n_pairs: int, seed: int, *, parameters: Parameters | None = None) -> Iterator[dict[str, Any]]:
     """Rows for `make_pairs`; needs constant memory, and the first rows do not depend on how many are asked for.
 
     A hash of the prompt decides the split, so that no prompt is in both. `parameters` of the annotators: the fitted
     ones if not given.
     """
-    return annotated(draw_texts(seed), n_pairs, seed, validation_share=validation_share, parameters=parameters)
+    return annotated(draw_texts(seed), n_pairs, seed, parameters)
 
 
 def load_ranked(*, n_prompts: int = N_PROMPTS, seed: int = RANKED_SEED) -> Dataset:
@@ -61,21 +59,15 @@ def load_ranked(*, n_prompts: int = N_PROMPTS, seed: int = RANKED_SEED) -> Datas
 
 
 def generate_ranked(
-    n_prompts: int,
-    seed: int,
-    *,
-    n_responses: int = N_RESPONSES,
-    validation_share: float = VALIDATION_SHARE,
-    parameters: Parameters | None = None,
+    n_prompts: int, seed: int, *, n_responses: int = N_RESPONSES, parameters: Parameters | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows for `make_pairs` as `generate` gives them: all pairs of the responses to each prompt; no prompt twice."""
     n_pairs = n_prompts * math.comb(n_responses, 2)
-    texts = _draw_compared(seed, n_responses)
-    return annotated(texts, n_pairs, seed, validation_share=validation_share, parameters=parameters)
+    return annotated(_draw_compared(seed, n_responses), n_pairs, seed, parameters)
 
 
 def annotated(
-    texts: Iterator[Texts], n_pairs: int, seed: int, *, validation_share: float, parameters: Parameters | None
+    texts: Iterator[Texts], n_pairs: int, seed: int, parameters: Parameters | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the first `n_pairs` texts with what annotators say of them; else as `generate`."""
     words = random.Random(f"reasons {seed}")
@@ -85,7 +77,7 @@ def annotated(
         noise = Noise.draw(np.random.default_rng([seed, number]), BLOCK).first(len(block))
         truths = as_array(block)
         given = annotators.annotate(truths, noise, pool, parameters or annotators.fitted())
-        yield from _rows(words, block, truths, given, validation_share)
+        yield from _rows(words, block, truths, given)
 
 
 def draw_texts(seed: int) -> Iterator[Texts]:
@@ -128,15 +120,13 @@ def as_array(block: list[Texts]) -> Float[np.ndarray, "pair side attribute"]:
     return np.array([[[side.truth[name] for name in ATTRIBUTES] for side in texts.findings] for texts in block])
 
 
-def split_of(prompt: list[dict[str, str]], validation_share: float) -> str:
+def split_of(prompt: list[dict[str, str]]) -> str:
     """The split that a prompt always falls into."""
     digest = hashlib.sha256(prompt_key(prompt).encode()).digest()
-    return "validation" if int.from_bytes(digest[:8]) < validation_share * 2**64 else "train"
+    return "validation" if int.from_bytes(digest[:8]) < VALIDATION_SHARE * 2**64 else "train"
 
 
-def _rows(
-    words: random.Random, block: list[Texts], truths: np.ndarray, given: Annotated, validation_share: float
-) -> Iterator[dict[str, Any]]:
+def _rows(words: random.Random, block: list[Texts], truths: np.ndarray, given: Annotated) -> Iterator[dict[str, Any]]:
     preferences, ratings = annotators.overall_preferences(given), annotators.overall_ratings(given)
     true_preferences = annotators.true_preference(truths).tolist()
     annotations = _annotations(words, block, given)
@@ -145,7 +135,7 @@ def _rows(
         rated = not np.isnan(ratings[index]).any()
         first, second = (dict(zip(ATTRIBUTES, side, strict=True)) for side in ratings[index].tolist())
         yield {
-            "split": split_of(prompt, validation_share),
+            "split": split_of(prompt),
             "prompt": prompt,
             "response_1": texts.responses[0],
             "response_2": texts.responses[1],
@@ -174,7 +164,7 @@ def _annotations(words: random.Random, block: list[Texts], given: Annotated) -> 
                 for missed, finding in zip(misread[index][k], texts.findings, strict=True)
             ]
             said = reasons.justify(words, votes[index][k], gaps[index][k], noticed)
-            entry = {"annotator": annotators.name_of(team[index][k]), "preference": votes[index][k]}
+            entry = {"annotator": f"a{team[index][k]:02d}", "preference": votes[index][k]}
             entry |= zip(("statement", "elaboration", "justification"), said, strict=True)
             for side in (0, 1):
                 entry[f"ratings_{side + 1}"] = dict(zip(ATTRIBUTES, ratings[index][k][side], strict=True))

@@ -165,11 +165,8 @@ _CHOICE = re.compile(r"\[([^\]]*)\]")
 @cache
 def parts(pattern: str) -> tuple[tuple[str, ...], ...]:
     """The pattern cut into its alternatives, one tuple for each place."""
-    return tuple(tuple(piece.split("|")) if odd else (piece,) for odd, piece in _pieces(pattern))
-
-
-def _pieces(pattern: str) -> list[tuple[int, str]]:
-    return [(index % 2, piece) for index, piece in enumerate(_CHOICE.split(pattern))]
+    pieces = enumerate(_CHOICE.split(pattern))  # those at odd places stood in brackets
+    return tuple(tuple(piece.split("|")) if index % 2 else (piece,) for index, piece in pieces)
 
 
 def fill(rng: random.Random, patterns: tuple[str, ...], **slots: str) -> str:

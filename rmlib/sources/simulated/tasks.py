@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 from rmlib.sources.simulated import phrases
 
@@ -185,17 +186,9 @@ def _group(rng: random.Random, shifted: bool, *, refuse: bool) -> Content:
     return Content((group,), (), tuple(o for o in GROUPS if o != group), {"group": group}, refuse=refuse)
 
 
-def _praise(rng: random.Random, shifted: bool) -> Content:
-    return _group(rng, shifted, refuse=False)
-
-
-def _insult(rng: random.Random, shifted: bool) -> Content:
-    return _group(rng, shifted, refuse=True)
-
-
 _DRAW = {
     "collect": _collect, "mention": _mention, "recall": _recall, "edit": _edit, "sum": _sum, "program": _program,
-    "advice": _advice, "praise": _praise, "insult": _insult,
+    "advice": _advice, "praise": partial(_group, refuse=False), "insult": partial(_group, refuse=True),
 }  # fmt: skip
 
 

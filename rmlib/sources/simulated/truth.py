@@ -123,15 +123,11 @@ def _share_right(task: Task, spoken: list[str]) -> float:
 
 def _style_fault(task: Task, response: str, n_details: int, n_learned: int, refused: bool) -> float:
     """How far a response is from the style asked for, on the scale of `fault` (0.5 costs about 40 % of the points)."""
-    match task.style:
-        case "brief":
-            return 0.3 * min(n_details, 2)
-        case "detailed":
-            return 0.0 if n_details else 0.45
-        case "formal":
-            return 0.0 if n_learned else 0.45
-        case "list":
-            return 0.0 if phrases.BULLET in response or refused else 0.45
-        case "label":
-            return 0.0 if response.startswith(phrases.LABEL) else 0.45
-    return 0.0
+    faults = {
+        "brief": 0.3 * min(n_details, 2),
+        "detailed": 0.45 * (n_details == 0),
+        "formal": 0.45 * (n_learned == 0),
+        "list": 0.45 * (phrases.BULLET not in response and not refused),
+        "label": 0.45 * (not response.startswith(phrases.LABEL)),
+    }
+    return faults.get(task.style, 0.0)
