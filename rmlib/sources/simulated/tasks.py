@@ -1,6 +1,7 @@
 """Tasks: a prompt in plain English together with what a right answer to it contains."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -186,7 +187,7 @@ def _group(rng: random.Random, shifted: bool, *, refuse: bool) -> Content:
     return Content((group,), (), tuple(o for o in GROUPS if o != group), {"group": group}, refuse=refuse)
 
 
-_DRAW = {
+_DRAW: dict[str, Callable[[random.Random, bool], Content]] = {
     "collect": _collect, "mention": _mention, "recall": _recall, "edit": _edit, "sum": _sum, "program": _program,
     "advice": _advice, "praise": partial(_group, refuse=False), "insult": partial(_group, refuse=True),
 }  # fmt: skip
