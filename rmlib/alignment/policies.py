@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -201,14 +201,7 @@ class Policy:
 
         Follows gradients where they are enabled; then all passes of the budget are held until `backward`.
         """
-        groups = samples.groups()
-        n = samples.n_per_prompt
-        parts: list[Tensor] = []
-        order: list[int] = []
-        for indices in batches.pack(groups, token_budget, shared=self.shared):
-            order += [index * n + row for index in indices for row in range(n)]
-            parts += self.token_logp([groups[index] for index in indices])
-        return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
+        return in_passes(samples, token_budget, self.token_logp, shared=self.shared)
 
     def token_logp(
         self, groups: Sequence[Group], starts: Int[np.ndarray, "response"] | None = None
@@ -224,6 +217,23 @@ class Policy:
         targets = targets_of(groups, batch, starts)
         flat = token_log_probabilities(self.network, batch.to(self.device), targets)
         return flat.split(np.bincount(targets.response).tolist())
+
+
+def in_passes(
+    samples: Samples,
+    token_budget: int,
+    read: Callable[[Sequence[Group]], Sequence[Float[Tensor, "token"]]],
+    *,
+    shared: bool,
+) -> Float[Tensor, "sample token"]:
+    """What `read` says of the tokens of each response, 0 after its end; it is given as many groups as fit one pass."""
+    groups, n = samples.groups(), samples.n_per_prompt
+    parts: list[Tensor] = []
+    order: list[int] = []
+    for indices in batches.pack(groups, token_budget, shared=shared):
+        order += [index * n + row for index in indices for row in range(n)]
+        parts += read([groups[index] for index in indices])
+    return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
 
 
 class Reference:

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rmlib.alignment import estimators
 from rmlib.alignment.loop import parts
-from rmlib.alignment.policies import Policy, Samples, valid_tokens
+from rmlib.alignment.policies import Policy, Samples, in_passes, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import Prompt, RewardModel, Scorer, batches
-from rmlib.models.batches import Batch, SharedBatch
+from rmlib.models.batches import Batch, Group, SharedBatch
 from rmlib.models.likelihood import targets_of
 from rmlib.training.parallel import ALONE, Processes
 
@@ -150,18 +149,14 @@ def token_rewards(
 
 def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) -> Float[Tensor, "sample token"]:
     """The value before each token of each response: the head on the state from which the policy chose the token."""
-    groups, n = samples.groups(), samples.n_per_prompt
-    found: list[Tensor] = []
-    order: list[int] = []
-    for indices in batches.pack(groups, token_budget, shared=critic.shared):
-        chosen = [groups[index] for index in indices]
-        order += [index * n + row for index in indices for row in range(n)]
-        batch = critic.collate(chosen)
-        starts = np.array([item.n_shared for item in chosen for _ in item.ids])
-        targets = targets_of(chosen, batch, starts)
+
+    def read(groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
+        batch = critic.collate(groups)
+        targets = targets_of(groups, batch, np.array([item.n_shared for item in groups for _ in item.ids]))
         states = _states(critic, batch)[torch.from_numpy(targets.row), torch.from_numpy(targets.column)]
-        found += critic.read(states)[:, 0].split(np.bincount(targets.response).tolist())
-    return pad_sequence([found[index] for index in np.argsort(order)], batch_first=True)
+        return critic.read(states)[:, 0].split(np.bincount(targets.response).tolist())
+
+    return in_passes(samples, token_budget, read, shared=critic.shared)
 
 
 def _states(critic: RewardModel, batch: Batch) -> Float[Tensor, "row token hidden"]:
