@@ -139,14 +139,6 @@ def test_a_head_of_two_layers_is_kept_by_save_and_load_and_told_from_one_layer(t
     assert RewardModel.load(tmp_path / "deep", head="redraw").head_layers == 2
 
 
-def test_a_model_saved_before_heads_had_a_number_of_layers_loads_with_one(decoder: RewardModel, tmp_path: Path) -> None:
-    decoder.save(tmp_path / "saved")
-    card = json.loads((tmp_path / "saved" / "reward_model.json").read_text())
-    assert card.pop("head_layers") == 1
-    (tmp_path / "saved" / "reward_model.json").write_text(json.dumps(card))
-    assert RewardModel.load(tmp_path / "saved").head_layers == 1
-
-
 def test_a_head_of_two_layers_without_its_first_is_a_named_error(tmp_path: Path) -> None:
     model = RewardModel.create(tiny.save_backbone(tmp_path / "b"), head_layers=2)
     model.save(tmp_path / "saved")

@@ -14,7 +14,7 @@ from rmlib.models.adapters import with_adapter
 from rmlib.models.exporting import export
 from rmlib.models.heads import new_head
 from rmlib.models.network import RewardNetwork
-from rmlib.models.saving import deeper, load, save
+from rmlib.models.saving import load, save
 from rmlib.records.hashing import fingerprint
 
 
@@ -74,8 +74,7 @@ class RewardModel(RewardNetwork):
         dtype: torch.dtype = torch.float32,
     ) -> str:
         """The `identity` of what `create` would make, without making it."""
-        asked = (backbone, tuple(attributes), lora, quantization, seed, str(dtype))
-        return fingerprint("create", *asked, *deeper(head_layers))
+        return fingerprint("create", backbone, tuple(attributes), head_layers, lora, quantization, seed, str(dtype))
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write head, backbone, tokenizer and card; safetensors only.

@@ -99,7 +99,7 @@ def load(
         identity, fresh = card["identity"], card["fresh_head"]
     else:
         new = draw_head(hidden, len(wanted), seed, n_layers)
-        identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, *deeper(n_layers)), True
+        identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, n_layers), True
     return cls(
         body,
         new,
@@ -126,7 +126,7 @@ def _checked_head(
     if head not in ("keep", "redraw"):
         raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
     wanted = tuple(attributes or card["attributes"])
-    saved_layers = card.get("head_layers", 1)  # cards without it are of a time when there was one
+    saved_layers = card["head_layers"]
     n_layers = head_layers or saved_layers
     differing = ""
     if wanted != tuple(card["attributes"]):
@@ -156,8 +156,3 @@ def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int
             raise ModelError(f"{folder.name}/{HEAD_FILE}: {name} is {found}, the model needs {list(weight.shape)}")
     head.load_state_dict(state)
     return head
-
-
-def deeper(n_layers: int) -> tuple[str, ...]:
-    """What a head of more than one layer adds to a model's identity; those of one layer keep the names they had."""
-    return () if n_layers == 1 else (f"head of {n_layers} layers",)
