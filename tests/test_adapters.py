@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from test_training import made_pairs, settings
 from transformers import AutoModelForSequenceClassification
 
-from rmlib import training
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.backbones import is_adapted
 from rmlib.training import train
 from rmlib.training.__main__ import run_job
 from rmlib.training.initial_model import continue_from, create_model
+from rmlib.training.loop import _Loop
 from rmlib.training.settings import TrainSettings
 
 USER = [{"role": "user", "content": "hi"}]
@@ -155,11 +155,9 @@ def test_optimizers_of_bitsandbytes_learn_and_resume_to_the_same_bits(
     wanted = settings(backbone, **(QLORA | {"optimizer": optimizer, "max_steps": 8, "checkpoint_every_steps": 3}))
     whole = train(create_model(wanted), made_pairs(8), wanted, folder=tmp_path / "whole", progress=False)
     assert whole.history["loss"].iloc[-1] < whole.history["loss"].iloc[0]
-    honest, steps = training._Loop._train_step, itertools.count()
+    honest, steps = _Loop._train_step, itertools.count()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            training._Loop, "_train_step", lambda *args: honest(*args) if next(steps) < 5 else pytest.fail("killed")
-        )
+        patch.setattr(_Loop, "_train_step", lambda *args: honest(*args) if next(steps) < 5 else pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             train(create_model(wanted), made_pairs(8), wanted, folder=tmp_path / "run", progress=False)
     resumed = train(create_model(wanted), made_pairs(8), wanted, folder=tmp_path / "run", progress=False)
