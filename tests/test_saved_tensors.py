@@ -101,7 +101,7 @@ def test_an_interrupted_write_leaves_nothing_under_the_final_name_and_can_be_rep
             extrapolate(weak, strong, 1.5, tmp_path / "far")
     assert not (tmp_path / "far").exists()
     RewardModel.load(extrapolate(weak, strong, 1.5, tmp_path / "far"))
-    assert not list(tmp_path.glob("*.unfinished"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_folder_that_exists_is_never_written_to(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rmlib import records
+from rmlib import records, statistics
 from rmlib.records.errors import DataError, Place
 from rmlib.records.files import read_rows
 
@@ -86,10 +86,8 @@ def _arena_row(rows: pd.DataFrame) -> dict[str, float]:
             unparsed += not weight
             weights[index] += weight
             wins[index] += weight * (first if position else 1 - first)  # in the first game the model is B
-    n = len(rows)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=2000)
-    share = 100 * (drawn @ wins) / np.maximum(drawn @ weights, 1)
-    low, high = np.quantile(share, (0.025, 0.975))
+    won, played = statistics.redrawn_sums(np.stack([wins, weights], axis=1), seed=0, draws=2000)[1:].T
+    low, high = np.quantile(100 * won / np.maximum(played, 1), (0.025, 0.975))
     found = 100 * wins.sum() / max(weights.sum(), 1)
     return {"arena_hard": found, "arena_hard_low": low, "arena_hard_high": high, "arena_hard_unparsed": unparsed}
 

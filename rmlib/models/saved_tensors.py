@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rmlib.models.interface import ModelError
 from rmlib.models.saving import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE
+from rmlib.records.files import written_whole
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
 Origin = Callable[[Sequence[str]], str]  # from the identities of models to that of their combination
@@ -74,18 +75,16 @@ def write_combined(folders: Sequence[Path], combine: Combine, target: Path, *, o
     for model in models[:-1]:
         _refuse_differences(model, models[-1])
     card = _combined_card(folders, origin)
-    unfinished = target.with_name(target.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for source in sorted(set(models[-1].files.values())):
-        with (unfinished / source.name).open("wb") as out:
-            _write_file(out, source, models, combine)
-    for path in folders[-1].iterdir():
-        if path.is_file() and path.suffix in COPIED:
-            shutil.copy2(path, unfinished / path.name)
-    if card:
-        (unfinished / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
-    unfinished.rename(target)
+    with written_whole(target) as unfinished:
+        unfinished.mkdir()
+        for source in sorted(set(models[-1].files.values())):
+            with (unfinished / source.name).open("wb") as out:
+                _write_file(out, source, models, combine)
+        for path in folders[-1].iterdir():
+            if path.is_file() and path.suffix in COPIED:
+                shutil.copy2(path, unfinished / path.name)
+        if card:
+            (unfinished / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
     return target
 
 
