@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import written
 
-from rmlib import benchmarks, records
+from rmlib import records
 from rmlib.figures import benchmark_tables
 from rmlib.records import RecordError
-from rmlib.statistics import RULERS, mcnemar
+from rmlib.statistics import mcnemar
 
 N = written.ITEMS_PER_SUBSET * len(written.SUBSETS)
 
@@ -109,25 +109,3 @@ def test_answers_to_other_comparisons_than_those_of_the_items_are_refused(file: 
     records.append(file, kind="benchmark_items", asked=asked, outcome={"chance": {}, "comparisons": short})
     with pytest.raises(RecordError, match=f"bt_scaled was scored on {N} comparisons of {N - 1}"):
         benchmark_tables.length_bias_table(file)
-
-
-def test_any_scores_stand_beside_the_rulers_without_records() -> None:
-    items = benchmarks.load("rewardbench")
-    rewards = {name: [1.0, 0.0] for name in items["item_id"][:]}  # right everywhere, and sure of it at 73 %
-    table = benchmark_tables.with_rulers(items, {"right": rewards})
-    assert table.index.tolist() == ["right", *RULERS]
-    assert table.loc["right", ["rank", "score", "comparisons", "tied"]].tolist() == [1, 1, 1, 0]
-    assert table.loc["right", "ece"] == pytest.approx(1 - 1 / (1 + np.exp(-1)))
-    assert table.loc["constant", ["score", "tied"]].tolist() == [0, 1] and table.loc["chance", "score"] == 0.5
-    longer, shorter = (benchmarks.summarise(items, benchmarks.score(RULERS[name], items, progress=False), draws=1)
-                       for name in ("longer", "shorter"))  # fmt: skip
-    assert table["score"]["longer"] == pytest.approx(longer.sections["estimate"]["Score"])
-    assert table["score"]["shorter"] == pytest.approx(shorter.sections["estimate"]["Score"])
-
-
-def test_a_partial_benchmark_has_no_score_beside_rulers_unless_asked_for() -> None:
-    items = benchmarks.load("rewardbench").select(range(40))
-    rewards = {"right": {name: [1.0, 0.0] for name in items["item_id"][:]}}
-    with pytest.raises(ValueError, match="no 'Score' from these items"):
-        benchmark_tables.with_rulers(items, rewards)
-    assert benchmark_tables.with_rulers(items, rewards, partial=True).loc["right", "score"] == 1

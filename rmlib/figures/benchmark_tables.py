@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 
 from rmlib import benchmarks, records
 from rmlib.benchmarks import bias
@@ -17,7 +16,7 @@ from rmlib.benchmarks.recording import unpack
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, ladder, optional
 from rmlib.records import RecordError
-from rmlib.statistics import RULERS, Comparison, wilson_interval
+from rmlib.statistics import Comparison, wilson_interval
 
 DEFAULT = "rewardbench"
 AGAIN = "score the models again with notebook 04"
@@ -85,61 +84,28 @@ def pairwise_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
 
 
 def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
-    """`with_rulers` of the `benchmark_runs`: means of the seeds; rulers are those that were recorded."""
-    runs, items = benchmark_runs(file, kind), items_record(file, kind)
-    found = _by_model(runs, "outcome.bias")
-    arms = [model for model in found if model.removesuffix(FINETUNED) in ARMS]
-    board, chances = comparison(file, kind).leaderboard, items["outcome.chance"]
-    return _beside(board, found, _comparisons(items), chances.get(headline_section(kind), np.nan), arms)
+    """The `benchmark_runs` beside chance, and what length and confidence have to do with their scores.
 
-
-def with_rulers(
-    items: Dataset, scores: Mapping[str, Mapping[str, Sequence[float]]], *, partial: bool = False, seed: int = 0
-) -> pd.DataFrame:
-    """Scores of models on a benchmark beside those of the rulers, and what length and confidence have to do with them.
-
-    Args:
-        scores: for each model its {item_id: [rewards]}.
-        partial: also where subsets or items are missing; the score is then over what is there.
-    Returns:
-        Index model: the models, the rulers of `statistics.RULERS`, chance. Columns rank, score, low, high (the headline
-        score, see `comparison`), comparisons (share of right against wrong candidates ordered rightly), at equal length
-        (the same by `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of
-        models (a ruler's reward is no logit).
-    Raises:
-        ValueError: scores that do not fit the items; a partial benchmark, unless asked for.
+    Means of the seeds; rulers are those that were recorded. Columns rank, score, low, high (the headline score, see
+    `comparison`), comparisons (share of right against wrong candidates ordered rightly), at equal length (the same by
+    `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of arms (a ruler's
+    reward is no logit).
     """
-    kind = benchmarks.name_of(items)
-    rule, section = benchmarks.BENCHMARKS[kind], headline_section(kind)
-    # Of chance the expected score is known, so that nothing has to be drawn.
-    rulers = {name: ruler for name, ruler in RULERS.items() if name != "chance"}
-    every = {**scores, **{name: benchmarks.score(ruler, items, progress=False) for name, ruler in rulers.items()}}
-    credits = {model: [benchmarks.credits(items, found)] for model, found in every.items()}
-    whole = all("partial" not in benchmarks.summarise(items, found, draws=1).label for (found,) in credits.values())
-    board = compare(rule, credits, section=section, whole=whole, partial=partial, seed=seed).leaderboard
-    found = {model: [bias.outcome(items, rewards)] for model, rewards in every.items()}
-    return _beside(board, found, bias.comparisons(items), bias.chance(rule, items).get(section, np.nan), list(scores))
-
-
-def _beside(
-    board: pd.DataFrame,
-    found: Mapping[str, Sequence[Mapping[str, Any]]],
-    compared: pd.DataFrame,
-    by_chance: float,
-    models: Sequence[str],
-) -> pd.DataFrame:
-    """The rows of `with_rulers`, from a leaderboard and the `bias.outcome` of every run."""
+    items, found = items_record(file, kind), _by_model(benchmark_runs(file, kind), "outcome.bias")
+    compared = pd.DataFrame(items["outcome.comparisons"])
     (answers, table), rows = _answers(found, compared), []
-    scored = board.rename(columns={"estimate": "score"})[["rank", "score", "low", "high"]]
+    scored = comparison(file, kind).leaderboard.rename(columns={"estimate": "score"})
     for model, right in answers.items():
-        row = {"model": model, **scored.loc[model].to_dict(), "comparisons": float(right.mean())}
+        row = {"model": model, **scored.loc[model, ["rank", "score", "low", "high"]].to_dict()}
+        row["comparisons"] = float(right.mean())
         equal = bias.equal_length(by_seed(right), table, seed=BOOTSTRAP_SEED)
         if equal is not None:
             row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
         row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(compared)
-        if model in models:
+        if model.removesuffix(FINETUNED) in ARMS:
             row |= {name: float(np.mean([outcome[name] for outcome in found[model]])) for name in ("ece", "brier")}
         rows.append(row)
+    by_chance = items["outcome.chance"].get(headline_section(kind), np.nan)
     rows.append({"model": "chance", "score": by_chance, "comparisons": 0.5})
     return pd.DataFrame(rows).set_index("model").astype({"rank": "Int64"})
 
@@ -147,7 +113,7 @@ def _beside(
 def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
     found = _by_model(benchmark_runs(file, kind), "outcome.bias")
-    answers, table = _answers(found, _comparisons(items_record(file, kind)))
+    answers, table = _answers(found, pd.DataFrame(items_record(file, kind)["outcome.comparisons"]))
     parts = {
         model: bias.accuracy_by_length(by_seed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
     }
@@ -201,7 +167,3 @@ def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, An
     if column not in runs or runs[column].isna().any():
         raise RecordError(f"records of {runs['kind'].iloc[0]} without {column.removeprefix('outcome.')}; {AGAIN}")
     return {str(model): rows[column].tolist() for model, rows in runs.groupby("model", sort=False)}
-
-
-def _comparisons(items: pd.Series) -> pd.DataFrame:
-    return pd.DataFrame(items["outcome.comparisons"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
@@ -78,7 +77,9 @@ def agreement_figure(file: Path) -> Figure:
         part = table[table["stage"] == stage]
         height = part["label"].map(heights) + 0.24 * (1 - step)
         rows(axes, height, part, colour, LINE, marker=marker, label=stage)
-    _published_kappas(axes, heights)
+    known = _published().query("label in @labels")
+    height = known["label"].map(heights) + 0.24 * (1 - known["stage"].map(STAGES.index))
+    axes.scatter(known["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label=PUBLISHED)
     axes.set_yticks(list(heights.values()), labels)
     axes.set_xlabel("kappa between annotators (quadratic weights; 0: chance, 1: perfect)")
     axes.set_ylim(-0.6, len(labels) - 0.4)
@@ -88,14 +89,6 @@ def agreement_figure(file: Path) -> Figure:
     detail = f"{record['asked.source']['title']}; {n:,} pairs with annotations; line: 95 % bootstrap interval"
     headline(figure, "How far annotators agree, step by step", detail)
     return figure
-
-
-def _published_kappas(axes: Axes, heights: dict[str, float]) -> None:
-    table = _published()
-    table = table[table["label"].isin(heights)]
-    step = table["stage"].map({stage: number for number, stage in enumerate(STAGES)})
-    height = table["label"].map(heights) + 0.24 * (1 - step)
-    axes.scatter(table["kappa"], height, marker="|", s=130, lw=1.8, c="k", zorder=4, label=PUBLISHED)
 
 
 def kappa_table(file: Path) -> pd.DataFrame:

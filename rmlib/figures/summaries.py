@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Num
+from jaxtyping import Num, Shaped
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
@@ -95,7 +95,7 @@ def correct(table: pd.DataFrame, arm: str) -> np.ndarray:
     return (margins(table, arm) > 0).astype(int)
 
 
-def by_seed(values: Num[np.ndarray, "seed item"]) -> Num[np.ndarray, "*seed item"]:
+def by_seed(values: Shaped[np.ndarray, "seed item"]) -> Shaped[np.ndarray, "*any item"]:
     """Values as `statistics` takes them: those of one seed alone have no axis of seeds."""
     return values[0] if len(values) == 1 else values
 
