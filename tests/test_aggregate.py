@@ -81,7 +81,7 @@ def test_skipped_items_need_a_known_id_and_have_no_reward():
 
 def test_unknown_subsets_are_refused():
     with pytest.raises(ValueError, match="unknown subsets d; made up has a, b, c"):
-        PLAIN.credits(items_of({"d": 1}), {"d/0": [1, 0, 0]})
+        PLAIN.credits(items_of({"d": 1}), {"d/0": [1.0, 0.0, 0.0]})
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,9 @@ def test_an_interrupted_judging_goes_on_where_it_was(runs: Path) -> None:
                 time.sleep(0.2)  # long enough for the rest to be called off
             return Verdict(0)
 
+        def rate(self, prompt: list, response: str) -> Verdict:
+            raise AssertionError("pairs are compared")
+
         def n_kept(self) -> int:
             return sum(len(file.read_text().splitlines()) - 1 for file in runs.rglob("*.jsonl"))
 
@@ -288,6 +291,9 @@ class Fixed:
         self.verdict = verdict
 
     def compare(self, prompt: list, responses: list) -> Verdict:
+        return self.verdict
+
+    def rate(self, prompt: list, response: str) -> Verdict:
         return self.verdict
 
     def identity(self) -> dict[str, str]:

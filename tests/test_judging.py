@@ -284,7 +284,7 @@ def test_an_endpoint_with_every_kind_of_fault_is_scored_by_the_rule_and_the_faul
 
     items = rewardbench_items(8)
     with chat_double.serving(reply) as double:
-        judge = ChatJudge(Endpoint(double.url, "judge-1", timeout=5, retries=0))
+        judge = ChatJudge(Endpoint(double.url, "judge-1", timeout=5.0, retries=0))
         table = judge_items(judge, items, workers=4, progress=False)
         assert len(double.requests) == 8
         again = judge_items(judge, items, progress=False)

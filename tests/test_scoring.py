@@ -114,8 +114,8 @@ def test_every_kind_of_model_keeps_its_rewards_under_a_name_of_its_own(tmp_path:
     policy, reference = (tiny.save_language_model(tmp_path / name, seed=seed) for seed, name in enumerate("pr"))
     bert = tiny.save_classifier(tmp_path / "b", "bert", labels=("good", "long"))
     models = [
-        scorers.open_scorer(bert, weights=[1, 0]),
-        scorers.open_scorer(bert, weights=[0, 1]),
+        scorers.open_scorer(bert, weights=[1.0, 0.0]),
+        scorers.open_scorer(bert, weights=[0.0, 1.0]),
         load_implicit(policy),
         load_implicit(policy, reference),
         load_implicit(reference, policy),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
 from rmlib.models import Prompt, Scorer
@@ -39,6 +39,7 @@ class Verdict(NamedTuple):
         return self.problem in (None, TIE, UNPARSABLE)
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that compares responses, or rates one, or both."""
 

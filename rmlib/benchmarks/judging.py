@@ -174,7 +174,7 @@ def both_orders(items: Dataset, asking: Ask) -> pd.DataFrame:
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
-def _swapped_once(items: Dataset, asking: Ask, seed: int, *, most_messages: float) -> pd.DataFrame:
+def _swapped_once(items: Dataset, asking: Ask, seed: int, *, most_messages: int | float) -> pd.DataFrame:
     """RewardBench's rule for a pair."""
     orders, shown = _shown(items, seed)
     judged = [len(row["prompt"]) + 1 <= most_messages for row in items]

@@ -43,9 +43,7 @@ def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
     return {"credit": leads / int(best.sum()), "tie": leads and best.sum() > 1}
 
 
-def _ties_credit(
-    right: Float[np.ndarray, "right"], wrong: Float[np.ndarray, "wrong"], item_id: str
-) -> dict[str, Any]:
+def _ties_credit(right: Float[np.ndarray, "right"], wrong: Float[np.ndarray, "wrong"], item_id: str) -> dict[str, Any]:
     kind = item_id.removeprefix(f"{TIES}/").partition(":")[0]
     gap = right.min() - wrong.max()
     spread = right.max() - right.min() if kind == "tied" else np.nan
