@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-import torch
 
-from rmlib import benchmarks, combining, experiments, records, statistics
-from rmlib.experiments import ARMS, arm_models, arms, data_records, oriented_margins, presets, run, run_all, sweeps
+from rmlib import benchmarks, experiments, records, statistics
+from rmlib.experiments import ARMS, arm_models, arms, presets, recording, run, run_all, sweeps
 from rmlib.experiments.presets import PRESETS, Preset
 from rmlib.figures import summaries
 from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES, make_pairs
+from rmlib.pairs.views import margins_of_chosen
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import load_splits, shuffled_labels
@@ -137,7 +137,7 @@ def test_margins_point_to_the_chosen_response_and_leave_ties_out() -> None:
         for i, preference in enumerate([2, -1, 0, None])
     ]
     pairs = make_pairs(rows, origin="test")
-    margins = oriented_margins(pairs, np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 0.0], [9.0, 0.0]]))
+    margins = margins_of_chosen(pairs, np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 0.0], [9.0, 0.0]]))
     assert margins.tolist() == [3.0, -3.0]
 
 
@@ -207,7 +207,7 @@ def test_a_record_s_accuracy_is_that_of_its_margins_and_of_the_model_scored_anew
 def test_a_record_holds_the_margins_of_the_selection_pairs_for_a_temperature(source: Path, preset: Preset) -> None:
     splits = load_splits(source, selection_fraction=0.25)
     arm_run = run("bt", preset, splits, seed=0, progress=False)
-    margin = oriented_margins(splits.selection, experiments.score_pairs(arm_run.model, splits.selection))
+    margin = margins_of_chosen(splits.selection, experiments.score_pairs(arm_run.model, splits.selection))
     np.testing.assert_allclose(arm_run.record["outcome"]["selection_margins"], margin, atol=1e-4)
 
 
@@ -238,7 +238,7 @@ def test_expo_takes_the_factor_that_is_best_on_the_selection_split(source: Path,
     best = max(row["accuracy"] for row in outcome["sweep"])
     assert outcome["factor"] == min(row["factor"] for row in outcome["sweep"] if row["accuracy"] == best)
     strong = run("bt_scaled_init", preset, splits, progress=False).model
-    margin = oriented_margins(splits.selection, experiments.score_pairs(strong, splits.selection))
+    margin = margins_of_chosen(splits.selection, experiments.score_pairs(strong, splits.selection))
     factors = [row["factor"] for row in outcome["sweep"]]
     assert factors[0] == 1.0 and {*experiments.COARSE_FACTORS} < {*factors}
     assert outcome["sweep"][0]["accuracy"] == statistics.accuracy(margin)
@@ -382,7 +382,8 @@ def test_a_run_whose_test_rewards_are_missing_is_scored_and_not_trained_again(
 ) -> None:
     splits = load_splits(source, selection_fraction=0.25)
     (first,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
-    (first.model_folder.parent / f"test-{splits.identity}.json").unlink()
+    [kept] = first.model_folder.parent.glob(f"rewards-test-{splits.identity}-*.json")
+    kept.unlink()
     monkeypatch.setattr("rmlib.training.loop._Loop.run", lambda *_: pytest.fail("trained again"))
     (again,) = run_all(["bt"], preset, splits, seeds=[0], processes=1)
     assert again.record == first.record
@@ -410,19 +411,11 @@ def test_a_run_folder_that_lost_its_settings_or_its_model_is_an_error_and_stays_
 # --- choices made on the selection split ------------------------------------------------------------------------------
 
 
-def test_the_factor_is_swept_coarsely_and_then_finely_around_the_best(source: Path, preset: Preset) -> None:
-    splits = load_splits(source, selection_fraction=0.25)
-    weak, strong = (run(arm, preset, splits, progress=False).model for arm in ("regression", "bt_scaled_init"))
-    peaks = {1.0: [1.0, 1.05], 1.3: [1.25, 1.35], 2.0: [1.95, 2.05]}
-    for peak, (low, high) in peaks.items():
-        target = combining.extrapolate(weak, strong, peak).head.weight
-
-        def nearness(model: RewardModel, target: torch.Tensor = target) -> dict[str, float]:
-            return {"accuracy": -round(float((model.head.weight - target).norm()), 5)}
-
-        factors = [row["factor"] for row in sweeps.coarse_and_fine(weak, strong, nearness)]
+def test_the_factor_is_swept_coarsely_and_then_finely_around_the_best() -> None:
+    for peak, (low, high) in {1.0: (1.0, 1.05), 1.3: (1.25, 1.35), 2.0: (1.95, 2.05)}.items():
+        found = sweeps.around_best(lambda factor, peak=peak: {"accuracy": -abs(factor - peak)})  # type: ignore[misc]
         fine = np.round(np.arange(low, high + 0.001, 0.01), 2).tolist()
-        assert factors == sorted({*experiments.COARSE_FACTORS, *fine})
+        assert [row["factor"] for row in found] == sorted({*experiments.COARSE_FACTORS, *fine})
 
 
 def test_what_a_choice_on_the_test_would_have_flattered_by_hand() -> None:
@@ -445,7 +438,7 @@ def test_a_sweep_beside_the_choice_is_recorded_once_and_shows_what_choosing_ther
     assert found["accuracy"] == chosen.record["outcome"]["accuracy"] and found["optimism"] >= 0
     file = experiments.results_file(splits, preset)
     assert summaries.factor_choices(file).loc[("test", 0)].to_dict() == found
-    monkeypatch.setattr("rmlib.experiments.sweeps.sweep", lambda *_: pytest.fail("swept again"))
+    monkeypatch.setattr("rmlib.experiments.sweeps.rows", lambda *_: pytest.fail("swept again"))
     assert experiments.sweep_beside(chosen, preset, splits, factors=[1.0, 1.5]) == found
 
 
@@ -458,11 +451,12 @@ def test_a_sweep_on_a_benchmark_scores_it_at_each_factor_and_is_recorded_once(
     items = items.select(sorted({subset: row for row, subset in enumerate(items["subset"][:])}.values()))  # one of each
     found = experiments.sweep_beside(chosen, preset, splits, items=items, factors=[1.0])
     factor = chosen.record["outcome"]["factor"]
-    report = benchmarks.summarise(items, benchmarks.score(experiments.scorer(chosen.model, preset), items))
+    scorer = experiments.scorer(chosen.model, frozen=preset.frozen)
+    report = benchmarks.summarise(items, benchmarks.score(scorer, items))
     assert found["chosen"] == factor and found["accuracy"] == pytest.approx(report.sections["estimate"]["Score"])
     file = experiments.results_file(splits, preset)
     assert summaries.factor_choices(file).loc[("benchmark", 0)].to_dict() == found
-    monkeypatch.setattr("rmlib.experiments.comparison.sweep_benchmark", lambda *_: pytest.fail("swept again"))
+    monkeypatch.setattr("rmlib.experiments.sweeps.rows", lambda *_: pytest.fail("swept again"))
     assert experiments.sweep_beside(chosen, preset, splits, items=items, factors=[1.0]) == found
     monkeypatch.undo()
     with pytest.raises(ValueError, match="subsets are missing"):
@@ -560,7 +554,7 @@ def test_what_occurs_twice_is_recorded_once_and_told_each_time(
     prompts = [row for row in found["duplicates"] if row["kind"] == "prompt" and row["scope"] == "train"]
     # Nothing is repeated here: 40 questions in training, those of the selection among them.
     assert [(row["texts"], row["exact_texts"]) for row in prompts] == [(len(splits.train) + len(splits.selection), 0)]
-    monkeypatch.setattr(data_records.overlap, "report", None)  # a second call reads the record
+    monkeypatch.setattr(recording.overlap, "report", None)  # a second call reads the record
     with caplog.at_level("INFO"):
         assert experiments.record_overlap(splits, file) == found
     assert found["summary"] in caplog.text and len(file.read_text().splitlines()) == 1

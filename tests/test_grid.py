@@ -10,8 +10,8 @@ import tiny
 import torch
 from datasets import Dataset
 
-from rmlib import combining, experiments, figures, records, statistics
-from rmlib.experiments import derived, grid_fits, sweeps
+from rmlib import experiments, figures, records, statistics
+from rmlib.experiments import derived, grid_fits
 from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
 from rmlib.experiments.grid_choice import choose
@@ -131,18 +131,17 @@ def test_extrapolation_and_its_sweeps_are_those_of_models_trained_alone(splits: 
     result = run_grid(arms, splits, preset, GRID)
     file = experiments.results_file(splits, preset)
     written = records.read(file, "arm").query("`asked.arm` == 'bt_scaled_init_expo'").set_index("seed")
-    frozen = preset.change(trainable="head")
     for index, seed in enumerate(GRID.seeds):
         weak = single_run(splits, preset, seed, at(result, "regression"), loss="regression")
         point = at(result, "bt_scaled_init")
         strong = single_run(splits, preset, seed, point, weak, loss="scaled_bradley_terry")
         weak = single_run(splits, preset, seed, at(result, "regression"), loss="regression")  # `strong` changed it
-        sweep = sweeps.coarse_and_fine(weak, strong, lambda model: sweeps.ordering(model, splits.selection, frozen))
+        made, fit = derived.derived_model("bt_scaled_init_expo", [strong, weak], splits, frozen=True)
         found = pd.DataFrame(written["outcome.sweep"][seed])
-        pd.testing.assert_frame_equal(found, pd.DataFrame(sweep), atol=1e-3)
+        pd.testing.assert_frame_equal(found, pd.DataFrame(fit["sweep"]), atol=1e-3)
         factor = written["outcome.factor"][seed]
-        assert factor == sweeps.best_factor(sweep)
-        plain = experiments.score_pairs(combining.extrapolate(weak, strong, factor), splits.test)
+        assert factor == fit["factor"]
+        plain = experiments.score_pairs(made, splits.test)
         np.testing.assert_allclose(result.rewards["bt_scaled_init_expo"][index], plain, atol=5e-3)
     choices = summaries.factor_choices(file)
     assert set(choices.index) == {("test", 0), ("test", 1)}
@@ -153,7 +152,7 @@ def test_extrapolation_and_its_sweeps_are_those_of_models_trained_alone(splits: 
 def test_fitted_attribute_weights_read_the_outputs_of_the_chosen_heads(splits: Splits, preset: Preset) -> None:
     result = run_grid(["regression_all_fitted", "regression_all"], splits, preset, GRID)
     model = single_run(splits, preset, 0, at(result, "regression_all"), loss="regression", attributes=ATTRIBUTES)
-    made, fit = derived.weighed(model, splits, lambda pairs: None)
+    made, fit = derived.derived_model("regression_all_fitted", [model], splits, frozen=True)
     np.testing.assert_allclose(
         result.rewards["regression_all_fitted"][0], experiments.score_pairs(made, splits.test), atol=5e-3
     )
@@ -167,7 +166,7 @@ def test_fitted_attribute_weights_read_the_outputs_of_the_chosen_heads(splits: S
 def test_the_line_to_the_rating_scale_is_that_of_a_model_trained_alone(splits: Splits, preset: Preset) -> None:
     result = run_grid(["bt_scaled", "bt_scaled_affine"], splits, preset, GRID)
     model = single_run(splits, preset, 1, at(result, "bt_scaled"), loss="scaled_bradley_terry")
-    made, fit = derived.calibrated(model, splits, lambda pairs: experiments.score_pairs(model, pairs))
+    made, fit = derived.derived_model("bt_scaled_affine", [model], splits, frozen=True)
     np.testing.assert_allclose(
         result.rewards["bt_scaled_affine"][1], experiments.score_pairs(made, splits.test), atol=2e-3
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, experiments, records
+from rmlib import combining, records
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.align import align
 from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
@@ -22,8 +22,11 @@ from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF, EXPO
 from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.experiments import arm_models
+from rmlib.experiments.arms import Job as ArmJob
+from rmlib.experiments.arms import graph
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
+from rmlib.experiments.recording import comparison_of
 from rmlib.experiments.scoring import scalar_model
 from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records import paths
@@ -93,7 +96,7 @@ class Plan:
         sizes = ("n_fitted", "n_watched", "samples_watched", "every_steps", "n_best", "n_labelled", "max_new_tokens")
         rest = [getattr(self, name) for name in sizes]
         named = self.policy if self.policy == "embedded" else paths.public_name(self.policy)
-        rewards = experiments.comparison_of(self.rewards, self.splits)
+        rewards = comparison_of(self.rewards, self.splits)
         return fingerprint("alignment", rewards, named, asdict(self.fit), shared, rest, list(self.ensemble))
 
 
@@ -219,9 +222,9 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     return [record_run(job, plan) for job in jobs]
 
 
-def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[arm_models.Job]:
+def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[ArmJob]:
     """The reward models that some jobs read."""
-    needed: set[arm_models.Job] = set()
+    needed: set[ArmJob] = set()
     for _, arm, seed in jobs:
         if arm == EXPO:
             needed |= {("regression", seed), (ENSEMBLE_OF, seed)}
@@ -232,11 +235,11 @@ def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[arm_models.Job]:
     return needed
 
 
-def _untrained(jobs: Iterable[arm_models.Job], plan: Plan) -> dict[arm_models.Job, list[arm_models.Job]]:
+def _untrained(jobs: Iterable[ArmJob], plan: Plan) -> dict[ArmJob, list[ArmJob]]:
     """Those that are not finished, with the unfinished ones that they are made from."""
-    whole: dict[arm_models.Job, list[arm_models.Job]] = {}
+    whole: dict[ArmJob, list[ArmJob]] = {}
     for arm, seed in sorted(jobs):
-        whole |= arm_models.graph([arm], [seed])
+        whole |= graph([arm], [seed])
     finished = {job for job in whole if arm_models.is_finished(job[0], plan.rewards, plan.splits, job[1], tested=False)}
     return {job: [one for one in others if one not in finished] for job, others in whole.items() if job not in finished}
 
@@ -249,7 +252,7 @@ def _waits_for(job: Job) -> list[Job]:
     return [(SAMPLES, "dpo", seed)] if method in DPO_LOSSES and arm != ANNOTATORS else []
 
 
-def _train(job: arm_models.Job, plan: Plan) -> None:
+def _train(job: ArmJob, plan: Plan) -> None:
     arm_models.obtain(job[0], plan.rewards, plan.splits, job[1])
 
 

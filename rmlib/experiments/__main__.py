@@ -19,14 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmlib import experiments, losses
-from rmlib.experiments import fold_runs
+from rmlib import losses
 from rmlib.experiments.arms import ARMS, changes
+from rmlib.experiments.baselines import record_rulers, record_words
+from rmlib.experiments.folds import TOGETHER, finetune
 from rmlib.experiments.grid import Grid, default_grid, run_folds
 from rmlib.experiments.presets import PRESETS, Preset
+from rmlib.experiments.recording import record_overlap
+from rmlib.experiments.run_or_reuse import run_all
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
-from rmlib.sources.splits import Splits, load_folds, load_splits
+from rmlib.sources import Splits, load_folds, load_splits
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
 ON_THE_GRID = [arm for arm in ARMS if changes(arm)["loss"] != losses.RANKING_LOSS]
@@ -48,16 +51,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     preset = preset.change(max_steps=options.steps) if options.steps else preset
     if options.folds:
-        fold_runs.finetune(options.arms, preset.change(**fold_runs.TOGETHER), folds, range(options.seeds), file)
+        finetune(options.arms, preset.change(**TOGETHER), folds, range(options.seeds), file)
     else:
-        experiments.run_all(options.arms, preset, folds[0], range(options.seeds), results=file)
+        run_all(options.arms, preset, folds[0], range(options.seeds), results=file)
 
 
 def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset, file: Path) -> None:
     """The grid of every arm, and the rulers on the same test pairs."""
     if not options.folds:
-        experiments.record_overlap(folds[0], file)
-    fold_runs.record_rulers(folds, preset, file)
+        record_overlap(folds[0], file)
+    record_rulers(folds, preset, file)
     for inputs in options.inputs:
         grid = replace(_grid(options, preset), **parse_inputs(inputs))
         result = run_folds(options.arms, folds, preset, grid, results=file)
@@ -65,7 +68,7 @@ def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset
         for arm in result.rewards:
             at_edge = f"choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}"
             print(f"{inputs}, {arm}: {result.accuracy(arm)}; {at_edge}", flush=True)
-    fold_runs.record_words(folds, preset, file)
+    record_words(folds, preset, file)
 
 
 def _grid(options: argparse.Namespace, preset: Preset) -> Grid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,26 +13,24 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
-from rmlib import combining, statistics
-from rmlib.experiments import sweeps
-from rmlib.experiments.arms import ARMS, changes, settings_for
-from rmlib.experiments.derived import DERIVATIONS
+from rmlib import statistics
+from rmlib.experiments.arms import ARMS, Job, changes, graph, is_derived, settings_for, waits_for
+from rmlib.experiments.derived import derived_model
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
-from rmlib.experiments.scoring import kept_rewards, oriented_margins, score_pairs, scorer
+from rmlib.experiments.scoring import kept_rewards, rewards_file
 from rmlib.models import RewardModel
 from rmlib.models.features import load_or_compute
+from rmlib.pairs.views import margins_of_chosen
 from rmlib.records import paths
-from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint
-from rmlib.sources.splits import Splits, shuffled_labels
+from rmlib.records.kept import kept_folder, kept_json
+from rmlib.sources import Splits, shuffled_labels
 from rmlib.training import run_folder, run_identity, train
 from rmlib.training.initial_model import Start, create_model, initial
 from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run
 
-SWEEP_FILE = "sweep.json"
 FIT_FILE = "fit.json"
-Job = tuple[str, int]  # arm and seed
 AnyJob = TypeVar("AnyJob")
 
 
@@ -46,42 +43,15 @@ class Trained:
     details: dict[str, Any]
 
 
-def waits_for(arm: str) -> list[str]:
-    """The arms whose models this one is made from; ValueError for an unknown arm."""
-    change = changes(arm)
-    if "extrapolate" in change:
-        return [str(ARMS[arm].parent), change["extrapolate"]]
-    if _derivation(arm):
-        return [str(ARMS[arm].parent)]
-    return [change["initialise_from"]] if "initialise_from" in change else []
-
-
-def graph(arms: Sequence[str], seeds: Iterable[int]) -> dict[Job, list[Job]]:
-    """Each arm under each seed, and the arms that these are made from, once: with those it waits for."""
-    jobs: dict[Job, list[Job]] = {}
-
-    def add(arm: str, seed: int) -> None:
-        if (arm, seed) not in jobs:
-            jobs[arm, seed] = [(other, seed) for other in waits_for(arm)]
-            for other in waits_for(arm):
-                add(other, seed)
-
-    for seed in seeds:
-        for arm in arms:
-            add(arm, seed)
-    return jobs
-
-
 def identity_of(arm: str, settings: Preset, splits: Splits, seed: int) -> str:
     """What the arm's model comes from, by which it is found again; nothing is loaded to know it."""
-    if "extrapolate" in changes(arm):
-        strong, weak = (identity_of(other, settings, splits, seed) for other in waits_for(arm))
-        return fingerprint("coarse and fine", weak, strong, splits.identity)
-    if derivation := _derivation(arm):
-        (parent,) = waits_for(arm)
-        return fingerprint(derivation, identity_of(parent, settings, splits, seed), splits.identity)
     if changes(arm).get("untrained"):
         return initial(settings_for(arm, settings, seed)).identity
+    if is_derived(arm):
+        (change,) = ARMS[arm].change
+        parents = [identity_of(other, settings, splits, seed) for other in reversed(waits_for(arm))]
+        made_by = "coarse and fine" if change == "extrapolate" else change
+        return fingerprint(made_by, *parents, splits.identity)
     start = start_of(arm, settings, splits, seed)
     return run_identity(
         start.identity, training_pairs(arm, splits, seed), settings_for(arm, settings, seed), splits.selection
@@ -110,12 +80,8 @@ def model_of(arm: str, settings: Preset, splits: Splits, seed: int, progress: bo
 
 def obtain(arm: str, settings: Preset, splits: Splits, seed: int, progress: bool = False) -> Trained:
     """Train an arm, and the arms that it is made from, or find what an earlier call finished."""
-    if "extrapolate" in changes(arm):
-        return _extrapolated(arm, settings, splits, seed, progress)
-    if derivation := _derivation(arm):
-        return _derived(arm, derivation, settings, splits, seed, progress)
-    if changes(arm).get("untrained"):
-        return _untrained(arm, settings, splits, seed)
+    if is_derived(arm):
+        return _derived(arm, settings, splits, seed, progress)
     wanted, start = settings_for(arm, settings, seed), start_of(arm, settings, splits, seed, progress)
     run = train(start, training_pairs(arm, splits, seed), wanted, selection=splits.selection, progress=progress)
     curve = run.history[["step", "loss"]]
@@ -134,63 +100,36 @@ def as_backbone(arm: str, settings: Preset, splits: Splits, seed: int) -> str:
     model_folder = obtain(arm, settings, splits, seed).model_folder
     name = f"{paths.public_name(settings.backbone)} trained as {arm}, seed {seed}"
     folder = paths.runs_dir() / "backbones" / model_folder.parent.name / name
-    if not folder.is_dir():
-        temporary = folder.with_name(f"{name}.{os.getpid()}.tmp")
-        shutil.copytree(model_folder, temporary)
-        temporary.replace(folder)
-    return os.path.relpath(folder)
+    return os.path.relpath(kept_folder(folder, partial(shutil.copytree, model_folder)))
 
 
-def _extrapolated(arm: str, settings: Preset, splits: Splits, seed: int, progress: bool) -> Trained:
-    """The extrapolation whose factor has the highest accuracy on the selection split, the smallest among equals."""
+def _derived(arm: str, settings: Preset, splits: Splits, seed: int, progress: bool) -> Trained:
+    """A model that is drawn or made of others (`derived`): made once, and kept with what was fitted."""
     folder = _folder(arm, settings, splits, seed)
-    if not (folder / SWEEP_FILE).is_file():
-        strong, weak = (model_of(other, settings, splits, seed, progress) for other in waits_for(arm))
-        sweep = sweeps.coarse_and_fine(
-            weak, strong, partial(sweeps.ordering, pairs=splits.selection, settings=settings)
-        )
-        best = sweeps.best_factor(sweep)
-        combining.extrapolate(weak, strong, best).save(folder / MODEL_FOLDER)
-        write_json(folder / SWEEP_FILE, {"factor": best, "sweep": sweep})
-    return Trained(None, folder / MODEL_FOLDER, json.loads((folder / SWEEP_FILE).read_text()))
 
-
-def _derived(arm: str, derivation: str, settings: Preset, splits: Splits, seed: int, progress: bool) -> Trained:
-    """What `rmlib.experiments.derived` makes of the parent's model; made once and kept, with what was fitted."""
-    folder = _folder(arm, settings, splits, seed)
-    if not (folder / FIT_FILE).is_file():
-        parent = model_of(str(ARMS[arm].parent), settings, splits, seed, progress)
-        make = DERIVATIONS[derivation]
-        model, fit = make(parent, splits, lambda pairs: score_pairs(scorer(parent, settings), pairs))
+    def make() -> dict[str, Any]:
+        parents = [model_of(other, settings, splits, seed, progress) for other in waits_for(arm)]
+        if parents:
+            model, fit = derived_model(arm, parents, splits, frozen=settings.frozen)
+        else:
+            model, fit = create_model(settings_for(arm, settings, seed)), {}
         model.save(folder / MODEL_FOLDER)
-        write_json(folder / FIT_FILE, fit)
-    return Trained(None, folder / MODEL_FOLDER, json.loads((folder / FIT_FILE).read_text()))
+        return fit
 
-
-def _untrained(arm: str, settings: Preset, splits: Splits, seed: int) -> Trained:
-    """The model as the seed draws it."""
-    folder = _folder(arm, settings, splits, seed)
-    if not (folder / FIT_FILE).is_file():
-        create_model(settings_for(arm, settings, seed)).save(folder / MODEL_FOLDER)
-        write_json(folder / FIT_FILE, {})
-    return Trained(None, folder / MODEL_FOLDER, {})
-
-
-def _derivation(arm: str) -> str | None:
-    """The change by which an arm is made of its parent's model without training, if there is one."""
-    return next(iter(DERIVATIONS.keys() & ARMS[arm].change.keys()), None)
+    return Trained(None, folder / MODEL_FOLDER, kept_json(folder / FIT_FILE, make))
 
 
 def rewards_on_test(model_folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
     """Rewards of the test pairs and the number of texts cut, kept beside the model."""
-    return kept_rewards(_test_file(model_folder.parent, splits), model_folder, splits.test, settings)
+    file = _test_file(model_folder.parent, splits)
+    return kept_rewards(file, model_folder, splits.test, frozen=settings.frozen)
 
 
 def selection_margins(model_folder: Path, splits: Splits, settings: Preset) -> np.ndarray:
     """Margins of the decided selection pairs, by the reward that is tested later; kept beside the model."""
-    file = model_folder.parent / f"selection-{splits.identity}.json"
-    rewards, _ = kept_rewards(file, model_folder, splits.selection, settings)
-    return oriented_margins(splits.selection, rewards)
+    file = rewards_file(model_folder.parent, f"selection-{splits.identity}")
+    rewards, _ = kept_rewards(file, model_folder, splits.selection, frozen=settings.frozen)
+    return margins_of_chosen(splits.selection, rewards)
 
 
 def selection_accuracy(arm: str, settings: Preset, splits: Splits, seed: int) -> float:
@@ -202,7 +141,7 @@ def selection_accuracy(arm: str, settings: Preset, splits: Splits, seed: int) ->
 def is_finished(arm: str, settings: Preset, splits: Splits, seed: int, *, tested: bool = True) -> bool:
     """Whether the arm is trained and, unless not asked for, the test pairs are scored."""
     folder = _folder(arm, settings, splits, seed)
-    mark = {"extrapolated": SWEEP_FILE, "train": FINISHED_FILE}.get(folder.parent.name, FIT_FILE)
+    mark = FIT_FILE if is_derived(arm) else FINISHED_FILE
     return (folder / mark).is_file() and (not tested or _test_file(folder, splits).is_file())
 
 
@@ -249,12 +188,8 @@ def _compute_features(settings: Preset, splits: Splits) -> None:
 
 def _folder(arm: str, settings: Preset, splits: Splits, seed: int) -> Path:
     identity = identity_of(arm, settings, splits, seed)
-    if "extrapolate" in changes(arm):
-        return paths.runs_dir() / "extrapolated" / identity
-    if _derivation(arm):
-        return paths.runs_dir() / "derived" / identity
-    return paths.runs_dir() / "untrained" / identity if changes(arm).get("untrained") else run_folder(identity)
+    return paths.runs_dir() / "derived" / identity if is_derived(arm) else run_folder(identity)
 
 
 def _test_file(folder: Path, splits: Splits) -> Path:
-    return folder / f"test-{splits.identity}.json"
+    return rewards_file(folder, f"test-{splits.identity}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rmlib.experiments.presets import Preset
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.training.settings import TrainSettings
+
+Job = tuple[str, int]  # arm and seed
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,39 @@ def changes(arm: str) -> dict[str, Any]:
         raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
     parent = ARMS[arm].parent
     return (changes(parent) if parent else {}) | ARMS[arm].change
+
+
+def is_derived(arm: str) -> bool:
+    """Whether an arm is made of its parents, or drawn, without a step of training (`rmlib.experiments.derived`)."""
+    return bool({"extrapolate", "attribute_weights", "affine", "untrained"} & changes(arm).keys())
+
+
+def waits_for(arm: str) -> list[str]:
+    """The arms whose models this one is made from; ValueError for an unknown arm."""
+    change = changes(arm)
+    if "extrapolate" in change:
+        return [str(ARMS[arm].parent), change["extrapolate"]]
+    if "untrained" in change:
+        return []
+    if is_derived(arm):
+        return [str(ARMS[arm].parent)]
+    return [change["initialise_from"]] if "initialise_from" in change else []
+
+
+def graph(arms: Sequence[str], seeds: Iterable[int]) -> dict[Job, list[Job]]:
+    """Each arm under each seed, and the arms that these are made from, once: with those it waits for."""
+    jobs: dict[Job, list[Job]] = {}
+
+    def add(arm: str, seed: int) -> None:
+        if (arm, seed) not in jobs:
+            jobs[arm, seed] = [(other, seed) for other in waits_for(arm)]
+            for other in waits_for(arm):
+                add(other, seed)
+
+    for seed in seeds:
+        for arm in arms:
+            add(arm, seed)
+    return jobs
 
 
 def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:

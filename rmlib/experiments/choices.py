@@ -1,4 +1,4 @@
-"""A learning rate for each arm, by one grid and one rule on the selection split, and the record of that choice."""
+"""Choices made on the selection split: learning rates, and what choosing a factor elsewhere would have shown."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from datasets import Dataset
 
-from rmlib import records
-from rmlib.experiments import arm_models
-from rmlib.experiments.arms import changes
+from rmlib import benchmarks, combining, records
+from rmlib.experiments import arm_models, sweeps
+from rmlib.experiments.arms import changes, graph, waits_for
+from rmlib.experiments.derived import margins_at
 from rmlib.experiments.presets import Preset
+from rmlib.experiments.recording import results_file
+from rmlib.experiments.run_or_reuse import ArmRun
+from rmlib.experiments.scoring import scorer
+from rmlib.models import RewardModel
 from rmlib.records import paths
-from rmlib.sources.splits import Splits
+from rmlib.sources import Splits
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +32,28 @@ RULE = "highest mean accuracy over seeds on the selection split, the smallest ra
 Trial = tuple[str, float, int]  # arm, learning rate, seed
 
 
-def choose(
+def choose_learning_rates(
     arms: Sequence[str],
     settings: Preset,
     splits: Splits,
     grid: Sequence[float],
     seeds: Sequence[int],
-    file: Path,
+    *,
+    results: Path | None = None,
     processes: int | None = None,
 ) -> pd.DataFrame:
-    """See `experiments.choose_learning_rates`."""
+    """The learning rate of each arm by one rule: the highest mean accuracy over seeds on the selection split.
+
+    Every arm, and every arm that it starts from, tries the same grid under the same seeds; an arm's trials start from
+    models trained with the rate chosen for their parent. Extrapolations train nothing and have no rate. Runs are found
+    again where they were finished; one record an arm, of kind "learning_rate", holds all trials. Columns:
+    learning_rate, accuracy, n_trials, at_edge (the choice is the grid's smallest or largest). Raises ValueError for an
+    empty grid.
+    """
+    file = results or results_file(splits, settings)
     if not grid or not seeds or min(grid) <= 0:
         raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
-    wanted = {name for arm in arms for name, _ in arm_models.graph([arm], [0])}
+    wanted = {name for arm in arms for name, _ in graph([arm], [0])}
     rates: dict[str, float] = {}
     rows = []
     # An arm's trials start from models trained with the rate chosen for what it starts from: parents come first.
@@ -58,7 +73,7 @@ def choose(
 
 def _levels(arms: Sequence[str]) -> list[list[str]]:
     """Arms by how many arms they start from, one after the other; sorted, so that records come in the same order."""
-    depth = {arm: len(arm_models.graph([arm], [0])) for arm in arms}
+    depth = {arm: len(graph([arm], [0])) for arm in arms}
     return [sorted(arm for arm in arms if depth[arm] == level) for level in sorted(set(depth.values()))]
 
 
@@ -110,12 +125,61 @@ def recorded(settings: Preset, splits: Splits, files: Sequence[Path]) -> dict[st
     return {}
 
 
-def tuned(settings: Preset, splits: Splits, files: Sequence[Path]) -> Preset:
-    """See `experiments.tuned`."""
-    rates = recorded(settings, splits, files)
+def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> Preset:
+    """The preset with the learning rates recorded for this source, preset and backbone; logged, also where none are.
+
+    Records in their usual place come first, then the committed ones.
+    """
+    file = results or results_file(splits, settings)
+    rates = recorded(settings, splits, [file, paths.data_dir() / "results" / file.name])
     if rates:
         listed = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
         logger.info("learning rates from their record, chosen on the selection split: %s", listed)
     else:
         logger.info("no record of chosen learning rates for this source and preset: each stage keeps its own")
     return replace(settings, learning_rates=rates)
+
+
+def sweep_beside(
+    chosen: ArmRun,
+    settings: Preset,
+    splits: Splits,
+    *,
+    items: Dataset | None = None,
+    factors: Sequence[float] = sweeps.COARSE_FACTORS,
+    results: Path | None = None,
+) -> dict[str, float]:
+    """What choosing the factor of an extrapolated arm on the test split, or on a benchmark's `items`, would have shown.
+
+    It chooses nothing: the sweep is recorded (kind "sweep_on_test" or "sweep_on_benchmark") beside the choice that was
+    made, to make the leak visible, and `sweeps.beside` of the two is returned. Computed once.
+    """
+    file, outcome = results or results_file(splits, settings), chosen.record["outcome"]
+    asked = {key: chosen.record["asked"][key] for key in ("arm", "preset", "comparison", "source")}
+    if items is not None:
+        asked["items"] = sorted(set(items["source"][:]))[0]
+    kind = "sweep_on_test" if items is None else "sweep_on_benchmark"
+    wanted = sorted({*factors, outcome["factor"]})
+    record = records.find(file, kind=kind, asked=asked, seed=chosen.seed)
+    if record is None or [row["factor"] for row in record["outcome"]["sweep"]] != wanted:
+        names = waits_for(chosen.arm.name)
+        strong, weak = (arm_models.model_of(name, settings, splits, chosen.seed) for name in names)
+        if items is None:
+            margins = margins_at(weak, strong, splits.test, frozen=settings.frozen)
+            sweep = sweeps.rows(lambda factor: sweeps.ordering_of(margins(factor)), wanted)
+        else:
+            at = partial(_on_benchmark, items, weak, strong, settings.frozen)
+            sweep = sweeps.rows(at, wanted)
+        record = records.append(file, kind=kind, asked=asked, outcome={"sweep": sweep}, seed=chosen.seed)
+    return sweeps.beside(outcome["sweep"], record["outcome"]["sweep"])
+
+
+def _on_benchmark(
+    items: Dataset, weak: RewardModel, strong: RewardModel, frozen: bool, factor: float
+) -> dict[str, float]:
+    """The overall score 0..1 on a benchmark's items, as `accuracy`; ValueError where items of a subset are missing."""
+    ranker: Any = scorer(combining.extrapolate(weak, strong, factor), frozen=frozen)
+    report = benchmarks.summarise(items, benchmarks.score(ranker, items, progress=False))
+    if "Score" not in report.sections.index:
+        raise ValueError(f"{report.title}: no overall Score, since subsets are missing; sweep over complete items")
+    return {"accuracy": float(report.sections["estimate"]["Score"])}

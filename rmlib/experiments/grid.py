@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,23 +21,39 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float, Int
 
-from rmlib import experiments, losses, statistics
+from rmlib import losses, records, statistics
 from rmlib.annotations import vote_share
-from rmlib.experiments import arm_models, grid_derived, grid_records
-from rmlib.experiments.arms import changes
+from rmlib.experiments import sweeps
+from rmlib.experiments.arms import ARMS, changes, graph, waits_for
+from rmlib.experiments.derived import heads_margins_at
 from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, default_grid
 from rmlib.experiments.grid_fits import Fold
-from rmlib.experiments.grid_records import Found
 from rmlib.experiments.presets import Preset
+from rmlib.experiments.recording import record_arm, record_folds, results_file, shared_by, whole
 from rmlib.models import backbones
-from rmlib.sources.splits import Splits
+from rmlib.pairs.views import is_decided, margins_of_chosen, ratings_of
+from rmlib.records.hashing import fingerprint
+from rmlib.sources import Splits
 from rmlib.training.encoded import Inputs
-from rmlib.training.examples import ratings_of
 from rmlib.training.head_stacks import AnyHeads
 
 __all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
 
 logger = logging.getLogger(__name__)
+
+# Settings that the grid varies or that its full batch replaces.
+VARIED = ("learning_rate", "weight_decay", "pairs_per_step", "epochs", "seed")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one fold gave: the fit of each arm, rewards `[seed, pair, 2]` of both splits, texts of the test cut."""
+
+    fits: dict[str, ArmFit]
+    on_test: dict[str, np.ndarray]
+    on_selection: dict[str, np.ndarray]
+    beside: list[list[dict[str, float]]]  # of each seed the sweep of ExPO's factor on the test pairs
+    n_cut: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class GridResult:
         """Chosen minus rejected for the decided test pairs, in the order of the table."""
         if arm not in self.rewards:
             raise GridError(f"arm {arm!r} is not in this grid; it has {', '.join(self.rewards)}")
-        return np.array([experiments.oriented_margins(self.test, rewards) for rewards in self.rewards[arm]])
+        return margins_of_chosen(self.test, self.rewards[arm])
 
     def accuracy(self, arm: str, among: Sequence[str] | None = None) -> statistics.Interval:
         """Test accuracy with its interval over pairs and seeds; `among` keeps the pairs with these ids.
@@ -65,7 +82,7 @@ class GridResult:
 
         Raises GridError for an arm that is not there, ValueError for fewer than two seeds or no such pair.
         """
-        ids = np.array(self.test["pair_id"][:])[np.array([bool(p) for p in self.test["preference"][:]])]
+        ids = np.array(self.test["pair_id"][:])[is_decided(self.test)]
         keep = np.isin(ids, ids if among is None else list(among))
         groups = self.folds[keep] if len(set(self.folds)) > 1 else None
         return statistics.bootstrap_interval(self.margins(arm)[:, keep] > 0, seed=0, groups=groups)
@@ -101,8 +118,8 @@ def run_folds(
     inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
     found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
     result = _pooled(arms, folds, grid, found, left_out)
-    file = results or experiments.results_file(folds[0], settings)
-    grid_records.write(result, folds, frozen, found, file, time.perf_counter() - started)
+    file = results or results_file(folds[0], settings)
+    _record(result, folds, frozen, found, file, time.perf_counter() - started)
     return result
 
 
@@ -133,7 +150,7 @@ def _left_out(arms: Sequence[str], folds: Sequence[Splits]) -> dict[str, str]:
     voted = all(not np.isnan(vote_share(part)).all() for part in parts)
     reasons: dict[str, str] = {}
     for arm in arms:
-        line = [changes(name) for name, _ in arm_models.graph([arm], [0])]
+        line = [changes(name) for name, _ in graph([arm], [0])]
         if not rated and any(c["loss"] == "regression" or {"regression_weight", "affine"} & c.keys() for c in line):
             reasons[arm] = "needs ratings, and these pairs have none"
         elif not voted and any(c.get("soft_labels") for c in line):
@@ -167,7 +184,7 @@ def _run_fold(arms: Sequence[str], fold: Fold) -> Found:
     fits = fold.fit(arms)
     texts, n_cut = fold.inputs.texts(fold.splits.test)
     texts = fold.scaling(texts)
-    beside = grid_derived.sweeps_on_test(fits, fold, texts)
+    beside = _sweeps_on_test(fits, fold, texts)
     return Found(fits, _rewards(fits, texts), _rewards(fits, fold.read("selection")), beside, n_cut)
 
 
@@ -177,7 +194,7 @@ def _pooled(
     each = [(arm, fold, one.fits[arm]) for arm in arms for fold, one in enumerate(found)]
     return GridResult(
         grid,
-        grid_records.whole(folds).test,
+        whole(folds).test,
         pd.DataFrame([{"arm": arm, "fold": fold, **trial} for arm, fold, fit in each for trial in fit.trials]),
         pd.DataFrame([{"arm": arm, "fold": fold, **fit.selected} for arm, fold, fit in each if fit.selected]),
         {arm: [one.fits[arm].heads for one in found] for arm in arms},
@@ -185,3 +202,75 @@ def _pooled(
         left_out,
         np.repeat(np.arange(len(folds)), [int(splits.counts()["decided"]["test"]) for splits in folds]),
     )
+
+
+def _sweeps_on_test(fits: dict[str, ArmFit], fold: Fold, texts: torch.Tensor) -> list[sweeps.Sweep]:
+    """What choosing the factor on the test pairs would have shown, seed by seed; it chooses nothing.
+
+    The coarse factors and the chosen one, as in `experiments.sweep_beside`; none where no arm is extrapolated.
+    """
+    found: list[sweeps.Sweep] = []
+    for arm in (arm for arm in fits if "extrapolate" in ARMS[arm].change):
+        strong, weak = (fold.fit([name])[name].heads for name in waits_for(arm))
+        each = zip(heads_margins_at(weak, strong, fold.splits.test, texts), fits[arm].details, strict=True)
+        for margins, own in each:
+            factors = sorted({*sweeps.COARSE_FACTORS, own["factor"]})
+            found.append([{"factor": factor, **sweeps.ordering_of(margins(factor))} for factor in factors])
+    return found
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    result: GridResult, folds: Sequence[Splits], settings: Preset, found: Sequence[Found], file: Path, seconds: float
+) -> None:
+    """One record of all trials, and one for each arm and seed; those that are there already are not written again."""
+    comparison = fingerprint(settings.to_dict(), result.grid.to_dict(), [splits.identity for splits in folds])
+    shared = shared_by(settings, folds, comparison)
+    record_folds(comparison, settings, folds, file)
+    asked = shared | {"grid": result.grid.to_dict() | {"n_folds": len(folds)}}
+    tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
+    tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}
+    records.append(file, kind="grid", asked=asked | {"arms": list(result.rewards)}, outcome=tried, seconds=seconds)
+    # Of many folds selection margins would be most of the file, and no temperature is theirs together.
+    alone = found[0] if len(folds) == 1 else None
+    for arm in result.rewards:
+        for index, seed in enumerate(result.grid.seeds):
+            selected = None
+            if alone is not None:
+                selected = margins_of_chosen(folds[0].selection, alone.on_selection[arm][index])
+            record_arm(
+                file,
+                arm,
+                settings,
+                asked,
+                seed=seed,
+                seconds=seconds / len(result.rewards),
+                pairs=result.test,
+                rewards=result.rewards[arm][index],
+                n_cut=sum(one.n_cut for one in found),
+                made=_made(arm, index, found),
+                selection_margins=selected,
+                without=VARIED,
+            )
+    for seed, sweep in zip(result.grid.seeds, alone.beside if alone else [], strict=False):
+        expo = {key: shared[key] for key in ("preset", "comparison", "source")} | {"arm": "bt_scaled_init_expo"}
+        records.append(file, kind="sweep_on_test", asked=expo, outcome={"sweep": sweep}, seed=seed)
+
+
+def _made(arm: str, index: int, found: Sequence[Found]) -> dict[str, Any]:
+    """How the heads of an arm came about: by training, or with what was fitted (of several folds a list of both)."""
+    fits = [one.fits[arm] for one in found]
+    outcome: dict[str, Any] = {}
+    if fits[0].trials:
+        outcome["training"] = {
+            "n_steps": int(fits[0].curve[-1][0]),
+            "n_trials": sum(len(fit.trials) for fit in fits),
+            "selected": [fit.selected for fit in fits],
+            "curve": np.mean([fit.curve for fit in fits], axis=0).round(6).tolist(),
+        }
+    if fits[0].details:
+        details = [fit.details[index] for fit in fits]
+        outcome |= details[0] if len(details) == 1 else {"folds": details}
+    return outcome

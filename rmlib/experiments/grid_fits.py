@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmlib.experiments import arm_models, grid_derived, scoring
-from rmlib.experiments.arms import changes, settings_for
+from rmlib.experiments import scoring
+from rmlib.experiments.arms import changes, graph, is_derived, settings_for, waits_for
+from rmlib.experiments.derived import derived_heads
 from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.experiments.presets import Preset
 from rmlib.models import features
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
-from rmlib.sources.splits import Splits, shuffled_labels
+from rmlib.sources import Splits, shuffled_labels
 from rmlib.training.encoded import Inputs, Part, Scaling
 from rmlib.training.head_stacks import (
     AnyHeads,
@@ -53,8 +54,8 @@ class Fold:
 
     def fit(self, arms: Sequence[str]) -> dict[str, ArmFit]:
         """The fit of each arm; those that other arms are made from are trained first."""
-        missing = [arm for arm, _ in arm_models.graph(arms, [0]) if not self._file(arm).is_file()]
-        derived = [arm for arm in missing if grid_derived.is_derived(arm)]
+        missing = [arm for arm, _ in graph(arms, [0]) if not self._file(arm).is_file()]
+        derived = [arm for arm in missing if is_derived(arm)]
         together: dict[str, list[str]] = {}
         for arm in (arm for arm in missing if arm not in derived):
             if changes(arm)["loss"] == "regression":
@@ -64,9 +65,16 @@ class Fold:
         for group in together.values():
             self._fit_preference(group)
         for arm in derived:
-            parents = [ArmFit.load(self._file(parent)) for parent in arm_models.waits_for(arm)]
-            grid_derived.make(arm, parents, self).save(self._file(arm))
+            self._derived(arm).save(self._file(arm))
         return {arm: ArmFit.load(self._file(arm)) for arm in arms}
+
+    def _derived(self, arm: str) -> ArmFit:
+        """The heads of an arm from the fits of those it is made from, or as the seeds draw them."""
+        parents = [ArmFit.load(self._file(parent)) for parent in waits_for(arm)]
+        if parents:
+            return derived_heads(arm, parents, self.splits, self.read("selection"))
+        drawn = self.drawn(self._settings(arm))
+        return ArmFit(drawn, drawn)
 
     def drawn(self, settings: TrainSettings) -> AnyHeads:
         """One new head a seed."""

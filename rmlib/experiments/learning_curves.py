@@ -10,7 +10,7 @@ A record of kind "learning_curve", one for each arm:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import experiments, records, statistics
+from rmlib import records, statistics
 from rmlib.experiments import arm_models
-from rmlib.experiments.arms import settings_for
 from rmlib.experiments.presets import Preset
-from rmlib.records import paths
-from rmlib.sources.splits import Splits
+from rmlib.experiments.recording import comparison_of, results_file, settings_of, shared_by
+from rmlib.experiments.run_or_reuse import rewards_on_test
+from rmlib.pairs.views import margins_of_chosen
+from rmlib.sources import Splits
 from rmlib.statistics.power_law import FEWEST_SIZES
 
 Job = tuple[int, int]  # size and seed
@@ -50,17 +51,8 @@ def learning_curve(
     than the training split, fewer than two different seeds, and an unknown arm.
     """
     _check(sizes, seeds, len(splits.train))
-    wanted = settings_for(arm, settings, seeds[0])
-    asked: dict[str, Any] = {
-        "arm": arm,
-        "preset": settings.name,
-        "comparison": experiments.comparison_of(settings, splits),
-        "settings": replace(wanted, seed=0).to_dict() | {"backbone": paths.public_name(settings.backbone)},
-        "source": asdict(splits.source),
-        "n_train": len(splits.train),
-        "sizes": list(sizes),
-        "seeds": list(seeds),
-    }
+    asked = shared_by(settings, [splits], comparison_of(settings, splits))
+    asked |= {"arm": arm, "settings": settings_of(arm, settings, seed=0), "sizes": list(sizes), "seeds": list(seeds)}
     jobs = [(size, seed) for size in reversed(sizes) for seed in seeds]
     parts = {(size, seed): replace(splits, train=subset(splits.train, size, seed)) for size, seed in jobs}
     missing = [job for job, part in parts.items() if not arm_models.is_finished(arm, settings, part, job[1])]
@@ -69,9 +61,9 @@ def learning_curve(
     arm_models.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
     points = []
     for size, seed in sorted(parts):
-        rewards = experiments.rewards_on_test(arm, settings, parts[size, seed], seed=seed)
-        points.append({"size": size, "seed": seed, **_answers(experiments.oriented_margins(splits.test, rewards))})
-    file = results or experiments.results_file(splits, settings)
+        rewards = rewards_on_test(arm, settings, parts[size, seed], seed=seed)
+        points.append({"size": size, "seed": seed, **_answers(margins_of_chosen(splits.test, rewards))})
+    file = results or results_file(splits, settings)
     return records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
 
@@ -87,7 +79,7 @@ def subset(pairs: Dataset, size: int, seed: int) -> Dataset:
 def _work(job: Job, arm: str, settings: Preset, splits: Splits) -> None:
     size, seed = job
     part = replace(splits, train=subset(splits.train, size, seed))
-    experiments.rewards_on_test(arm, settings, part, seed=seed)
+    rewards_on_test(arm, settings, part, seed=seed)
 
 
 def _answers(margin: Float[np.ndarray, "decided"]) -> dict[str, Any]:

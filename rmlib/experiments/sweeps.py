@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib import benchmarks, combining, statistics
-from rmlib.experiments.presets import Preset
-from rmlib.experiments.scoring import oriented_margins, score_pairs, scorer
-from rmlib.models import RewardModel
+from rmlib import statistics
 
 COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
 FINE_REACH, FINE_STEP = 0.05, 0.01
 
 Sweep = list[dict[str, float]]
-Measure = Callable[[RewardModel], dict[str, float]]
-
-
-def sweep(weak: RewardModel, strong: RewardModel, measure: Measure, factors: Iterable[float]) -> Sweep:
-    """What `measure` finds for the extrapolation by each factor, one row a factor."""
-    return rows(lambda factor: measure(combining.extrapolate(weak, strong, factor)), factors)
 
 
 def rows(at: Callable[[float], dict[str, float]], factors: Iterable[float]) -> Sweep:
@@ -33,56 +21,13 @@ def rows(at: Callable[[float], dict[str, float]], factors: Iterable[float]) -> S
     return [{"factor": float(factor), **at(factor)} for factor in factors]
 
 
-def ordering(model: RewardModel, pairs: Dataset, settings: Preset) -> dict[str, float]:
-    """Accuracy on the decided pairs, which alone are scored, with the mean loss of regular BT."""
-    decided = pairs.select(np.flatnonzero([bool(value) for value in pairs["preference"][:]]))
-    return ordering_of(oriented_margins(decided, score_pairs(scorer(model, settings), decided)))
-
-
 def ordering_of(margin: Float[np.ndarray, "decided"]) -> dict[str, float]:
     """Accuracy of the margins of decided pairs, with their mean loss of regular BT."""
     return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
 
 
-def sweep_factors(
-    weak: RewardModel,
-    strong: RewardModel,
-    pairs: Dataset,
-    settings: Preset,
-    factors: Sequence[float] = COARSE_FACTORS,
-) -> Sweep:
-    """Accuracy on the decided `pairs` of the extrapolation by each factor, with the mean loss of regular BT."""
-    return sweep(weak, strong, partial(ordering, pairs=pairs, settings=settings), factors)
-
-
-def sweep_benchmark(
-    weak: RewardModel,
-    strong: RewardModel,
-    items: Dataset,
-    settings: Preset,
-    factors: Sequence[float] = COARSE_FACTORS,
-) -> Sweep:
-    """The overall score 0..1 on a benchmark's items, as `accuracy`; ValueError where items of a subset are missing."""
-
-    def measure(model: RewardModel) -> dict[str, float]:
-        ranker: Any = scorer(model, settings)
-        report = benchmarks.summarise(items, benchmarks.score(ranker, items, progress=False))
-        if "Score" not in report.sections.index:
-            raise ValueError(f"{report.title}: no overall Score, since subsets are missing; sweep over complete items")
-        return {"accuracy": float(report.sections["estimate"]["Score"])}
-
-    return sweep(weak, strong, measure, factors)
-
-
-def coarse_and_fine(
-    weak: RewardModel, strong: RewardModel, measure: Measure, coarse: Sequence[float] = COARSE_FACTORS
-) -> Sweep:
-    """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
-    return around_best(lambda factor: measure(combining.extrapolate(weak, strong, factor)), coarse)
-
-
 def around_best(at: Callable[[float], dict[str, float]], coarse: Sequence[float] = COARSE_FACTORS) -> Sweep:
-    """`coarse_and_fine` of whatever `at` finds for a factor."""
+    """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
     found = rows(at, coarse)
     seen = {row["factor"] for row in found}
     fine = [factor for factor in fine_factors(best_factor(found)) if factor not in seen and factor >= min(coarse)]

@@ -11,11 +11,19 @@ from rmlib.pairs.table import (
     pair_id,
     preference_from_ratings,
 )
-from rmlib.pairs.views import left_out, only_ranked, preference_view, ranking_view, rating_view, unranked
+from rmlib.pairs.views import (
+    left_out,
+    margins_of_chosen,
+    only_ranked,
+    preference_view,
+    ranking_view,
+    rating_view,
+    unranked,
+)
 from rmlib.records.errors import DataError
 
 __all__ = [
     "ANNOTATED", "ATTRIBUTES", "CONSENSUS", "DERIVED", "DataError", "FEATURES", "carve_selection", "content_hash",
-    "left_out", "make_pairs", "only_ranked", "pair_id", "preference_from_ratings", "preference_view", "ranking_view",
-    "rating_view", "unranked",
+    "left_out", "make_pairs", "margins_of_chosen", "only_ranked", "pair_id", "preference_from_ratings",
+    "preference_view", "ranking_view", "rating_view", "unranked",
 ]  # fmt: skip

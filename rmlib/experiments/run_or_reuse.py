@@ -1,0 +1,126 @@
+"""Run an arm, or find what an earlier call finished; one record for each arm and seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rmlib.experiments import arm_models
+from rmlib.experiments.arms import ARMS, Arm, Job
+from rmlib.experiments.presets import Preset
+from rmlib.experiments.recording import (
+    comparison_of,
+    record_arm,
+    record_comparison,
+    record_overlap,
+    record_test_pairs,
+    results_file,
+    shared_by,
+)
+from rmlib.models import RewardModel
+from rmlib.sources import Splits
+from rmlib.training.runs import Run
+
+
+@dataclass
+class ArmRun:
+    """A finished arm: its model, the rewards it gives the test pairs, and the record of it."""
+
+    arm: Arm
+    seed: int
+    run: Run | None  # None where no training took place (extrapolation)
+    model_folder: Path
+    rewards: Float[np.ndarray, "pair 2"]
+    record: dict[str, Any]
+
+    @cached_property
+    def model(self) -> RewardModel:
+        return RewardModel.load(self.model_folder)
+
+
+def run(
+    arm: str, settings: Preset, splits: Splits, *, seed: int = 0, results: Path | None = None, progress: bool = True
+) -> ArmRun:
+    """Train an arm with a preset's settings, or return the finished run; score the test pairs; write a record.
+
+    Parents that an arm starts from are run the same way. Raises ValueError for an unknown arm.
+    """
+    file = results or results_file(splits, settings)
+    record_comparison(comparison_of(settings, splits), settings, file)
+    return _run(arm, settings, splits, seed, file, progress)
+
+
+def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, progress: bool = False) -> ArmRun:
+    started = time.perf_counter()
+    found = arm_models.obtain(arm, settings, splits, seed, progress)
+    rewards, n_cut = arm_models.rewards_on_test(found.model_folder, splits, settings)
+    record = record_arm(
+        file,
+        arm,
+        settings,
+        shared_by(settings, [splits], comparison_of(settings, splits)),
+        seed=seed,
+        seconds=found.run.summary["seconds"] if found.run else time.perf_counter() - started,
+        pairs=splits.test,
+        rewards=rewards,
+        n_cut=n_cut,
+        made=found.details,
+        selection_margins=arm_models.selection_margins(found.model_folder, splits, settings),
+    )
+    return ArmRun(ARMS[arm], seed, found.run, found.model_folder, rewards, record)
+
+
+def rewards_on_test(
+    arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
+) -> Float[np.ndarray, "pair 2"]:
+    """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
+    found = arm_models.obtain(arm, settings, splits, seed, progress)
+    return arm_models.rewards_on_test(found.model_folder, splits, settings)[0]
+
+
+def run_all(
+    arms: Sequence[str],
+    settings: Preset,
+    splits: Splits,
+    seeds: Iterable[int],
+    *,
+    other_seeds: Mapping[str, Sequence[int]] | None = None,
+    results: Path | None = None,
+    processes: int | None = None,
+) -> list[ArmRun]:
+    """Every arm under every seed, with one progress bar; a second call returns at once what the first one finished.
+
+    `other_seeds`: of the arms that do not run under `seeds`.
+    `processes`: how many train at the same time, each with one thread (default: one for each core, two at most, one
+    on a GPU); the numbers are the same. What occurs twice in the data is logged before anything is trained. Raises
+    JobFailed, which names arm and seed, where one fails; what was finished, also beside it, is kept and recorded.
+    """
+    file, seeds = results or results_file(splits, settings), list(seeds)
+    under = dict.fromkeys(arms, seeds) | {arm: list(own) for arm, own in (other_seeds or {}).items() if arm in arms}
+    record_overlap(splits, file)
+    record_test_pairs(splits, file)
+    record_comparison(comparison_of(settings, splits), settings, file)
+    found: dict[Job, list[Job]] = {}
+    for arm, own in under.items():
+        found |= arm_models.missing([arm], settings, splits, own)
+    missing = dict(sorted(found.items(), key=lambda job: job[0][1]))  # seed by seed
+    work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
+    show = "{0[0]}, seed {0[1]}".format
+    arm_models.run_training(missing, work, settings, splits, processes=processes, show=show)
+    jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])
+    return [_run(arm, settings, splits, seed, file) for arm, seed in jobs]
+
+
+def _work(job: Job, settings: Preset, splits: Splits, file: Path, asked: frozenset[str]) -> None:
+    arm, seed = job
+    if arm in asked:
+        _run(arm, settings, splits, seed, file)
+    else:  # only what another arm is made from: no record, and no look at the test pairs
+        arm_models.obtain(arm, settings, splits, seed)
