@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rmlib.experiments.presets import Preset
+from rmlib.records.files import written_whole
 from rmlib.training.head_stacks import AnyHeads, Heads, TwoLayerHeads
 
 # From where heads hardly move to where they jump, so that no arm's choice should lie at an end.
@@ -85,17 +86,15 @@ class ArmFit:
     details: list[dict[str, Any]] = field(default_factory=list)  # what the record of each seed says beside that
 
     def save(self, file: Path) -> None:
-        """Write to a temporary name, then rename: a reader never sees half of it."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
+        """Write trials and heads to one file, whole or not at all."""
         told = {name: json.dumps(getattr(self, name)) for name in ("trials", "selected", "curve", "details")}
         tensors = {
             f"{part}.{name}": tensor.clone().contiguous()
             for part in ("heads", "outputs")
             for name, tensor in getattr(self, part).tensors.items()
         }
-        save_file(tensors, temporary, metadata=told)
-        temporary.replace(file)
+        with written_whole(file) as temporary:
+            save_file(tensors, temporary, metadata=told)
 
     @classmethod
     def load(cls, file: Path) -> ArmFit:
