@@ -37,6 +37,7 @@ from benchmarks.measure import record
 from rmlib.pairs import make_pairs
 from rmlib.sources import simulated
 from rmlib.training import train
+from rmlib.training.checkpoints import UNFINISHED
 from rmlib.training.initial_model import initial
 from rmlib.training.runs import read_log
 from rmlib.training.settings import TrainSettings
@@ -58,6 +59,7 @@ STEPS_AN_EPOCH = PAIRS // PAIRS_PER_STEP
 # What a chosen line can be part of, and of how many kills in ten.
 KINDS = {"checkpoint": 3, "epoch end": 2, "result": 1, "step": 2, "clock": 2}
 FOLDER = Path(__file__).resolve().parents[1]
+TRACED = (FOLDER / "rmlib" / "training", FOLDER / "rmlib" / "records")
 
 
 @dataclass(frozen=True)
@@ -69,22 +71,22 @@ class Kill:
 
 
 class Lines:
-    """A trace function that gives each line of rmlib's training a kind, and kills the process before one of them."""
+    """A trace function that gives each line of training or writing a kind, and kills the process before one of them."""
 
     def __init__(self, last: int | None = None) -> None:
         self.kinds: list[str] = []
         self._last, self._step, self._within = last, 0, ["step"]
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
-        if Path(frame.f_code.co_filename).parent != FOLDER / "rmlib":
+        if Path(frame.f_code.co_filename).parent not in TRACED:
             return None
         return self._enter(frame)
 
     def _enter(self, frame: FrameType) -> Callable[..., Any]:
-        entered = {("checkpoints", "write"): "checkpoint", ("training", "_finish"): "result"}
+        entered = {("checkpoints", "write"): "checkpoint", ("loop", "_finish"): "result"}
         name = (Path(frame.f_code.co_filename).stem, frame.f_code.co_name)
         kind = entered.get(name)
-        if name == ("training", "_train_step"):
+        if name == ("loop", "_train_step"):
             self._step += 1
             kind = "step" if self._step % STEPS_AN_EPOCH else "epoch end"
         if kind:
@@ -171,7 +173,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
         for file in sorted((folder / "model").rglob("*"))
         if file.is_file()
     }
-    left = sorted(path.name for path in folder.glob("checkpoint-*"))
+    left = sorted(path.name for path in folder.glob("*checkpoint-*"))
     return {"rows": rows, "files": files, "left": left, "finished": (folder / "finished.json").is_file()}
 
 
@@ -182,13 +184,13 @@ def kill_and_resume(kill: Kill, folder: Path, whole: dict[str, Any], seconds: fl
     else:
         code, _ = in_fork(lambda: train_once(folder, Lines(int(kill.at))))
     rows = read_log(folder)
-    checkpoints = [path.name for path in folder.glob("checkpoint-*")]
+    unfinished = list(folder.glob(UNFINISHED))
     again, _ = in_fork(lambda: train_once(folder))
     return {
         "kind": kill.kind,
         "killed": code == -signal.SIGKILL,
         "rows_written": len(rows),
-        "half_a_checkpoint": any(name.endswith(".tmp") for name in checkpoints),
+        "half_a_checkpoint": bool(unfinished),
         "same": again == 0 and outcome_of(folder) == whole,
     }
 

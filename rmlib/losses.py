@@ -60,6 +60,11 @@ def is_rated(rating: Float[Tensor, "batch attribute"]) -> Bool[Tensor, "batch"]:
     return ~torch.isnan(rating).all(dim=-1)
 
 
+def mean_rating(ratings: Float[Tensor, "text attribute"]) -> Float[Tensor, "attribute"]:
+    """Where a fresh regression head's bias starts; 0 for an attribute that nobody rated."""
+    return torch.nan_to_num(torch.nanmean(ratings, dim=0))
+
+
 def regression_loss(
     predicted: Float[Tensor, "batch attribute"], rating: Float[Tensor, "batch attribute"]
 ) -> Float[Tensor, "batch"]:

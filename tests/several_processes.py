@@ -1,4 +1,4 @@
-"""What each of the two processes does that `test_distributed.py` starts: it trains small runs.
+"""What each of the two processes does that `test_parallel.py` starts: it trains small runs.
 
 The runs land in a folder, where the test has put two backbones, and compares them with those of one process.
 """

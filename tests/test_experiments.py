@@ -19,7 +19,7 @@ from rmlib.pairs.views import margins_of_chosen
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import load_splits, shuffled_labels
-from rmlib.training.examples import TrainingError
+from rmlib.training.runs import TrainingError
 from rmlib.training.settings import TrainSettings
 
 NEED_MORE = ("bt_soft", "plackett_luce")  # than the rated pairs of `source`: votes, more responses

@@ -21,7 +21,7 @@ from rmlib.models import RewardModel
 from rmlib.pairs import ATTRIBUTES
 from rmlib.sources import Splits, load_splits, shuffled_labels
 from rmlib.training import create_model, train
-from rmlib.training.encoded import Inputs, Scaling
+from rmlib.training.encoded import Encoded, Scaling
 from rmlib.training.head_stacks import Compared
 from rmlib.training.settings import TrainSettings
 
@@ -207,7 +207,7 @@ def test_the_second_stage_starts_from_the_chosen_regression_heads(splits: Splits
 
 def compared(splits: Splits, preset: Preset) -> Compared:
     settings = preset.change(trainable="head").preference
-    inputs = Inputs(splits.train, settings, log_length=False)
+    inputs = Encoded(splits.train, settings, log_length=False)
     return Compared(*inputs.part(splits.train, settings).inputs.unbind(dim=1))
 
 

@@ -15,8 +15,11 @@ from rmlib import training
 from rmlib.models import RewardModel
 from rmlib.pairs import make_pairs
 from rmlib.training import evaluate, sampling_order, train
-from rmlib.training.examples import TrainingError, prepare
+from rmlib.training.__main__ import run_file
+from rmlib.training.examples import prepare
 from rmlib.training.forward import forward_batches
+from rmlib.training.loop import _Loop
+from rmlib.training.runs import TrainingError
 from rmlib.training.settings import TrainSettings
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -408,7 +411,7 @@ def test_each_epoch_draws_every_pair_once_and_the_seed_decides_the_order() -> No
 def test_the_same_run_asked_for_again_is_not_trained_again(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, wanted = made_pairs(8), settings(backbone)
     first = train(RewardModel.create(backbone), pairs, wanted, progress=False)
-    monkeypatch.setattr(training._Loop, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(_Loop, "run", lambda *_: pytest.fail("trained again"))
     again = train(RewardModel.create(backbone), pairs, wanted, progress=False)
     assert again.folder == first.folder and again.summary == first.summary
 
@@ -419,17 +422,17 @@ def test_a_killed_run_resumes_to_the_same_bits(
 ) -> None:
     pairs, wanted = made_pairs(18), settings(backbone, epochs=3, checkpoint_every_steps=3, schedule="cosine")
     whole = train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "whole", progress=False)
-    step = training._Loop._train_step
+    step = _Loop._train_step
 
-    def dies(loop: training._Loop, order: np.ndarray) -> dict[str, float]:
+    def dies(loop: _Loop, order: np.ndarray) -> dict[str, float]:
         if loop.step == stop_after:
             raise KeyboardInterrupt
         return step(loop, order)
 
-    monkeypatch.setattr(training._Loop, "_train_step", dies)
+    monkeypatch.setattr(_Loop, "_train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "killed", progress=False)
-    monkeypatch.setattr(training._Loop, "_train_step", step)
+    monkeypatch.setattr(_Loop, "_train_step", step)
     resumed = train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "killed", progress=False)
     assert whole.history["step"].tolist() == resumed.history["step"].tolist()
     assert whole.history["loss"].tolist() == resumed.history["loss"].tolist()
@@ -510,7 +513,7 @@ def test_a_non_finite_loss_stops_the_run_with_the_pair_ids_and_keeps_the_checkpo
         calls.append(1)
         return honest(*arguments, **keywords) * (math.inf if len(calls) > 4 else 1.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "rewards_of", spoilt)
+    monkeypatch.setattr("rmlib.training.loop.rewards_of", spoilt)
     with pytest.raises(TrainingError, match="loss is nan at step 5, pairs ") as error:
         train(RewardModel.create(backbone), pairs, wanted, folder=tmp_path / "run", progress=False)
     assert sum(pair_id in str(error.value) for pair_id in pairs["pair_id"]) == 4
@@ -523,5 +526,5 @@ def test_the_shell_entry_trains_from_a_json_file(backbone: str, tmp_path: Path, 
     (tmp_path / "own" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = {"source": str(tmp_path / "own"), "settings": {"backbone": backbone, "max_steps": 2, "pairs_per_step": 4}}
     (tmp_path / "run.json").write_text(json.dumps(job))
-    training.main([str(tmp_path / "run.json")])
+    run_file(tmp_path / "run.json")
     assert json.loads(capsys.readouterr().out)["n_steps"] == 2

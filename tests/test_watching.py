@@ -14,6 +14,8 @@ from rmlib import benchmarks, sources, training
 from rmlib.benchmarks import rewardbench
 from rmlib.models import RewardModel
 from rmlib.training import train, watching
+from rmlib.training.__main__ import run_file
+from rmlib.training.loop import _Loop
 from rmlib.training.runs import Run
 from rmlib.training.settings import TrainSettings
 
@@ -139,17 +141,17 @@ def test_a_killed_run_logs_the_same_scores_as_one_that_was_not(
             folder=tmp_path / folder, progress=False,
         )  # fmt: skip
 
-    whole, step = run("whole"), training._Loop._train_step
+    whole, step = run("whole"), _Loop._train_step
 
-    def dies(loop: training._Loop, order: np.ndarray) -> dict[str, float]:
+    def dies(loop: _Loop, order: np.ndarray) -> dict[str, float]:
         if loop.step == 5:
             raise KeyboardInterrupt
         return step(loop, order)
 
-    monkeypatch.setattr(training._Loop, "_train_step", dies)
+    monkeypatch.setattr(_Loop, "_train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
-    monkeypatch.setattr(training._Loop, "_train_step", step)
+    monkeypatch.setattr(_Loop, "_train_step", step)
     assert logged(run("killed")) == logged(whole)
 
 
@@ -207,5 +209,5 @@ def test_the_shell_entry_watches_a_sample(backbone: str, tmp_path: Path, capsys:
         "folder": str(tmp_path / "run"),
     }
     (tmp_path / "run.json").write_text(json.dumps(job))
-    training.main([str(tmp_path / "run.json")])
+    run_file(tmp_path / "run.json")
     assert 0 <= json.loads(capsys.readouterr().out)["rewardbench/Score"] <= 1

@@ -15,7 +15,7 @@ from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import record_arm, record_folds, shared_by, whole
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
-from rmlib.training.distinct import by_prompt
+from rmlib.training.examples import by_prompt
 
 # Pairs of one prompt stand together in a step, each of its texts encoded once: a step of many pairs costs few texts,
 # and so takes a larger learning rate than one of few.

@@ -34,7 +34,7 @@ from rmlib.models import backbones
 from rmlib.pairs.views import is_decided, margins_of_chosen, ratings_of
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
-from rmlib.training.encoded import Inputs
+from rmlib.training.encoded import Encoded
 from rmlib.training.head_stacks import AnyHeads
 
 __all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
@@ -115,7 +115,7 @@ def run_folds(
     left_out = _left_out(arms, folds)
     arms = [arm for arm in arms if arm not in left_out]
     frozen = settings.change(trainable="head", max_steps=grid.n_steps)
-    inputs = Inputs(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
+    inputs = Encoded(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
     found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
     result = _pooled(arms, folds, grid, found, left_out)
     file = results or results_file(folds[0], settings)

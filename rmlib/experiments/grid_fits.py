@@ -15,11 +15,12 @@ from rmlib.experiments.arms import changes, graph, is_derived, settings_for, wai
 from rmlib.experiments.derived import derived_heads
 from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.experiments.presets import Preset
+from rmlib.losses import mean_rating
 from rmlib.models import features
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits, shuffled_labels
-from rmlib.training.encoded import Inputs, Part, Scaling
+from rmlib.training.encoded import Encoded, Part, Scaling
 from rmlib.training.head_stacks import (
     AnyHeads,
     Compared,
@@ -28,7 +29,6 @@ from rmlib.training.head_stacks import (
     PreferenceLoss,
     RegressionLoss,
     TwoLayerHeads,
-    mean_rating,
 )
 from rmlib.training.settings import TrainSettings
 from rmlib.training.stack_descent import Fitted, descend
@@ -39,7 +39,7 @@ Point = tuple[float, float]  # learning rate, weight decay
 class Fold:
     """The grid on one split; `fit` trains what is not kept from before."""
 
-    def __init__(self, splits: Splits, settings: Preset, grid: Grid, inputs: Inputs) -> None:
+    def __init__(self, splits: Splits, settings: Preset, grid: Grid, inputs: Encoded) -> None:
         self.splits, self.settings, self.grid, self.inputs = splits, settings, grid, inputs
         made_by = features.identity(inputs.reader)
         name = fingerprint(settings.to_dict(), grid.to_dict(), splits.identity, made_by)

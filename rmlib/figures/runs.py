@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from rmlib.figures.style import COLOURS, LINES, new_figure
 from rmlib.records import paths
-from rmlib.training.log import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 from rmlib.training.settings import TrainSettings
 
 STATE = ("step", "pairs", "tokens", "seconds", "loss", "selection_loss", "selection_accuracy")

@@ -99,6 +99,36 @@ def packed(
         yield [groups[index] for index in indices], rows
 
 
+def merged(groups: Sequence[Group]) -> tuple[list[Group], Int[np.ndarray, "response"] | None]:
+    """Groups without a text that occurs twice, and where each response of the given ones stands among their texts.
+
+    Groups that have a text in common become one: pairs that compare K responses to a prompt cost K texts a step, not
+    two for every pair (as InstructGPT trains them: Ouyang et al., arXiv 2203.02155, section 3.5). The place is None,
+    and the groups are those given, where no text occurs twice: then nothing changes, to the last bit.
+    """
+    keys = [[row.tobytes() for row in item.ids] for item in groups]
+    if len({key for own in keys for key in own}) == sum(map(len, keys)):
+        return list(groups), None
+    texts: dict[bytes, tuple[np.ndarray, np.ndarray | None]] = {}
+    cluster_of: dict[bytes, list[bytes]] = {}
+    for item, own in zip(groups, keys, strict=True):
+        types = item.type_ids or (None,) * len(own)
+        texts.update(zip(own, zip(item.ids, types, strict=True), strict=True))
+        joined = list(dict.fromkeys(key for each in own for key in cluster_of.get(each, [each])))
+        cluster_of.update(dict.fromkeys(joined, joined))
+    clusters = {id(cluster): cluster for cluster in cluster_of.values()}.values()
+    place = {key: index for index, key in enumerate(key for cluster in clusters for key in cluster)}
+    return [_of_texts([texts[key] for key in cluster]) for cluster in clusters], np.array(
+        [place[key] for own in keys for key in own]
+    )
+
+
+def _of_texts(texts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Group:
+    ids = tuple(row for row, _ in texts)
+    types = tuple(kinds for _, kinds in texts if kinds is not None)
+    return Group(ids, common_prefix(ids), types or None)
+
+
 # --- the shared layout ------------------------------------------------------------------------------------------------
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmlib import pairs as tables
 from rmlib import sources
 from rmlib.models.backbones import without_weights
+from rmlib.pairs import carve_selection
 from rmlib.training import watching
-from rmlib.training.examples import TrainingError
 from rmlib.training.initial_model import continue_from, initial
 from rmlib.training.loop import train
 from rmlib.training.parallel import Processes
-from rmlib.training.runs import Run
+from rmlib.training.runs import Run, TrainingError
 from rmlib.training.settings import TrainSettings
 
 KEYS = {"source", "settings", "initialise_from", "adapter", "folder", "benchmarks", "processes"}
@@ -42,7 +40,7 @@ def run_job(job: dict[str, Any]) -> Run:
     folder = job.get("initialise_from")
     with without_weights(settings.sharding == "full" and not processes.is_main):
         start = continue_from(folder, settings, job.get("adapter")) if folder else initial(settings)
-    pairs, selection = tables.carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
+    pairs, selection = carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
     watched = watching.load(job.get("benchmarks", {}))
     return train(start, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
 
@@ -57,12 +55,7 @@ def run_file(file: Path) -> None:
     processes.leave()
 
 
-def main(arguments: Sequence[str]) -> None:
-    """`python -m rmlib.training run.json`, or `torchrun … -m rmlib.training run.json`."""
-    if len(arguments) != 1:
-        raise SystemExit("usage: python -m rmlib.training run.json")
-    run_file(Path(arguments[0]))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m rmlib.training run.json, or torchrun … -m rmlib.training run.json")
+    run_file(Path(sys.argv[1]))

@@ -1,14 +1,15 @@
-"""Checkpoints of a run: written under a temporary name with a checksum of each file, then renamed.
+"""Checkpoints of a run: whole or not there, and with a checksum of each file.
 
-Half of one is never read, and one that was damaged later is found out: the older one is taken in its place.
+One that was damaged after it was written is found out, and the older one is taken in its place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rmlib.records.files import sync, write_json
+from rmlib.records.files import sha256, sync, write_json, written_whole
 from rmlib.training.parallel import ALONE, Processes
 from rmlib.training.runs import LOG_FILE, writing
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+UNFINISHED = ".checkpoint-*"  # the temporary names of `records.files.written_whole`
 WEIGHTS_FILE, STATE_FILE, SHARDS = "weights.safetensors", "state.pt", "shards"
 PROGRESS_FILE, MANIFEST_FILE = "progress.json", "manifest.json"
 
@@ -49,29 +52,43 @@ def write(folder: Path, state: State, progress: dict[str, float]) -> None:
     Called by every process. Raises DiskError where the disk is full: the checkpoints before stay, half of this one
     does not.
     """
-    processes, step = state.processes, int(progress["step"])
-    temporary = folder / f"checkpoint-{step:06d}.tmp"
+    processes, path = state.processes, folder / f"checkpoint-{int(progress['step']):06d}"
     generators = processes.gather(_generators())
-    try:
-        processes.on_main(lambda: _make_empty(temporary))
-        with writing(f"the checkpoint of step {step}"):
+    with ExitStack() as unfinished:
+        temporary = processes.on_main(lambda: _start(path, unfinished))
+        with writing(path.name):
             sums = _write_shards(temporary, state) if state.sharded else {}
         processes.on_main(lambda: _write_rest(temporary, state, progress, generators, sums))
-    except Exception:
-        if processes.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        processes.on_main(lambda: _finish(path, unfinished))
 
 
-def _make_empty(temporary: Path) -> None:
-    shutil.rmtree(temporary, ignore_errors=True)
-    with writing(temporary.name):
+def _start(path: Path, unfinished: ExitStack) -> Path:
+    """Where a checkpoint is written before it is whole; what killed runs left of theirs is removed."""
+    for left in path.parent.glob(UNFINISHED):
+        shutil.rmtree(left)
+    with writing(path.name):
+        temporary = unfinished.enter_context(written_whole(path))
         temporary.mkdir()
+    return temporary
+
+
+def _finish(path: Path, unfinished: ExitStack) -> None:
+    """Name the checkpoint, once it and the log up to it are on the disk; then remove an older one."""
+    with writing(path.name):
+        shutil.rmtree(path, ignore_errors=True)
+        for log in path.parent.glob(LOG_FILE):
+            sync(log)
+        unfinished.close()
+    for older in _found(path.parent)[:-KEPT]:
+        shutil.rmtree(older)
 
 
 def _write_shards(temporary: Path, state: State) -> dict[str, str]:
     """Each process writes its part of weights and optimizer, and sums it up; the checksums of all parts."""
-    dcp.save(_shards_of(state), checkpoint_id=temporary / SHARDS)
+    try:
+        dcp.save(_shards_of(state), checkpoint_id=temporary / SHARDS)
+    except CheckpointException as error:
+        raise OSError(str(error)) from error
     own = (temporary / SHARDS).glob(f"__{state.processes.rank}_*")
     parts = state.processes.gather(_checksums(temporary, own))
     return {name: digest for part in parts for name, digest in part.items()}
@@ -80,31 +97,17 @@ def _write_shards(temporary: Path, state: State) -> dict[str, str]:
 def _write_rest(
     temporary: Path, state: State, progress: dict[str, float], generators: list[Any], sums: dict[str, str]
 ) -> None:
-    """The rest of a checkpoint, by the main process; then its manifest, its name, and an older one less."""
-    with writing(f"the checkpoint of step {int(progress['step'])}"):
-        _write_files(temporary, state, progress, generators, sums)
-    path = temporary.with_suffix("")
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.replace(path)
-    sync(path.parent)
-    for older in _found(path.parent)[:-KEPT]:
-        shutil.rmtree(older)
-
-
-def _write_files(
-    temporary: Path, state: State, progress: dict[str, float], generators: list[Any], sums: dict[str, str]
-) -> None:
+    """The rest of a checkpoint, by the main process, and its manifest: the checksum of every file."""
     rest: dict[str, Any] = {"scheduler": state.scheduler.state_dict(), "generators": generators}
-    if not state.sharded:
-        weights = {name: weight.contiguous() for name, weight in _trained(state.model).items()}
-        save_file(weights, temporary / WEIGHTS_FILE)
-        rest["optimizer"] = state.optimizer.state_dict()
-    torch.save(rest, temporary / STATE_FILE)
-    write_json(temporary / PROGRESS_FILE, progress)
-    files = [file for file in temporary.rglob("*") if file.is_file() and str(file.relative_to(temporary)) not in sums]
-    write_json(temporary / MANIFEST_FILE, sums | _checksums(temporary, files))
-    for file in [*temporary.rglob("*"), *temporary.parent.glob(LOG_FILE)]:
-        sync(file)
+    with writing(temporary.name):
+        if not state.sharded:
+            weights = {name: weight.contiguous() for name, weight in _trained(state.model).items()}
+            save_file(weights, temporary / WEIGHTS_FILE)
+            rest["optimizer"] = state.optimizer.state_dict()
+        torch.save(rest, temporary / STATE_FILE)
+        write_json(temporary / PROGRESS_FILE, progress)
+        files = {file for file in temporary.rglob("*") if file.is_file()} - {temporary / name for name in sums}
+        write_json(temporary / MANIFEST_FILE, sums | _checksums(temporary, files))
 
 
 def read_latest(folder: Path, state: State) -> dict[str, Any] | None:
@@ -123,13 +126,8 @@ def read_latest(folder: Path, state: State) -> dict[str, Any] | None:
         shards = _shards_of(state)
         dcp.load(shards, checkpoint_id=path / SHARDS)
         options = StateDictOptions(ignore_frozen_params=True, strict=False)
-        set_state_dict(
-            state.model,
-            state.optimizer,
-            model_state_dict=shards["model"],
-            optim_state_dict=shards["optimizer"],
-            options=options,
-        )
+        parts = {"model_state_dict": shards["model"], "optim_state_dict": shards["optimizer"]}
+        set_state_dict(state.model, state.optimizer, **parts, options=options)
     else:
         weights = load_file(path / WEIGHTS_FILE)
         for name, weight in _trained(state.model).items():
@@ -179,29 +177,24 @@ def _damage(path: Path) -> str:
     for name, digest in manifest.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if _checksums(path, [path / name])[name] != digest:
+        if sha256(path / name) != digest:
             return f"{name} is not as it was written"
     return ""
 
 
-def _checksums(folder: Path, files: Any) -> dict[str, str]:
+def _checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of each file, by its name in the folder."""
-    sums = {}
-    for file in files:
-        with file.open("rb") as content:
-            sums[str(file.relative_to(folder))] = hashlib.file_digest(content, "sha256").hexdigest()
-    return sums
+    return {str(file.relative_to(folder)): sha256(file) for file in files}
 
 
 def remove(folder: Path) -> None:
     """Remove all checkpoints of a finished run, unfinished ones too."""
-    for path in folder.glob("checkpoint-*"):
+    for path in [*folder.glob("checkpoint-*"), *folder.glob(UNFINISHED)]:
         shutil.rmtree(path)
 
 
 def _found(folder: Path) -> list[Path]:
-    named = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the heads of a grid read: features and labels of the pairs of all splits, tokenised and encoded once."""
+"""The table of pairs as arrays, which heads on a frozen backbone read: features of every text, labels of every pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float
@@ -16,7 +15,8 @@ from torch import Tensor
 from rmlib.models import Prompt, RewardModel, features
 from rmlib.models.features import HiddenLayer
 from rmlib.models.surface_features import N_FEATURES, surface_features
-from rmlib.training.examples import Examples, prepare
+from rmlib.pairs.views import signs, texts_of
+from rmlib.training.examples import prepare
 from rmlib.training.initial_model import create_model
 from rmlib.training.settings import TrainSettings
 
@@ -62,17 +62,21 @@ class Part:
     def scaled(self, scaling: Scaling) -> Part:
         return replace(self, inputs=scaling(self.inputs))
 
+    def select(self, rows: list[int]) -> Part:
+        target, ids = None if self.target is None else self.target[rows], [self.pair_ids[row] for row in rows]
+        return Part(self.inputs[rows], self.strength[rows], self.ratings[rows], target, ids)
+
 
 @dataclass
-class Inputs:
-    """The pairs of a comparison, each with its features; an arm sees those that it can learn from (`prepare`)."""
+class Encoded:
+    """The table of pairs as arrays: every text is encoded once, and an arm sees the pairs that it can learn from."""
 
     pairs: Dataset  # every pair that a head may learn or be chosen from, once
     settings: TrainSettings  # backbone, and how texts are cut
     log_length: bool = False
     surface: bool = False  # in place of the log length, which is one of its features
     layer: int | None = None  # the hidden layer that heads read (`features.HiddenLayer`); None: the last
-    _examples: dict[TrainSettings, tuple[Examples, Tensor, dict[str, int]]] = field(default_factory=dict)
+    _parts: dict[TrainSettings, Part] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
 
     @property
@@ -94,55 +98,41 @@ class Inputs:
 
     def part(self, split: Dataset, settings: TrainSettings) -> Part:
         """Those pairs of a split that an arm with these settings can learn from, in the order of the split."""
-        examples, inputs, rows = self._prepared(settings)
-        keep = [rows[pair_id] for pair_id in split["pair_id"][:] if pair_id in rows]
-        ids = [examples.pair_ids[row] for row in keep]
-        target = None if examples.target is None else examples.target[keep]
-        return Part(inputs[keep], examples.strength[keep], examples.ratings[keep], target, ids)
+        whole = self._labelled(settings)
+        rows = {pair_id: row for row, pair_id in enumerate(whole.pair_ids)}
+        return whole.select([rows[pair_id] for pair_id in split["pair_id"][:] if pair_id in rows])
 
     def texts(self, split: Dataset) -> tuple[Float[Tensor, "text hidden"], int]:
         """Features of both responses of every pair, in the order of the table, and how many texts were cut."""
-        prompts, responses = _flat(split)
+        prompts, responses = texts_of(split)
         return self._read(prompts, responses), int(self.model().encode(prompts, responses).cut.sum())
 
-    def _prepared(self, settings: TrainSettings) -> tuple[Examples, Tensor, dict[str, int]]:
-        """Examples, what heads read of them, and the row of each pair; the same for arms with the same labels."""
+    def _labelled(self, settings: TrainSettings) -> Part:
+        """All pairs with the labels of an arm; kept for the arms with the same labels."""
         own = {name: getattr(settings, name) for name in LABELS}
         loss = "regression" if settings.loss == "regression" else "bradley_terry"  # losses of pairs see the same pairs
         key = replace(self.settings, **own, loss=loss, trainable="all")  # features are read here, not by `prepare`
-        if key not in self._examples:
+        if key not in self._parts:
             examples = prepare(self.model(key.attributes), self.pairs, key)
-            rows = {pair_id: row for row, pair_id in enumerate(examples.pair_ids)}
-            self._examples[key] = (examples, self._of_pairs(examples, oriented=loss != "regression"), rows)
-        return self._examples[key]
-
-    def _of_pairs(self, examples: Examples, *, oriented: bool) -> Float[Tensor, "pair 2 hidden"]:
-        """What heads read of both responses, in the order of the table or, `oriented`, the chosen one first."""
-        rows = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"][:])}
-        both = self._table[[rows[pair_id] for pair_id in examples.pair_ids]]
-        if oriented:
-            second = np.array([(value or 0) > 0 for value in self.pairs["preference"][:]])
-            turned = torch.from_numpy(second[[rows[pair_id] for pair_id in examples.pair_ids]])
-            both[turned] = both[turned].flip(1)
-        return both
+            place = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"][:])}
+            rows = [place[pair_id] for pair_id in examples.pair_ids]
+            inputs = self._table[rows]
+            if loss != "regression":  # the examples have the chosen response first, the table has it anywhere
+                turned = torch.from_numpy(signs(self.pairs)[rows] > 0)
+                inputs[turned] = inputs[turned].flip(1)
+            self._parts[key] = Part(inputs, examples.strength, examples.ratings, examples.target, examples.pair_ids)
+        return self._parts[key]
 
     @cached_property
     def _table(self) -> Float[Tensor, "pair 2 hidden"]:
-        read = self._read(*_flat(self.pairs))
+        read = self._read(*texts_of(self.pairs))
         return read.view(len(self.pairs), 2, read.shape[-1])
 
     def _read(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[Tensor, "text hidden"]:
         own = torch.from_numpy(features.load_or_compute(self.reader, prompts, responses))
-        return torch.cat([own, self._beyond(responses)], dim=1) if self.n_beyond else own
-
-    def _beyond(self, responses: Sequence[str]) -> Float[Tensor, "text beyond"]:
+        if not self.n_beyond:
+            return own
         distinct = list(dict.fromkeys(responses))  # a response may stand in many pairs
         place = {text: index for index, text in enumerate(distinct)}
-        read = surface_features(distinct)[:, : self.n_beyond]  # the log length comes first
-        return read[[place[text] for text in responses]]
-
-
-def _flat(pairs: Dataset) -> tuple[list[Prompt], list[str]]:
-    """Prompt and response of every text, the two of a pair one after the other."""
-    responses = [text for two in zip(pairs["response_1"][:], pairs["response_2"][:], strict=True) for text in two]
-    return [prompt for prompt in pairs["prompt"][:] for _ in range(2)], responses
+        beyond = surface_features(distinct)[:, : self.n_beyond]  # the log length comes first
+        return torch.cat([own, beyond[[place[text] for text in responses]]], dim=1)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -20,16 +18,14 @@ from rmlib import losses
 from rmlib import pairs as tables
 from rmlib.annotations import vote_share
 from rmlib.models import RewardModel, batches
-from rmlib.models.batches import Group
+from rmlib.models.batches import Group, Prompt
 from rmlib.models.features import load_or_compute
+from rmlib.pairs.views import preferences, ratings_of
 from rmlib.records.hashing import fingerprint, prompt_key
+from rmlib.training.runs import TrainingError
 from rmlib.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on: a non-finite loss, an over-long pair, nothing to train on, settings that changed."""
 
 
 @dataclass
@@ -59,7 +55,8 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
     Pairs without a label, and those with the same tokens twice, are left out and counted; a pair over the length
     limit raises TrainingError with its id, or is left out and counted where `settings.overlong` says so.
     """
-    table = _labelled(model, pairs, settings)
+    read = _of_rankings if settings.loss == losses.RANKING_LOSS else _of_pairs
+    table = read(pairs, model.attributes, settings)
     sizes = [len(texts) for texts in table.responses]
     prompts = [prompt for prompt, size in zip(table.prompts, sizes, strict=True) for _ in range(size)]
     responses = [response for texts in table.responses for response in texts]
@@ -101,90 +98,82 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
     return examples
 
 
-def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "pair 2 attribute"]:
-    """Ratings of both responses, NaN where nobody rated; raises TrainingError for an unknown attribute."""
-    if missing := set(attributes) - set(tables.ATTRIBUTES):
-        raise TrainingError(f"no rating is called {sorted(missing)}; known: {', '.join(tables.ATTRIBUTES)}")
-    sides = [
-        [[(ratings or {}).get(name) for name in attributes] for ratings in pairs[f"ratings_{side}"][:]] for side in "12"
-    ]
-    return np.array(sides, dtype=np.float32).transpose(1, 0, 2)
-
-
 @dataclass
 class _Labelled:
+    """Texts with their labels: the better response first or, for regression, as in the table."""
+
     pair_ids: list[str]
-    prompts: list[Any]
+    prompts: list[Prompt]
     responses: Sequence[tuple[str, ...]]
-    strength: Tensor
-    ratings: Tensor
+    strength: Float[Tensor, "pair"]
+    ratings: Float[Tensor, "pair sides attribute"]
     left_out: dict[str, int]
-    target: Tensor | None = None
+    target: Float[Tensor, "pair"] | None = None
 
 
-def _labelled(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
-    """Texts and labels in the order of the loss: the better response first, or as in the table for regression."""
-    if settings.loss == losses.RANKING_LOSS:
-        return _ranked(model, pairs)
-    return _rated(model, pairs) if settings.loss == "regression" else _decided(model, pairs, settings)
-
-
-def _decided(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> _Labelled:
-    """Chosen and rejected response of each decided pair, with its strength, and its soft label where one is wanted."""
-    left_out = tables.left_out(pairs)
+def _of_pairs(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings) -> _Labelled:
+    """Both responses of each pair that the loss can learn from: a decided one or, for regression, one with a rating."""
+    preference, by_rating = np.nan_to_num(preferences(pairs)), settings.loss == "regression"
+    ratings = np.full((len(pairs), 2, len(attributes)), np.nan, dtype=np.float32)
+    if by_rating or settings.regression_weight:
+        ratings = _ratings(pairs, attributes)
+    rated = losses.is_rated(torch.from_numpy(ratings).flatten(1)).numpy()
+    target = None
+    if by_rating:
+        keep, turned, strength = rated, np.zeros(len(pairs), dtype=bool), -preference
+        left_out = {"no rating": int((~rated).sum())} if not rated.all() else {}
+    else:
+        keep, turned, left_out = preference != 0, preference > 0, tables.left_out(pairs)
+        strength = np.array([0.0, *settings.strength_scale])[np.abs(preference).astype(int)]
     if settings.soft_labels:
-        pairs, left_out["no valid vote"] = _voted(pairs)
-    view = tables.preference_view(pairs)
-    texts = [(c[0]["content"], r[0]["content"]) for c, r in zip(view["chosen"][:], view["rejected"][:], strict=True)]
-    ratings = torch.full((len(view), 2, len(model.attributes)), math.nan)
+        share = _votes(pairs)
+        left_out["no valid vote"] = int((keep & np.isnan(share)).sum())
+        keep, target = keep & ~np.isnan(share), np.where(turned, share, 1 - share)
+    elif settings.label_smoothing:
+        target = np.full(len(pairs), 1 - settings.label_smoothing)
     if settings.regression_weight:
-        ratings = _ratings_chosen_first(model, pairs)
-    scale = (0.0, *settings.strength_scale)
-    strength = torch.tensor([scale[int(value)] for value in view["strength"][:]], dtype=torch.float32)
-    target = _target(pairs, settings)
-    return _Labelled(view["pair_id"][:], view["prompt"][:], texts, strength, ratings, left_out, target)
+        _check_rated(rated[keep])
+    ratings[turned] = ratings[turned, ::-1]
+    ids, prompts, first, second = (pairs[name][:] for name in ("pair_id", "prompt", "response_1", "response_2"))
+    rows = np.flatnonzero(keep).tolist()
+    return _Labelled(
+        [ids[row] for row in rows],
+        [prompts[row] for row in rows],
+        [(second[row], first[row]) if turned[row] else (first[row], second[row]) for row in rows],
+        torch.from_numpy(strength[keep]).float(),
+        torch.from_numpy(ratings[keep]),
+        left_out,
+        None if target is None else torch.from_numpy(target[keep]).float(),
+    )
 
 
-def _ratings_chosen_first(model: RewardModel, pairs: Dataset) -> Float[Tensor, "decided 2 attribute"]:
-    """Ratings of the decided pairs; pairs without any keep their preference loss alone, and are counted in the log."""
-    preference = np.array([value or 0 for value in pairs["preference"][:]])
-    ratings = ratings_of(pairs, model.attributes)
-    ratings[preference > 0] = ratings[preference > 0, ::-1]
-    decided = torch.from_numpy(ratings[preference != 0])
-    n_rated = int(losses.is_rated(decided.flatten(1)).sum())
-    if not n_rated:
-        raise TrainingError("regression_weight needs ratings, and no decided pair has one; leave it at 0")
-    if n_rated < len(decided):
-        logger.info("%d of %d pairs have no rating: only their preference counts", len(decided) - n_rated, len(decided))
-    return decided
+def _ratings(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "pair 2 attribute"]:
+    try:
+        return ratings_of(pairs, attributes)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
 
 
-def _voted(pairs: Dataset) -> tuple[Dataset, int]:
-    """The pairs with a valid vote, and how many decided ones have none."""
-    unknown = np.isnan(vote_share(pairs))
-    if unknown.all():
+def _votes(pairs: Dataset) -> Float[np.ndarray, "pair"]:
+    """What `annotations.vote_share` says for response 2; NaN where no vote is valid."""
+    share = vote_share(pairs)
+    if np.isnan(share).all():
         raise TrainingError(
             "soft_labels need votes, and no pair has annotations with a valid preference; take a source that keeps "
             "them, or soft_labels=False"
         )
-    decided = np.array([bool(preference) for preference in pairs["preference"][:]])
-    return pairs.select(np.flatnonzero(~unknown)), int((unknown & decided).sum())
+    return share
 
 
-def _target(pairs: Dataset, settings: TrainSettings) -> Tensor | None:
-    """Probability that the chosen response of each decided pair is the better one; None where labels are certain."""
-    preference = np.array([value or 0 for value in pairs["preference"][:]])
-    if settings.soft_labels:
-        share = vote_share(pairs)
-        target = np.where(preference > 0, share, 1 - share)[preference != 0]
-    elif settings.label_smoothing:
-        target = np.full((preference != 0).sum(), 1 - settings.label_smoothing)
-    else:
-        return None
-    return torch.from_numpy(target.astype(np.float32))
+def _check_rated(rated: Bool[np.ndarray, "pair"]) -> None:
+    """Pairs without a rating keep their preference loss alone, and are counted in the log; one pair has to have one."""
+    if not rated.any():
+        raise TrainingError("regression_weight needs ratings, and no decided pair has one; leave it at 0")
+    if not rated.all():
+        logger.info("%d of %d pairs have no rating: only their preference counts", (~rated).sum(), len(rated))
 
 
-def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
+def _of_rankings(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings) -> _Labelled:
     """The responses of each prompt that has a complete strict order of three or more, best first."""
     view, left_out = tables.ranking_view(pairs), tables.unranked(pairs)
     if not len(view):
@@ -193,7 +182,7 @@ def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
             f"there is none (prompts left out: {left_out}); take a source that compares several, or a loss of pairs"
         )
     prompts = view["prompt"][:]
-    nothing = torch.full((len(view), 1, len(model.attributes)), math.nan)
+    nothing = torch.full((len(view), 1, len(attributes)), torch.nan)
     return _Labelled(
         [fingerprint(prompt_key(prompt)) for prompt in prompts],
         prompts,
@@ -204,19 +193,13 @@ def _ranked(model: RewardModel, pairs: Dataset) -> _Labelled:
     )
 
 
-def _rated(model: RewardModel, pairs: Dataset) -> _Labelled:
-    """Both responses of each pair with a rating, as in the table; strength is the preference for the first."""
-    view = tables.rating_view(pairs)
-    ratings = torch.from_numpy(ratings_of(pairs, model.attributes))
-    rated = losses.is_rated(ratings.flatten(0, 1)).view(-1, 2).any(dim=1)
-    keep = torch.nonzero(rated).flatten().tolist()
-    preference = [-(value or 0) for value in pairs["preference"][:]]
-    responses, prompts, ids = view["response"][:], view["prompt"][:], view["pair_id"][:]
-    return _Labelled(
-        [ids[2 * index] for index in keep],
-        [prompts[2 * index] for index in keep],
-        [(responses[2 * index], responses[2 * index + 1]) for index in keep],
-        torch.tensor(preference, dtype=torch.float32)[keep],
-        ratings[keep],
-        {"no rating": len(pairs) - len(keep)} if len(keep) < len(pairs) else {},
-    )
+def by_prompt(pairs: Dataset, seed: int) -> Dataset:
+    """The pairs, those of one prompt after another: prompts, and the pairs of each, in an order drawn from the seed.
+
+    Trained on without shuffling, a step then holds pairs of few prompts, and each of their texts is encoded once.
+    """
+    rng = np.random.default_rng(seed)
+    number = np.unique([prompt_key(prompt) for prompt in pairs["prompt"][:]], return_inverse=True)[1]
+    order = rng.permutation(len(pairs))
+    rank = rng.permutation(number.max() + 1)[number[order]]
+    return pairs.select(order[np.argsort(rank, kind="stable")])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -14,9 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rmlib import losses
 from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Batch
-from rmlib.training import distinct
 from rmlib.training.examples import Examples
-from rmlib.training.lookahead import Lookahead
 from rmlib.training.parallel import ALONE, Processes, shares
 from rmlib.training.settings import TrainSettings
 
@@ -24,19 +23,42 @@ from rmlib.training.settings import TrainSettings
 Merged = tuple[Batch, np.ndarray | None]
 
 
+class Lookahead:
+    """Makes the batches of examples, in a thread of its own where it was told of them ahead of time.
+
+    The next batch is made while this one trains; what is made does not depend on when.
+    """
+
+    def __init__(self, make: Callable[[Sequence[int]], Merged]) -> None:
+        self.make = make
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookahead")  # starts no thread before it is given work
+        self._made: dict[tuple[int, ...], Future[Merged]] = {}
+
+    def start(self, lists: Iterable[Sequence[int]]) -> None:
+        """Make these next, but for what is made already or on its way."""
+        for indices in lists:
+            if tuple(indices) not in self._made:
+                self._made[tuple(indices)] = self._thread.submit(self.make, indices)
+
+    def take(self, indices: Sequence[int]) -> Merged:
+        """What belongs to these indices: waited for where it is on its way, else made now."""
+        started = self._made.pop(tuple(indices), None)
+        return self.make(indices) if started is None else started.result()
+
+
 def rewards_of(
     model: RewardModel,
     examples: Examples,
     indices: Sequence[int],
     precision: str = "fp32",
-    ahead: Lookahead[Merged] | None = None,
+    ahead: Lookahead | None = None,
     call: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, "pair response attribute"]:
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
-    A text that occurs in several of them is encoded once.
-    Two responses a pair; rankings of fewer responses than others are padded with what means nothing. `ahead` may have
-    made the batch already. `call` stands for the model where it is wrapped (`rmlib.training.wrapping`).
+    A text that occurs in several of them is encoded once. Two responses a pair; rankings of fewer responses than others
+    are padded with what means nothing. `ahead` may have made the batch already. `call` stands for the model where it is
+    wrapped (`parallel.Wrapped`).
     """
     call = call or model
     if examples.features is not None:
@@ -48,11 +70,11 @@ def rewards_of(
     return pad_sequence(rewards.split(examples.sizes(indices)), batch_first=True)
 
 
-def batches_ahead(model: RewardModel, examples: Examples) -> Lookahead[Merged]:
+def batches_ahead(model: RewardModel, examples: Examples) -> Lookahead:
     """What makes the batches of some examples, in a thread of its own where it is told of them ahead of time."""
 
     def make(indices: Sequence[int]) -> Merged:
-        groups, place = distinct.merged([examples.groups[index] for index in indices])
+        groups, place = batches.merged([examples.groups[index] for index in indices])
         return model.collate(groups), place
 
     return Lookahead(make)
@@ -134,9 +156,6 @@ def passes(
     Every process makes as many passes, since all take part in each exchange of weights or gradients: one whose share
     is used up repeats a short example, which is not to be counted.
     """
-    if processes.size == 1:
-        yield from ((batch, True) for batch in forward_batches(model, examples, indices, token_budget))
-        return
     dealt = shares(examples.groups, indices, processes.size)
     packed = [list(forward_batches(model, examples, share, token_budget)) if share else [] for share in dealt]
     own, n_passes = packed[processes.rank], max(map(len, packed))

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmlib import losses
-from rmlib.models.heads import draw_head, output_layer
+from rmlib.models.heads import draw_head
 from rmlib.training.stack_descent import Stack
+
+PARTS = ("weight", "bias")  # of a layer
 
 
 @dataclass(frozen=True)
@@ -60,26 +62,36 @@ class Compared:
         return torch.from_numpy(texts[first]), torch.from_numpy(index.reshape(2, -1))
 
 
-@dataclass(frozen=True)
-class Heads(Stack):
-    """A stack of linear heads, in fp32."""
+class _Heads(Stack):
+    """What heads of one layer and of two have in common; the first of their tensors reads the features."""
 
-    weight: Float[Tensor, "head attribute hidden"]
-    bias: Float[Tensor, "head attribute"]
+    N_LAYERS: ClassVar[int]
 
     @classmethod
-    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int], beyond: int = 0) -> Heads:
+    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int], beyond: int = 0) -> Self:
         """One head for each seed: the one that `RewardModel.create` draws on a pretrained backbone.
 
         `beyond`: features beside the backbone's own; they start at weight 0.
         """
-        drawn = [output_layer(draw_head(hidden_size, n_attributes, seed)) for seed in seeds]
-        weight = torch.stack([head.weight.data for head in drawn])
-        return cls(torch.nn.functional.pad(weight, (0, beyond)), torch.stack([head.bias.data for head in drawn]))
+        drawn = [draw_head(hidden_size, n_attributes, seed, cls.N_LAYERS) for seed in seeds]
+        layers = [[layer for layer in head.modules() if isinstance(layer, nn.Linear)] for head in drawn]
+        by_layer = list(zip(*layers, strict=True))
+        tensors = [torch.stack([getattr(one, name).data for one in of_all]) for of_all in by_layer for name in PARTS]
+        tensors[0] = nn.functional.pad(tensors[0], (0, beyond))
+        return cls(**dict(zip(cls.names(), tensors, strict=True)))
 
     @property
     def n_inputs(self) -> int:
-        return self.weight.shape[-1]
+        return self.tensors[self.names()[0]].shape[-1]
+
+
+@dataclass(frozen=True)
+class Heads(_Heads):
+    """A stack of linear heads, in fp32."""
+
+    N_LAYERS = 1
+    weight: Float[Tensor, "head attribute hidden"]
+    bias: Float[Tensor, "head attribute"]
 
     def rewards(self, features: Float[Tensor, "text hidden"]) -> Float[Tensor, "head text attribute"]:
         """The rewards that each head gives each text."""
@@ -102,28 +114,14 @@ class Heads(Stack):
 
 
 @dataclass(frozen=True)
-class TwoLayerHeads(Stack):
+class TwoLayerHeads(_Heads):
     """A stack of heads of two layers with a ReLU between them, in fp32."""
 
+    N_LAYERS = 2
     first_weight: Float[Tensor, "head hidden input"]
     first_bias: Float[Tensor, "head hidden"]
     weight: Float[Tensor, "head attribute hidden"]
     bias: Float[Tensor, "head attribute"]
-
-    @classmethod
-    def draw(cls, hidden_size: int, n_attributes: int, seeds: Sequence[int], beyond: int = 0) -> TwoLayerHeads:
-        """As `Heads.draw`."""
-        drawn: list[Any] = [draw_head(hidden_size, n_attributes, seed, n_layers=2) for seed in seeds]
-        parts = [
-            torch.stack([getattr(head[layer], name).data for head in drawn])
-            for layer in (0, -1)
-            for name in ("weight", "bias")
-        ]
-        return cls(torch.nn.functional.pad(parts[0], (0, beyond)), *parts[1:])
-
-    @property
-    def n_inputs(self) -> int:
-        return self.first_weight.shape[-1]
 
     def rewards(self, features: Float[Tensor, "text input"]) -> Float[Tensor, "head text attribute"]:
         """The rewards that each head gives each text."""
@@ -188,7 +186,7 @@ class Labels:
 class PreferenceLoss:
     """Each head's mean loss over the pairs, those of `labels` one after the other; `descend` minimises it.
 
-    With a `regression_weight` the squared error of both ratings is added, as in `objective.example_losses`. Memory is
+    With a `regression_weight` the squared error of both ratings is added, as in `forward.example_losses`. Memory is
     that of a few `[head, pair]`.
     """
 
@@ -235,8 +233,3 @@ class RegressionLoss:
         targets = self.ratings.expand_as(rewards).flatten(0, 1)
         values = losses.regression_loss(rewards.flatten(0, 1), targets).view(len(rewards), -1)
         return values.sum(dim=1) / self.n_rated
-
-
-def mean_rating(ratings: Float[Tensor, "text attribute"]) -> Float[Tensor, "attribute"]:
-    """Where a fresh regression head's bias starts; 0 for an attribute that nobody rated."""
-    return torch.nan_to_num(torch.nanmean(ratings, dim=0))

@@ -23,23 +23,31 @@ from datasets import Dataset
 
 from rmlib import pairs as tables
 from rmlib.annotations import preference_items
+from rmlib.losses import mean_rating
 from rmlib.models import RewardModel
 from rmlib.models.backbones import without_weights
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.progress import progress_bar
 from rmlib.training import checkpoints, watching
-from rmlib.training.examples import TrainingError, prepare
+from rmlib.training.examples import prepare
 from rmlib.training.forward import batches_ahead, evaluate, example_losses, n_valid, passes, rewards_of
 from rmlib.training.initial_model import Start
-from rmlib.training.initial_model import create_model as create_model  # notebooks take it from here, beside `train`
 from rmlib.training.optimizer import optimizer_for, sampling_order, scheduler_for
-from rmlib.training.parallel import Processes
-from rmlib.training.runs import LOG_FILE, Run, append_row, claim, cut_log, held, write_result, writing
+from rmlib.training.parallel import Processes, Wrapped
+from rmlib.training.runs import (
+    LOG_FILE,
+    Curves,
+    Run,
+    TrainingError,
+    append_row,
+    claim,
+    cut_log,
+    held,
+    write_result,
+)
 from rmlib.training.settings import TrainSettings
-from rmlib.training.tensorboard import Curves
 from rmlib.training.watching import Watched
-from rmlib.training.wrapping import Wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +145,8 @@ class _Loop:
             self.selection = prepare(model, selection, settings) if selection is not None else None
         self.n_steps = settings.n_steps(len(self.examples))
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
-            self._start_at_mean_rating()
+            # At this size of step a bias of 0 would crawl to the ratings.
+            model.output_layer.bias.data.copy_(mean_rating(self.examples.ratings.flatten(0, 1)))
         self.ahead = batches_ahead(model, self.examples)
         self.wrapped = Wrapped(model, settings, processes)
         if settings.trainable == "all":
@@ -150,11 +159,6 @@ class _Loop:
         self.state = checkpoints.State(model, self.optimizer, self.scheduler, processes, self.wrapped.sharded)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
         self.curves = Curves(folder)
-
-    def _start_at_mean_rating(self) -> None:
-        """A fresh regression head starts at the training mean: at this size of step a bias would crawl to it."""
-        mean = torch.nanmean(self.examples.ratings.flatten(0, 1), dim=0)
-        self.model.output_layer.bias.data.copy_(torch.nan_to_num(mean))
 
     def run(self, progress: bool) -> None:
         with torch.random.fork_rng():  # the caller's generators stay as they were
@@ -177,7 +181,8 @@ class _Loop:
                 bar.update()
                 every = self.settings.checkpoint_every_steps
                 if every and self.step % every == 0 and self.step < self.n_steps:
-                    checkpoints.write(self.folder, self.state, self._progress())
+                    progress_so_far = {"step": self.step, "seconds": self.seconds, "n_tokens": self.n_tokens}
+                    checkpoints.write(self.folder, self.state, progress_so_far)
 
     def _train_step(self, order: np.ndarray) -> dict[str, float]:
         start, settings = time.perf_counter(), self.settings
@@ -252,8 +257,7 @@ class _Loop:
 
     def _write_row(self, log: FileIO, row: dict[str, float]) -> None:
         append_row(log, row)
-        with writing(f"the curves of step {self.step}"):
-            self.curves.add(row)
+        self.curves.add(row)
 
     def _finish(self) -> None:
         self.model.eval()
@@ -268,16 +272,9 @@ class _Loop:
             "n_cut": self.examples.n_cut,
             "layout": self.model.layout,
         }
-        self.processes.on_main(lambda: self._write_result(summary, whole))
+        self.processes.on_main(self.curves.close)
+        self.processes.on_main(lambda: write_result(self.folder, self.model, summary, whole))
         self.processes.on_main(lambda: checkpoints.remove(self.folder))
-
-    def _write_result(self, summary: dict[str, Any], whole: dict[str, torch.Tensor] | None) -> None:
-        with writing(f"the curves of {self.folder.name}"):
-            self.curves.close()
-        write_result(self.folder, self.model, summary, whole)
-
-    def _progress(self) -> dict[str, float]:
-        return {"step": self.step, "seconds": self.seconds, "n_tokens": self.n_tokens}
 
     def _resume(self) -> None:
         found = checkpoints.read_latest(self.folder, self.state)

@@ -7,6 +7,8 @@ import fcntl
 import json
 import logging
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,18 +19,19 @@ from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError
-from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
-from rmlib.models import RewardModel
+from rmlib import models
 from rmlib.records.files import write_json, written_whole
-from rmlib.training.examples import TrainingError
-from rmlib.training.log import FINISHED_FILE, LOG_FILE, MODEL_FOLDER, SETTINGS_FILE, read_log
 from rmlib.training.settings import TrainSettings
 
-LOCK_FILE = "lock"
+SETTINGS_FILE, LOG_FILE, FINISHED_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "finished.json", "model"
+LOCK_FILE, SCALARS_FOLDER = "lock", "tensorboard"
 
 logger = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: a non-finite loss, an over-long pair, nothing to train on, settings that changed."""
 
 
 class DiskError(TrainingError):
@@ -52,9 +55,9 @@ class Run:
         return (self.folder / FINISHED_FILE).is_file()
 
     @cached_property
-    def model(self) -> RewardModel:
+    def model(self) -> models.RewardModel:
         """The trained model, read from the run's folder."""
-        return RewardModel.load(self.folder / MODEL_FOLDER)
+        return models.RewardModel.load(self.folder / MODEL_FOLDER)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -103,10 +106,9 @@ def writing(what: str) -> Iterator[None]:
     """Says what could not be written and what to do: raises DiskError where the system, safetensors or torch fail."""
     try:
         yield
-    except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
-        if type(error) is RuntimeError and "inline_container" not in str(error) and "StreamWriter" not in str(error):
-            raise  # not torch.save's way to say so
-        if isinstance(error, TrainingError):
+    except (OSError, SafetensorError, RuntimeError) as error:
+        of_torch = "inline_container" in str(error) or "StreamWriter" in str(error)  # how torch.save says so
+        if isinstance(error, TrainingError) or (isinstance(error, RuntimeError) and not of_torch):
             raise
         raise DiskError(
             f"{what} could not be written ({error}); what was written before is kept: make room, and start the same "
@@ -139,7 +141,7 @@ def cut_log(folder: Path, until_step: int) -> None:
 
 
 def write_result(
-    folder: Path, model: RewardModel, summary: dict[str, Any], state: dict[str, Tensor] | None = None
+    folder: Path, model: models.RewardModel, summary: dict[str, Any], state: dict[str, Any] | None = None
 ) -> None:
     """Model and, after all that it stands for, the mark that the run is finished.
 
@@ -148,3 +150,49 @@ def write_result(
     with writing(f"the model of {folder.name}"):
         model.save(folder / MODEL_FOLDER, state)
         write_json(folder / FINISHED_FILE, {**summary, **read_log(folder)[-1]})
+
+
+def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]]:
+    """Rows of a run's log up to a step; a last line that a killed run left unfinished is passed over."""
+    file = folder / LOG_FILE
+    rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
+    return [row for row in rows if until_step is None or row["step"] <= until_step]
+
+
+class Curves:
+    """The log as TensorBoard scalars: beside the log of a run's folder, at most `every_seconds` behind it.
+
+    The first time the whole log is written anew: after a run was killed, what lay there may lack steps, or have some
+    twice. A run that is shorter gets its scalars at its end. Raises DiskError where the disk is full.
+    """
+
+    def __init__(self, folder: Path, *, every_seconds: float = 30.0) -> None:
+        self.folder, self.every_seconds = folder, every_seconds
+        self._rows: list[dict[str, Any]] = []
+        self._writer: Any = None
+        self._written = time.monotonic()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """A row that the log has by now."""
+        self._rows.append(row)
+        if time.monotonic() - self._written >= self.every_seconds:
+            with writing(f"the curves of step {row['step']}"):
+                self._write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        with writing(f"the curves of {self.folder.name}"):
+            self._write()
+            self._writer.close()
+
+    def _write(self) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            shutil.rmtree(self.folder / SCALARS_FOLDER, ignore_errors=True)
+            self._writer, self._rows = SummaryWriter(str(self.folder / SCALARS_FOLDER)), read_log(self.folder)
+        for row in self._rows:
+            for name, value in row.items():
+                self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()
+        self._rows, self._written = [], time.monotonic()

@@ -6,17 +6,14 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rmlib import losses
-from rmlib.models.heads import HEAD_LAYERS
 from rmlib.records.hashing import fingerprint
 
-SCHEDULES, PRECISIONS, TRAINABLE, OVERLONG = (
-    ("constant", "linear", "cosine"),
-    ("fp32", "bf16"),
-    ("all", "head"),
-    ("error", "leave_out"),
-)
-
+# The names that `losses` and `models.heads` know, written down again: reading settings should not import torch.
+PAIR_LOSSES = ("bradley_terry", "margin_bradley_terry", "scaled_bradley_terry")
+LOSSES = ("regression", *PAIR_LOSSES, "plackett_luce")
+HEAD_LAYERS = (1, 2)
+SCHEDULES, PRECISIONS = ("constant", "linear", "cosine"), ("fp32", "bf16")
+TRAINABLE, OVERLONG = ("all", "head"), ("error", "leave_out")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")  # the last three: bitsandbytes
 SHARDINGS, COMPILERS = ("none", "full"), ("none", "inductor", "aot_eager")
 LATER_FIELDS = {
@@ -74,7 +71,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         known = {
-            "loss": losses.LOSSES,
+            "loss": LOSSES,
             "schedule": SCHEDULES,
             "precision": PRECISIONS,
             "trainable": TRAINABLE,
@@ -127,9 +124,8 @@ class TrainSettings:
         if self.soft_labels and self.label_smoothing:
             raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
         of_pairs = [name for name in ("soft_labels", "label_smoothing", "regression_weight") if getattr(self, name)]
-        if of_pairs and self.loss not in losses.PAIR_LOSSES:
-            known = ", ".join(losses.PAIR_LOSSES)
-            raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({known}), not to {self.loss}")
+        if of_pairs and self.loss not in PAIR_LOSSES:
+            raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}")
 
     @property
     def hash(self) -> str:

@@ -21,10 +21,14 @@ CURVE_POINTS = 60  # of the losses that are kept while heads are trained
 class Stack:
     """Heads of one kind: a dataclass of tensors whose first axis is the head."""
 
+    @classmethod
+    def names(cls) -> list[str]:
+        return [item.name for item in fields(cls)]  # type: ignore[arg-type]
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The parameters by name."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in self.names()}
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same heads with every tensor changed."""
@@ -136,14 +140,8 @@ def _clip_factor(heads: Stack, clip_norm: float) -> Float[Tensor, "head"]:
 def learning_rate_factors(settings: TrainSettings) -> list[float]:
     """What the learning rate is multiplied by at each step: warm-up and schedule."""
     assert settings.max_steps is not None
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    scheduler = scheduler_for(settings, optimizer, settings.max_steps)
-    factors = []
-    for _ in range(settings.max_steps):
-        factors.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    return factors
+    scheduler = scheduler_for(settings, torch.optim.SGD([torch.zeros(1)], lr=1.0), settings.max_steps)
+    return [scheduler.lr_lambdas[0](step) for step in range(settings.max_steps)]
 
 
 def _refuse_non_finite(loss: Float[Tensor, "head"], step: int) -> None:

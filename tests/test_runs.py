@@ -5,8 +5,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rmlib.training.runs import LOG_FILE
-from rmlib.training.tensorboard import Curves
+from rmlib.training.runs import LOG_FILE, Curves
 
 
 def log(folder: Path, curves: Curves, steps: range) -> None:

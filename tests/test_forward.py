@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from rmlib.training.lookahead import Lookahead
+from rmlib.training.forward import Lookahead
 
 
 def test_what_was_started_is_made_once_elsewhere_and_what_was_not_here() -> None:

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from test_training import made_pairs, settings
 
-from rmlib import training
 from rmlib.models import RewardModel
 from rmlib.training import train
-from rmlib.training.examples import TrainingError
 from rmlib.training.initial_model import initial
-from rmlib.training.runs import DiskError, Run, held
+from rmlib.training.loop import _Loop
+from rmlib.training.runs import DiskError, Run, TrainingError, held
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,15 +36,15 @@ def run(backbone: str, folder: Path, **changes: object) -> Run:
 @contextmanager
 def stopped_after(step: int) -> Iterator[None]:
     """Training ends after so many steps as if the machine had."""
-    honest = training._Loop._train_step
+    honest = _Loop._train_step
 
-    def dies(loop: training._Loop, order: np.ndarray) -> dict[str, float]:
+    def dies(loop: _Loop, order: np.ndarray) -> dict[str, float]:
         if loop.step == step:
             raise KeyboardInterrupt
         return honest(loop, order)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Loop, "_train_step", dies)
+        patch.setattr(_Loop, "_train_step", dies)
         yield
 
 
@@ -115,7 +114,7 @@ def test_a_full_disk_is_a_named_error_and_with_room_the_run_comes_to_the_same_bi
     with pytest.raises(DiskError, match=said), full_disk(free_bytes):
         run(backbone, tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint-000003" / "manifest.json").is_file()
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob(".*"))
     resumed = run(backbone, tmp_path / "run")
     assert resumed.history["loss"].tolist() == whole.history["loss"].tolist()
 

@@ -1,4 +1,4 @@
-"""Several processes, replicated or sharded, against one: equal losses, equal models, equal metrics, each item once."""
+"""One model under several processes or under options that save memory or time: equal losses, models and metrics."""
 
 import json
 import os
@@ -13,14 +13,17 @@ import several_processes
 import tiny
 import torch
 from notebook_launch import ENVIRONMENT, SECONDS, launch
+from test_training import made_pairs, settings
 
 from rmlib import training
 from rmlib.models import RewardModel
+from rmlib.models.attention import SHARED_PREFIX, shared_prefix_attention
 from rmlib.models.batches import Group
 from rmlib.training.__main__ import run_job
 from rmlib.training.examples import prepare
 from rmlib.training.forward import passes
-from rmlib.training.parallel import ALONE, Processes, ProcessesError, shares
+from rmlib.training.initial_model import create_model
+from rmlib.training.parallel import ALONE, Processes, ProcessesError, Wrapped, shares
 from rmlib.training.settings import TrainSettings
 
 
@@ -176,3 +179,96 @@ def test_two_gpus_train_a_run_file(tmp_path: Path, sharding: str) -> None:
     done = subprocess.run([*command, "rmlib.training", str(tmp_path / "run.json")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 4
+
+
+# --- options that save memory or time, in one process ---------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMLIB_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def _attention():
+    """Compiling registers the attention anew, for all that follows."""
+    yield
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> str:
+    return tiny.save_backbone(tmp_path / "backbone", "llama")
+
+
+def losses(backbone: str, **changes: object) -> np.ndarray:
+    wanted = settings(backbone, **({"max_steps": 6, "token_budget": 300, "learning_rate": 1e-3} | changes))
+    return training.train(create_model(wanted), made_pairs(8), wanted, progress=False).history["loss"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("change", "tolerance"),
+    [
+        ({"activation_checkpointing": True}, 1e-6),
+        ({"activation_checkpointing": True, "lora_rank": 4}, 1e-6),
+        ({"compile": "aot_eager"}, 1e-5),
+        ({"compile": "aot_eager", "activation_checkpointing": True, "lora_rank": 4}, 1e-5),
+        ({"precision": "bf16"}, 5e-2),
+        ({"precision": "bf16", "activation_checkpointing": True}, 5e-2),
+        ({"backbone_dtype": "bf16", "precision": "bf16", "lora_rank": 4}, 5e-2),
+    ],
+)
+def test_an_option_changes_no_loss_beyond_its_tolerance(
+    backbone: str, change: dict[str, object], tolerance: float
+) -> None:
+    plain = {name: value for name, value in change.items() if name == "lora_rank"}
+    np.testing.assert_allclose(losses(backbone, **change), losses(backbone, **plain), atol=tolerance, rtol=0)
+
+
+def test_checkpointed_activations_are_computed_again(backbone: str) -> None:
+    model = create_model(settings(backbone))
+    Wrapped(model, settings(backbone, activation_checkpointing=True), ALONE)
+    calls: list[int] = []
+    model.backbone.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    batch = model.train().collate(_groups(model))
+    model(batch).sum().backward()
+    assert len(calls) == 2
+
+
+def test_head_and_loss_stay_in_fp32_under_bf16(backbone: str) -> None:
+    wanted = settings(backbone, precision="bf16", backbone_dtype="bf16", lora_rank=4)
+    model = create_model(wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        rewards = model(model.collate(_groups(model)))
+    assert rewards.dtype == model.head.weight.dtype == torch.float32
+    dtypes = {weight.requires_grad: weight.dtype for weight in model.backbone.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}  # adapters, and what they sit on
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e9])
+def test_clipping_cuts_the_norm_of_all_gradients_together(backbone: str, limit: float) -> None:
+    model = create_model(settings(backbone))
+    wrapped = Wrapped(model, settings(backbone), ALONE)
+    model(model.collate(_groups(model))).square().sum().backward()
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    before = torch.cat([gradient.flatten() for gradient in gradients]).clone()
+    norm = wrapped.clip(limit)
+    after = torch.cat([gradient.flatten() for gradient in gradients])
+    assert norm == pytest.approx(float(before.norm()), rel=1e-5)
+    torch.testing.assert_close(after, before * min(1.0, limit / norm), rtol=1e-4, atol=1e-8)
+
+
+def test_the_bias_of_a_pooler_that_nobody_reads_is_left_alone(tmp_path: Path) -> None:
+    model = create_model(TrainSettings(backbone=tiny.save_backbone(tmp_path / "bert", "bert")))
+    Wrapped(model, TrainSettings(), ALONE)
+    assert model.backbone.pooler is None or not any(p.requires_grad for p in model.backbone.pooler.parameters())
+    assert next(model.backbone.encoder.parameters()).requires_grad
+
+
+def _groups(model):  # type: ignore[no-untyped-def]
+    from rmlib.models import batches
+
+    prompts = [[{"role": "user", "content": "question"}]] * 4
+    return batches.group(model.encode(prompts, ["good", "bad bad", "good good", "bad"]), [2, 2])
