@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,13 +181,6 @@ def test_optimizers_of_bitsandbytes_learn_and_resume_to_the_same_bits(
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TrainSettings(**change)  # type: ignore[arg-type]
-
-
-def test_settings_of_before_keep_their_names() -> None:
-    plain = TrainSettings()
-    later = {"optimizer", "sharding", "compile", "activation_checkpointing", "lora_alpha", "backbone_dtype"}
-    assert not later & plain.to_dict().keys()
-    assert later & replace(plain, optimizer="adamw_8bit").to_dict().keys() == {"optimizer"}
 
 
 @pytest.mark.gpu

@@ -188,7 +188,6 @@ def test_other_items_make_another_run_and_none_keep_the_name_it_had(
     }
     assert len(names) == 3
     assert training.run_identity("start", pairs, wanted, None) in names
-    assert "benchmark_every_steps" not in TrainSettings().to_dict()
 
 
 def test_a_benchmark_without_any_whole_section_is_refused_before_training(

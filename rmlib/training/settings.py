@@ -16,11 +16,6 @@ SCHEDULES, PRECISIONS = ("constant", "linear", "cosine"), ("fp32", "bf16")
 TRAINABLE, OVERLONG = ("all", "head"), ("error", "leave_out")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")  # the last three: bitsandbytes
 SHARDINGS, COMPILERS = ("none", "full"), ("none", "inductor", "aot_eager")
-LATER_FIELDS = {
-    *("strength_scale", "label_smoothing", "head_layers", "regression_weight", "soft_labels", "benchmark_every_steps"),
-    *("lora_alpha", "lora_dropout", "double_quantization", "backbone_dtype", "optimizer"),
-    *("sharding", "activation_checkpointing", "compile"),
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,6 @@ class TrainSettings:
     overlong: str = "error"
     evaluate_every_steps: int = 0  # 0: after the last step only
     checkpoint_every_steps: int = 0  # 0: none
-    # The rest is left out of names and records where it is at its default, so that earlier runs keep theirs.
     strength_scale: tuple[float, float, float] = (1.0, 2.0, 3.0)  # what slightly better, better, much better count
     label_smoothing: float = 0.0  # probability that a preference label is taken to be wrong
     head_layers: int = 1
@@ -132,13 +126,12 @@ class TrainSettings:
         return fingerprint(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as names and records hold them; `from_dict` reads them, also those of earlier versions."""
-        unchanged = {item.name for item in fields(self) if getattr(self, item.name) == item.default}
-        return {name: value for name, value in asdict(self).items() if name not in LATER_FIELDS & unchanged}
+        """The settings as names and records hold them; `from_dict` reads them."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Settings from JSON; raises ValueError for a name that is no setting."""
+        """Settings from JSON, what it lacks at its default; raises ValueError for a name that is no setting."""
         return cls(**as_fields(cls, values))
 
     def n_steps(self, n_pairs: int) -> int:
