@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from rmlib import losses
 from rmlib import pairs as tables
 from rmlib.annotations import vote_share
-from rmlib.models import RewardModel, batches
-from rmlib.models.batches import Group, Prompt
+from rmlib.models import Prompt, RewardModel, batches
+from rmlib.models.batches import Group
 from rmlib.models.features import load_or_compute
 from rmlib.pairs.views import preferences, ratings_of
 from rmlib.records.hashing import fingerprint, prompt_key

@@ -23,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
 from rmlib.models import RewardModel
-from rmlib.models.backbones import base_of, is_adapted
 from rmlib.models.attention import SHARED_PREFIX
+from rmlib.models.backbones import base_of, is_adapted
 from rmlib.models.batches import Group
 from rmlib.training.settings import TrainSettings
 
