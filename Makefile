@@ -20,15 +20,10 @@ else
   PYTHON := .venv/bin/python
 endif
 
-# Spinning OpenMP threads make a step many times slower as soon as another process wants a core.
+# rmlib sets this too (rmlib/training/machine.py), but too late for who imports torch first.
 export OMP_WAIT_POLICY = PASSIVE
 export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
-# A step allocates what the last one freed. glibc gives such blocks back to the system and faults them in again, page by
-# page; these keep them. Other C libraries ignore the names.
-export MALLOC_MMAP_THRESHOLD_ = 1073741824
-export MALLOC_TRIM_THRESHOLD_ = 17179869184
-export MALLOC_TOP_PAD_ = 268435456
 # The model hub is reached only where the data or the backbone has to come from it.
 ifeq ($(filter hub,$(DATA))$(if $(filter embedded minilm,$(BACKBONE)),,$(if $(wildcard $(BACKBONE)/.),,hub)),)
   export HF_HUB_OFFLINE = 1

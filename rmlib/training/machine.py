@@ -1,4 +1,4 @@
-"""How this process uses memory and threads, set before its first step: a fifth of its time on a CPU may be at stake."""
+"""How this process keeps memory and lets threads wait: set when `rmlib.training` is imported, before the first step."""
 
 import ctypes
 import logging
@@ -37,5 +37,5 @@ def _set_in_glibc() -> bool:
         return False
     refused = [name for name, (parameter, value) in KEPT.items() if mallopt(parameter, value) != 1]
     if refused:
-        logger.warning("freed memory is given back to the system: start with %s set, as README.md says", refused)
+        logger.warning("glibc refused to keep freed memory, steps are slower: start the process with %s set", refused)
     return not refused

@@ -12,7 +12,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import benchmarks
-from rmlib.models import RewardModel
+from rmlib.models import Prompt, RewardModel
 from rmlib.models.features import FromFeatures
 from rmlib.records.hashing import fingerprint
 from rmlib.training.settings import TrainSettings
@@ -68,9 +68,7 @@ class _FirstOutput:
     model: RewardModel
     settings: TrainSettings
 
-    def score(
-        self, prompts: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]
-    ) -> Float[np.ndarray, "response"]:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
         """Rewards of flat lists."""
         model: Any = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
         bf16 = self.settings.precision == "bf16"
