@@ -80,7 +80,8 @@ def train(
         with without_weights(settings.sharding == "full" and not processes.is_main):
             made = model if isinstance(model, RewardModel) else model.make()
         _check_head(made, settings)
-        watching.check(watched)
+        if watched:
+            watching.check(watched)
         with ExitStack() as stack:
             processes.on_main(lambda: stack.enter_context(held(path)))
             loop = _Loop(made, pairs, selection, watched, settings, path, identity, processes)
@@ -101,7 +102,7 @@ def run_identity(
 ) -> str:
     """The name of a run, and of the model that comes out, from the identity of the initial model."""
     data = [_data_identity(table, settings) for table in (pairs, selection) if table is not None]
-    data += watching.identity(benchmarks or {})
+    data += watching.identity(benchmarks) if benchmarks else []
     return fingerprint("train", start, settings.to_dict(), data)
 
 
