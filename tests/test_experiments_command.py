@@ -74,9 +74,9 @@ def test_inputs_are_tried_in_turn_and_the_choice_among_them_sees_selection_pairs
     [file] = (tmp_path / "results").glob("*.jsonl")
     assert file.name == "ukpconvarg1_strict-bert.jsonl"
     written = records.read(file, "arm")
-    typed = "python -m rmlib.experiments frozen --data $UKPCONVARG1 --arms bt,bt_scaled --seeds 2 --folds 4 --steps 15"
-    typed += " --subset strict --line strict --inputs last,layer1+surface --rates 0.01,0.03 --decays 0.0"
-    assert set(written["command"]) == {typed + " --backbone $BACKBONE"}
+    typed = "python -m rmlib.experiments frozen --data $DATA --backbone $BACKBONE --folds 4 --subset strict"
+    typed += " --line strict --arms bt,bt_scaled --seeds 2 --steps 15 --rates 0.01,0.03 --decays 0"
+    assert set(written["command"]) == {typed + " --inputs last,layer1+surface"}
     table = inputs.inputs_table(file)
     assert {"last layer", "layer 1 + surface", "ruler: longer", "ruler: bag of words"} < set(table.index)
     chosen = []
