@@ -1,12 +1,15 @@
 """The house keeps its order: rooms in layers, light doors, and two tours of the code that a newcomer can read."""
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import grimp
+import nbformat
 import pytest
 from importlinter.api import read_configuration
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
@@ -85,19 +88,81 @@ def test_the_page_says_of_each_module_what_the_module_says(tours: dict[str, list
 
 
 @pytest.mark.parametrize("tour", architecture.MOST_MODULES)
-def test_whoever_reads_a_tour_has_met_what_imports_the_next_module(tour: str) -> None:
-    """Each module but the first is imported by one that stands in the tour, or opens it."""
+def test_whoever_reads_a_tour_is_led_from_each_module_to_the_next_by_an_import(tour: str) -> None:
+    """Each module but the first is imported by another of the tour, or handed on by the door of its room."""
     graph = grimp.build_graph("rmlib", cache_dir=None)
     listed = {f"rmlib.{module}" for module in architecture.listed(PAGE, tour)}
-    opens = {"rmlib.training.loop", "rmlib.training.initial_model", "rmlib.benchmarks"}
-    unmet = [
-        module
-        for module in listed - opens
-        if not graph.find_modules_that_directly_import(module) & (listed | opens)
-    ]
-    assert unmet == []
+    doors = {f"rmlib.{room.name}" for room in ROOMS}
+    handed_on = {
+        f"rmlib.{room.name}.{module}"
+        for room in ROOMS
+        if (door := room / "__init__.pyi").is_file()
+        for module in re.findall(r"^from \.(\w+) import", door.read_text(), re.MULTILINE)
+    }
+    known = listed | doors | handed_on
+    led_to = {module for module in listed if graph.find_modules_that_directly_import(module) & known}
+    assert listed - led_to - handed_on == set()
 
 
 def test_the_page_names_every_room() -> None:
     named = set(re.findall(r"`(\w+)(?:/|\.py)`", PAGE))
     assert {room.name for room in ROOMS} | {"losses", "combining"} <= named
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+# `benchmarks` alone is a room of rmlib in most sentences; as a command it is the folder beside it.
+ADDRESS = re.compile(r"(?<![\w./])(?:(?:rmlib|tools)|(?<=-m )benchmarks)(?:\.[A-Za-z_]\w*)+")
+NAMING = [
+    ROOT / "README.md",
+    ROOT / "Makefile",
+    *sorted((ROOT / "data").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "launch").iterdir()),
+    *sorted(path for folder in ("rmlib", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+]
+
+
+def exists(address: str) -> bool:
+    """Whether an address leads to a module, or to something in one."""
+    parts = address.split(".")
+    for n_parts in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:n_parts]))
+        except ModuleNotFoundError as error:
+            if not address.startswith(str(error.name)):
+                return True  # a script for an environment of its own
+            continue
+        for part in parts[n_parts:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", NAMING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_address_that_is_named_exists(path: Path) -> None:
+    named = {address.rstrip(".") for address in ADDRESS.findall(path.read_text())}
+    named -= {address for address in named if address.split(".")[-1] in {"py", "json", "md", "ipynb"}}
+    assert sorted(address for address in named if not exists(address)) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_name_that_a_notebook_takes_from_the_library_exists(path: Path) -> None:
+    """Without running it: imports are made, and attributes of what was imported are looked up."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    tree = ast.parse("\n".join(re.sub(r"(?m)^\s*[%!].*$", "", cell.source) for cell in cells))
+    modules: dict[str, str] = {}
+    missing = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rmlib":
+            for name in node.names:
+                modules[name.asname or name.name] = address = f"{node.module}.{name.name}"
+                missing += [] if exists(address) else [address]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            address = f"{modules[node.value.id]}.{node.attr}"
+            is_module = inspect.ismodule(importlib.import_module(modules[node.value.id].rpartition(".")[0]))
+            missing += [] if not is_module or exists(address) else [address]
+    assert missing == []

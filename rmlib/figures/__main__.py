@@ -1,3 +1,2 @@
-from rmlib.figures.drawing import main
+"""`python -m rmlib.figures` draws everything again from the records."""
 
-main()
