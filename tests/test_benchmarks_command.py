@@ -10,7 +10,7 @@ import tiny
 
 from rmlib import benchmarks
 from rmlib.benchmarks.__main__ import main
-from rmlib.models.implicit import load_implicit
+from rmlib.models.likelihood import load_implicit
 from rmlib.statistics import Longer, wilson_interval
 
 PAIRS = [

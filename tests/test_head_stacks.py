@@ -11,7 +11,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from rmlib import losses
-from rmlib.models.heads import new_head
+from rmlib.models.network import new_head
 from rmlib.training.head_stacks import Compared, Heads, Labels, PreferenceLoss, RegressionLoss, TwoLayerHeads
 from rmlib.training.settings import TrainSettings
 from rmlib.training.stack_descent import Fitted, descend, learning_rate_factors

@@ -15,7 +15,7 @@ from rmlib.benchmarks import scorers
 from rmlib.models import ModelError, RewardModel
 from rmlib.models.backbones import BackboneError
 from rmlib.models.features import FromFeatures
-from rmlib.models.implicit import load_implicit
+from rmlib.models.likelihood import load_implicit
 from rmlib.records import paths
 from rmlib.statistics import Longer
 

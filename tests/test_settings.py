@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rmlib import losses
-from rmlib.models import heads
+from rmlib.models import network
 from rmlib.training import settings
 from rmlib.training.settings import LOSSES, PAIR_LOSSES, TrainSettings
 
@@ -31,7 +31,7 @@ def test_settings_of_committed_records_are_read_as_they_were_asked() -> None:
 
 def test_the_names_that_settings_know_are_those_of_losses_and_heads() -> None:
     assert LOSSES == losses.LOSSES and tuple(losses.PAIR_LOSSES) == PAIR_LOSSES
-    assert settings.HEAD_LAYERS == heads.HEAD_LAYERS
+    assert settings.HEAD_LAYERS == network.HEAD_LAYERS
 
 
 def test_settings_and_arms_are_read_without_torch() -> None:

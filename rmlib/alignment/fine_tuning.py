@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rmlib.alignment.policies import Policy
 from rmlib.models import Prompt, RewardModel, backbones, batches
 from rmlib.models.batches import Group
-from rmlib.models.hashes import hash_of_weights
+from rmlib.models.network import hash_of_weights
 from rmlib.records import paths
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key

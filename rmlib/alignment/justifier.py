@@ -19,7 +19,8 @@ from rmlib.annotations.parsing import sentences, stated_preference, without_name
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
 from rmlib.benchmarks.judging import Question
 from rmlib.models import Message
-from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
+from rmlib.models.network import hash_of_weights
+from rmlib.models.tokens import hash_of_tokenizer
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.hashing import fingerprint, text_key
 from rmlib.records.kept import Kept

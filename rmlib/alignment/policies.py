@@ -25,8 +25,8 @@ from rmlib.models import Prompt, backbones, batches, tokens
 from rmlib.models.adapters import with_adapter
 from rmlib.models.backbones import is_adapted
 from rmlib.models.batches import Group
-from rmlib.models.hashes import hash_of_weights
 from rmlib.models.likelihood import header, targets_of, token_log_probabilities
+from rmlib.models.network import hash_of_weights
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ class Policy:
 
         A response begins where `starts` says, else behind what its group shares.
         """
-        pad = self.tokenizer.pad_token_id or 0
-        batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups, pad)
+        batch = batches.collate_shared(groups) if self.shared else batches.collate_padded(groups)
         if starts is None:
             starts = np.array([item.n_shared for item in groups for _ in item.ids])
         targets = targets_of(groups, batch, starts)

@@ -162,6 +162,6 @@ def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) ->
 def _states(critic: RewardModel, batch: Batch) -> Float[Tensor, "row token hidden"]:
     """The last hidden state of every token of a decoder's batch."""
     if isinstance(batch, SharedBatch):
-        return critic.backbone(**batches.shared_inputs(batch), use_cache=False).last_hidden_state
+        return critic.backbone(**batches.inputs_of(batch, critic.config), use_cache=False).last_hidden_state
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     return critic.backbone(**inputs, use_cache=False).last_hidden_state

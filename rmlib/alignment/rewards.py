@@ -13,7 +13,7 @@ from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
-from rmlib.models.hashes import hash_of_weights
+from rmlib.models.network import hash_of_weights
 from rmlib.models.saving import CARD_FILE
 from rmlib.records.hashing import fingerprint
 

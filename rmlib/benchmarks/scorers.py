@@ -12,9 +12,10 @@ from rmlib import combining
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
-from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
-from rmlib.models.implicit import BETA, ImplicitReward, implicit_name, load_implicit
+from rmlib.models.likelihood import BETA, ImplicitReward, implicit_name, load_implicit
+from rmlib.models.network import hash_of_weights
 from rmlib.models.saving import CARD_FILE
+from rmlib.models.tokens import hash_of_tokenizer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, hash_of_code
 from rmlib.statistics import RULERS
@@ -60,7 +61,7 @@ def open_implicit(
 ) -> ImplicitReward:
     """Implicit rewards of a policy over its reference (or reference-free), from folders or the hub.
 
-    Raises BackboneError or ModelError, as `implicit.load_implicit` does.
+    Raises BackboneError or ModelError, as `likelihood.load_implicit` does.
     """
     folders = [None if name is None else local_folder(str(name)) for name in (policy, reference)]
     assert folders[0] is not None

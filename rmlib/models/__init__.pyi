@@ -1,6 +1,6 @@
-from .heads import new_head as new_head
 from .interface import Message as Message
 from .interface import ModelError as ModelError
 from .interface import Prompt as Prompt
 from .interface import Scorer as Scorer
+from .network import new_head as new_head
 from .reward_model import RewardModel as RewardModel

@@ -109,13 +109,6 @@ def _full_weight(base: nn.Module, name: str) -> Tensor:
 
 def _with(model: Model, body: Any, identity: str, body_identity: str, base: str | None) -> Model:
     return type(model)(
-        body,
-        model.head,
-        model.tokenizer,
-        name=model.name,
-        attributes=model.attributes,
-        identity=identity,
-        fresh_head=model.fresh_head,
-        body_identity=body_identity,
-        base_identity=base,
-    ).eval()
+        body, model.head, model.tokenizer, name=model.name, attributes=model.attributes, fresh_head=model.fresh_head,
+        identity=identity, body_identity=body_identity, base_identity=base,
+    )  # fmt: skip

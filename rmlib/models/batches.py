@@ -8,7 +8,7 @@ itself, nothing else. The padded layout, one row per response, works for every m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rmlib.models.attention import RowLayout, layout_of
 from rmlib.models.tokens import Encoded
@@ -49,12 +50,14 @@ class Group:
 
 def common_prefix(rows: Sequence[np.ndarray]) -> int:
     """Length of the longest common token prefix, leaving every row at least one token of its own."""
-    length = min(len(row) for row in rows) - 1
-    first = rows[0][:length]
-    for row in rows[1:]:
-        differs = np.flatnonzero(first[:length] != row[:length])
-        length = int(differs[0]) if len(differs) else length
-    return length
+    return min(min(map(len, rows)) - 1, *(n_common(rows[0], row) for row in rows))
+
+
+def n_common(first: np.ndarray, second: np.ndarray) -> int:
+    """Length of the common beginning of two rows of tokens."""
+    length = min(len(first), len(second))
+    differs = np.flatnonzero(first[:length] != second[:length])
+    return int(differs[0]) if len(differs) else length
 
 
 def group(encoded: Encoded, sizes: Sequence[int]) -> list[Group]:
@@ -68,10 +71,11 @@ def group(encoded: Encoded, sizes: Sequence[int]) -> list[Group]:
     return groups
 
 
-def pack(groups: Sequence[Group], token_budget: int, *, shared: bool) -> Iterator[list[int]]:
+def pack(groups: Sequence[Group], token_budget: int, *, shared: bool, padded: bool = True) -> Iterator[list[int]]:
     """Indices of groups for one forward pass each, similar lengths together, at most `token_budget` tokens computed.
 
-    A group that is larger than the budget comes alone. In the padded layout padding counts, since it is computed.
+    A group that is larger than the budget comes alone. In the padded layout padding counts, since it is computed;
+    where nothing may be `padded`, only texts of one length come together.
     """
     order = sorted(range(len(groups)), key=lambda index: (groups[index].longest, index))
     batch: list[int] = []
@@ -80,7 +84,8 @@ def pack(groups: Sequence[Group], token_budget: int, *, shared: bool) -> Iterato
         item = groups[index]
         n_rows += len(item.ids)
         n_tokens = n_tokens + item.n_tokens_shared if shared else n_rows * item.longest
-        if batch and n_tokens > token_budget:
+        other_length = not padded and batch and groups[batch[-1]].longest != item.longest
+        if batch and (n_tokens > token_budget or other_length):
             yield batch
             batch, n_rows = [], len(item.ids)
             n_tokens = item.n_tokens_shared if shared else n_rows * item.longest
@@ -90,11 +95,11 @@ def pack(groups: Sequence[Group], token_budget: int, *, shared: bool) -> Iterato
 
 
 def packed(
-    groups: Sequence[Group], token_budget: int, *, shared: bool
+    groups: Sequence[Group], token_budget: int, *, shared: bool, padded: bool = True
 ) -> Iterator[tuple[list[Group], Int[np.ndarray, "response"]]]:
     """The groups of each forward pass, as `pack` puts them together, and the places of their responses in the list."""
     first = np.cumsum([0, *(len(item.ids) for item in groups)])
-    for indices in pack(groups, token_budget, shared=shared):
+    for indices in pack(groups, token_budget, shared=shared, padded=padded):
         rows = np.concatenate([np.arange(first[index], first[index + 1]) for index in indices])
         yield [groups[index] for index in indices], rows
 
@@ -201,34 +206,30 @@ def collate_shared(groups: Sequence[Group], backend: str = "segments") -> Shared
     return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
 
 
-def shared_inputs(batch: SharedBatch) -> dict[str, Any]:
-    """What a decoder on our attention is called with for a shared row."""
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
-        "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-        "segments": batch.layout.everywhere,
-    }
+def collate_padded(groups: Sequence[Group], pad_id: int = 0) -> PaddedBatch:
+    """One row per response, padded on the right; our rewards are read by length, so the pad id matters to others."""
 
+    def padded(rows: Iterable[np.ndarray], value: int) -> Int[Tensor, "sequence token"]:
+        return pad_sequence([torch.from_numpy(row).long() for row in rows], batch_first=True, padding_value=value)
 
-def collate_padded(groups: Sequence[Group], pad_id: int, *, padding_side: str = "right") -> PaddedBatch:
-    """One row per response, padded to the longest; rewards are read by length, so the pad id never matters."""
-    rows = [row for item in groups for row in item.ids]
-    lengths = np.array([len(row) for row in rows])
-    width = lengths.max()
-    starts = np.zeros_like(lengths) if padding_side == "right" else width - lengths
-    column = np.arange(width)
-    real = (column >= starts[:, None]) & (column < (starts + lengths)[:, None])
-    ids = np.full(real.shape, pad_id, dtype=np.int64)
-    ids[real] = np.concatenate(rows)
-    type_ids = None
-    if groups[0].type_ids is not None:
-        type_ids = np.zeros_like(ids)
-        type_ids[real] = np.concatenate([row for item in groups for row in item.type_ids or ()])
+    ids = [row for item in groups for row in item.ids]
+    type_ids = None if groups[0].type_ids is None else [row for item in groups for row in item.type_ids or ()]
     return PaddedBatch(
-        torch.from_numpy(ids),
-        torch.from_numpy(real.astype(np.int64)),
-        torch.from_numpy(starts + lengths - 1),
-        None if type_ids is None else torch.from_numpy(type_ids),
+        padded(ids, pad_id),
+        padded(map(np.ones_like, ids), 0),
+        torch.tensor([len(row) - 1 for row in ids]),
+        None if type_ids is None else padded(type_ids, 0),
     )
+
+
+def inputs_of(batch: Batch, config: Any) -> dict[str, Any]:
+    """What a model of this config is called with; a shared row takes a decoder on our attention."""
+    if isinstance(batch, SharedBatch):
+        # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.
+        mask = torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": mask}
+        return inputs | {"segments": batch.layout.everywhere}
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None and getattr(config, "type_vocab_size", 1) > 1:  # BERT: two; RoBERTa: one
+        inputs["token_type_ids"] = batch.token_type_ids
+    return inputs

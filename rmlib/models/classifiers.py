@@ -85,26 +85,12 @@ class PlainClassifier:
             )
         groups = batches.group(encoded, [1] * len(encoded.ids))
         rewards = np.empty(len(groups), dtype=np.float32)
-        for indices in self._batches(groups, token_budget):
-            batch = batches.collate_padded([groups[index] for index in indices], self.tokenizer.pad_token_id or 0)
-            rewards[indices] = self._rewards(batch.to(self.device)).cpu().numpy()
+        row = self.row[0].to(self.device)
+        for some, places in batches.packed(groups, token_budget, shared=False, padded=self.masks_padding):
+            batch = batches.collate_padded(some, self.tokenizer.pad_token_id or 0).to(self.device)
+            logits = self.network(**batches.inputs_of(batch, self.network.config)).logits
+            rewards[places] = (logits.float() @ row).cpu().numpy()
         return rewards
-
-    def _batches(self, groups: Sequence[batches.Group], token_budget: int) -> list[list[int]]:
-        if self.masks_padding:
-            return list(batches.pack(groups, token_budget, shared=False))
-        lengths = np.array([item.longest for item in groups])
-        return [
-            [int(same[index]) for index in part]
-            for same in (np.flatnonzero(lengths == length) for length in np.unique(lengths))
-            for part in batches.pack([groups[int(index)] for index in same], token_budget, shared=False)
-        ]
-
-    def _rewards(self, batch: batches.PaddedBatch) -> torch.Tensor:
-        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None and getattr(self.network.config, "type_vocab_size", 1) > 1:
-            inputs["token_type_ids"] = batch.token_type_ids
-        return self.network(**inputs).logits.float() @ self.row[0].to(self.device)
 
 
 Classifier = DecoderClassifier | PlainClassifier
@@ -141,15 +127,9 @@ def load_classifier(
     backbones.prepare_attention(body)
     identity = fingerprint("classifier", name, row.tolist())
     model = DecoderClassifier(
-        body,
-        _folded(score, row),
-        tokenizer,
-        name=name,
-        attributes=("reward",),
-        identity=identity,
-        fresh_head=False,
-        body_identity=fingerprint("classifier", name),
-    ).eval()
+        body, _folded(score, row), tokenizer, name=name, attributes=("reward",), fresh_head=False,
+        identity=identity, body_identity=fingerprint("classifier", name),
+    )  # fmt: skip
     model.skipped = _skipped(model, network.config.pad_token_id, read_at)
     return model
 

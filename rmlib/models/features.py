@@ -18,15 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from rmlib.models.hashes import hash_of_tokenizer, hash_of_weights
 from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.network import hash_of_weights
 from rmlib.models.reward_model import RewardModel
+from rmlib.models.tokens import hash_of_tokenizer
 from rmlib.records import paths
 from rmlib.records.files import written_whole
 from rmlib.records.hashing import fingerprint, hash_of_code, text_key
 
-# Of each model its body_identity when it was hashed, and the hashes of weights and tokenizer.
-_BODIES: WeakKeyDictionary[RewardModel, tuple[str, str, str]] = WeakKeyDictionary()
+# Of each model its body_identity when it was hashed, and the hash.
+_BODIES: WeakKeyDictionary[RewardModel, tuple[str, str]] = WeakKeyDictionary()
 
 
 class FeaturesError(ValueError):
@@ -60,15 +61,11 @@ def identity(model: RewardModel) -> dict[str, str]:
     """Hashes of all but the text that features depend on: weights, pooling, tokenizer, chat template, code."""
     body = _BODIES.get(model)
     if body is None or body[0] != model.body_identity:  # training a backbone gives it a new identity
-        body = _BODIES[model] = (
-            model.body_identity,
-            hash_of_weights(model.backbone),
-            hash_of_tokenizer(model.tokenizer),
-        )
+        body = _BODIES[model] = model.body_identity, hash_of_weights(model.backbone)
     return {
         "weights": body[1],
         "pooling": f"{model.kind}, {model.max_length} tokens",
-        "tokenizer": body[2],
+        "tokenizer": hash_of_tokenizer(model.tokenizer),
         "template": fingerprint(model.tokenizer.chat_template),
         "code": hash_of_code("models"),
     }

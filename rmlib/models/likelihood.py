@@ -1,24 +1,34 @@
-"""How likely a language model finds the tokens of responses, with each prompt encoded once.
+"""How likely a language model finds the tokens of responses, and the implicit reward of DPO (arXiv 2305.18290).
 
-Used where a policy is scored (`benchmarks.implicit`) and where one is trained (`alignment.policies`).
+    reward = beta * sum over the tokens of the response of (log policy - log reference)
+
+What of it does not depend on the response cancels within a prompt, so no partition function is needed. Without a
+reference model the second term is left out: such rewards are another kind, and their name says so. Every response's own
+tokens count, those that end its turn included, and nothing of the prompt or of the header before the response.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from rmlib.models import batches, tokens
+from rmlib.models import backbones, batches, tokens
 from rmlib.models.batches import Batch, Group, SharedBatch
-from rmlib.models.interface import Prompt
+from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.tokens import Encoded
+from rmlib.records import paths
+from rmlib.records.hashing import prompt_key
 
+BETA = 0.1  # scales rewards, never their order
 TOKENS_AT_ONCE = 512  # of which fp32 log-probabilities of the whole vocabulary are held
 
 
@@ -58,8 +68,8 @@ def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "r
 def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[Tensor, "target"]:
     """Log-probability of each counted token, in fp32; logits are computed only where a counted token follows."""
     columns = np.unique(targets.column)
-    device = batch.input_ids.device
-    logits = network(**_inputs(batch), logits_to_keep=torch.from_numpy(columns).to(device), use_cache=False).logits
+    device, inputs = batch.input_ids.device, batches.inputs_of(batch, network.config)
+    logits = network(**inputs, logits_to_keep=torch.from_numpy(columns).to(device), use_cache=False).logits
     row, column, token = (
         torch.from_numpy(index).to(device)
         for index in (targets.row, np.searchsorted(columns, targets.column), targets.token)
@@ -71,13 +81,96 @@ def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Flo
     return torch.cat(values)
 
 
-def log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[np.ndarray, "response"]:
+class ImplicitReward:
+    """A policy and its reference, or a policy alone, as a scorer of responses."""
+
+    def __init__(self, policy: Any, reference: Any | None, tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
+        self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
+        self.name, self.beta = name, beta
+        self.networks = [policy] if reference is None else [policy, reference]
+        limits = [backbones.position_limit(network.config) or 4096 for network in self.networks]
+        self.max_length = min(limits)
+        self.shared = all(backbones.shares_prefix(network.base_model, self.max_length)[0] for network in self.networks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    def to(self, device: torch.device | str) -> ImplicitReward:
+        """Both models on another device."""
+        for network in self.networks:
+            network.to(device)
+        return self
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+        """Tokens of each conversation, in the policy's template; never cut."""
+        return tokens.encode_decoder(self.tokenizer, prompts, responses)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 4096
+    ) -> Float[np.ndarray, "response"]:
+        """Rewards of flat lists; equal prompts in a row are encoded once. Raises ModelError for an over-long text.
+
+        The budget is smaller than a reward model's: every counted token has as many logits as there are words.
+        """
+        encoded = self.encode(prompts, responses)
+        encoded.refuse_long(self.max_length, self.name)
+        runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
+        starts = _first_own_tokens(self.tokenizer, runs, encoded)
+        groups = batches.group(encoded, [len(run) for run in runs])
+        rewards = np.empty(len(responses))
+        for some, rows in batches.packed(groups, token_budget, shared=self.shared):
+            batch = batches.collate_shared(some) if self.shared else batches.collate_padded(some)
+            targets, batch = targets_of(some, batch, starts[rows]), batch.to(self.device)
+            sums = [_log_probabilities(network, batch, targets) for network in self.networks]
+            rewards[rows] = self.beta * (sums[0] - sum(sums[1:]))
+        return rewards
+
+
+def load_implicit(
+    policy: str | Path,
+    reference: str | Path | None = None,
+    *,
+    beta: float = BETA,
+    dtype: torch.dtype = torch.float32,
+) -> ImplicitReward:
+    """Policy and reference (or none, for rewards that are reference-free) from folders or hub ids, in safetensors.
+
+    Raises BackboneError for what cannot be loaded, ModelError for models whose tokens have different meanings.
+    """
+    network, tokenizer = backbones.read_whole(AutoModelForCausalLM, str(policy), dtype=dtype)
+    name, other = implicit_name(policy, reference), None
+    if reference is not None:
+        other, other_tokenizer = backbones.read_whole(AutoModelForCausalLM, str(reference), dtype=dtype)
+        if tokenizer.get_vocab() != other_tokenizer.get_vocab():
+            raise ModelError(f"{name}: their tokenizers differ, so their log-probabilities are of different tokens")
+    backbones.prepare_tokenizer(tokenizer, name)
+    for each in (network, other):
+        if each is not None:
+            backbones.prepare_attention(each)
+    return ImplicitReward(network, other, tokenizer, name, beta)
+
+
+def implicit_name(policy: str | Path, reference: str | Path | None) -> str:
+    """What a table or a record calls such a scorer; without a reference it says so."""
+    first, *rest = [paths.public_name(str(name)) for name in (policy, reference) if name is not None]
+    return f"{first} over {rest[0]}" if rest else f"{first}, reference-free"
+
+
+def _first_own_tokens(
+    tokenizer: PreTrainedTokenizerBase, runs: Sequence[Sequence[Prompt]], encoded: Encoded
+) -> Int[np.ndarray, "response"]:
+    """Index of each response's first own token, whatever it is scored with; `runs` holds equal prompts together."""
+    headers = []
+    for run in runs:
+        headers += [header(tokenizer, run[0])] * len(run)
+    pairs = zip(tokens.tokens_of(tokenizer, headers), encoded.ids, strict=True)
+    # No model gives a probability to the first token of a text.
+    return np.array([max(1, batches.n_common(before, row)) for before, row in pairs], dtype=np.int64)
+
+
+def _log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[np.ndarray, "response"]:
     """Sum over each response's counted tokens of their log-probability, in fp64."""
     values = token_log_probabilities(network, batch, targets)
     return np.bincount(targets.response, weights=values.double().cpu().numpy())
-
-
-def _inputs(batch: Batch) -> dict[str, Any]:
-    if isinstance(batch, SharedBatch):
-        return batches.shared_inputs(batch)
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -15,8 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rmlib.models import backbones, batches, tokens
 from rmlib.models.attention import backend_for, last_layer
-from rmlib.models.batches import Batch, Group, PaddedBatch, SharedBatch
-from rmlib.models.heads import Head, output_layer
+from rmlib.models.batches import Batch, Group, SharedBatch
 from rmlib.models.interface import Prompt
 from rmlib.models.tokens import Encoded
 from rmlib.records.hashing import prompt_key
@@ -25,7 +25,43 @@ from rmlib.records.progress import progress_bar
 # Largest difference of a reward from that of padded rows, times its size where that is above 1.
 EXACT, HALF = 1e-4, 5e-2
 
+Head = nn.Linear | nn.Sequential
+HEAD_LAYERS = (1, 2)
+
 logger = logging.getLogger(__name__)
+
+
+def new_head(hidden_size: int, n_attributes: int, n_layers: int = 1) -> Head:
+    """A head whose last layer has bias 0 and weights so small that a Bradley-Terry loss starts at ln 2.
+
+    Two layers are Linear(hidden, hidden), ReLU, Linear(hidden, attribute), as INF-ORM-Llama3.1-70B has them (its model
+    card); the first keeps torch's default initialisation. Raises ValueError for another number of layers.
+    """
+    if n_layers not in HEAD_LAYERS:
+        raise ValueError(f"a head has {' or '.join(map(str, HEAD_LAYERS))} layers, not {n_layers}")
+    last = nn.Linear(hidden_size, n_attributes)
+    nn.init.normal_(last.weight, std=1 / (hidden_size + 1))
+    nn.init.zeros_(last.bias)
+    return last if n_layers == 1 else nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), last)
+
+
+def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1) -> Head:
+    """The new head of a seed, without touching the caller's generators.
+
+    On a pretrained backbone, whose weights are read and not drawn, it is the head of `RewardModel.create`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return new_head(hidden_size, n_attributes, n_layers)
+
+
+def hash_of_weights(module: nn.Module) -> str:
+    """16 hex digits of names, types, shapes and values of all its tensors: networks that compute the same share it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 class RewardNetwork(nn.Module):
@@ -38,18 +74,10 @@ class RewardNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        head: Head,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        name: str,
-        attributes: Sequence[str],
-        identity: str,
-        fresh_head: bool,
-        body_identity: str,
-        base_identity: str | None = None,
-    ) -> None:
+        self, backbone: nn.Module, head: Head, tokenizer: PreTrainedTokenizerBase, *,
+        name: str, attributes: Sequence[str], fresh_head: bool,
+        identity: str, body_identity: str, base_identity: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
         self.head: Head = head.float()
@@ -63,6 +91,7 @@ class RewardNetwork(nn.Module):
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
         self.attention = ""  # until a run has chosen, and compared, what its device does best
         self.ends_only = last_layer.cut(base, self.config) if self.shared else None
+        self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +100,9 @@ class RewardNetwork(nn.Module):
     @property
     def output_layer(self) -> nn.Linear:
         """The last linear layer of the head, whose rows are the attributes."""
-        return output_layer(self.head)
+        layer = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     @property
     def head_layers(self) -> int:
@@ -89,21 +120,14 @@ class RewardNetwork(nn.Module):
 
     def pool(self, batch: Batch) -> Float[Tensor, "sequence hidden"]:
         """Final hidden state that the head reads, one per response."""
+        inputs = batches.inputs_of(batch, self.config)
         if isinstance(batch, SharedBatch):
-            inputs = batches.shared_inputs(batch) | {"row_layout": batch.layout}
-            output = self.backbone(**inputs, use_cache=False)
+            output = self.backbone(**inputs, row_layout=batch.layout, use_cache=False)
             return output.last_hidden_state[0].index_select(0, batch.ends)
-        return self._pool_padded(batch)
-
-    def _pool_padded(self, batch: PaddedBatch) -> Float[Tensor, "sequence hidden"]:
-        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if self.kind == "encoder":
-            if getattr(self.config, "type_vocab_size", 1) > 1:  # BERT has two kinds of segments, RoBERTa one
-                inputs["token_type_ids"] = batch.token_type_ids
             states = self.backbone(**inputs).last_hidden_state
             weight = batch.attention_mask.unsqueeze(-1).to(states.dtype)
             return (states * weight).sum(dim=1) / weight.sum(dim=1)
-        inputs["position_ids"] = (batch.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         states = self.backbone(**inputs, use_cache=False).last_hidden_state
         return states[torch.arange(len(states), device=states.device), batch.ends]
 
@@ -118,8 +142,7 @@ class RewardNetwork(nn.Module):
         if self.shared if shared is None else shared:
             safe = "segments" if self.device.type == "cuda" else backend_for(self.device, self.config)
             return batches.collate_shared(groups, self.attention or safe).to(self.device)
-        pad = self.tokenizer.pad_token_id
-        return batches.collate_padded(groups, 0 if pad is None else pad).to(self.device)
+        return batches.collate_padded(groups).to(self.device)
 
     def score(
         self,

@@ -12,8 +12,7 @@ from torch import Tensor
 from rmlib.models import backbones
 from rmlib.models.adapters import with_adapter
 from rmlib.models.exporting import export
-from rmlib.models.heads import new_head
-from rmlib.models.network import RewardNetwork
+from rmlib.models.network import RewardNetwork, new_head
 from rmlib.models.saving import load, save
 from rmlib.records.hashing import fingerprint
 
@@ -50,17 +49,11 @@ class RewardModel(RewardNetwork):
             if lora is not None:
                 body = with_adapter(body, lora)
             head = new_head(body.config.hidden_size, len(attributes), head_layers)
+        base = fingerprint("base", backbone, seed) if backbone == backbones.EMBEDDED else None
         return cls(
-            body,
-            head,
-            tokenizer,
-            name=backbone,
-            attributes=attributes,
-            identity=identity,
-            fresh_head=True,
-            body_identity=body_identity,
-            base_identity=fingerprint("base", backbone, seed) if backbone == backbones.EMBEDDED else None,
-        ).eval()
+            body, head, tokenizer, name=backbone, attributes=attributes, fresh_head=True,
+            identity=identity, body_identity=body_identity, base_identity=base,
+        )  # fmt: skip
 
     @staticmethod
     def identity_of_new(

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from rmlib.models import backbones
 from rmlib.models.backbones import is_adapted
-from rmlib.models.heads import Head, draw_head, new_head
 from rmlib.models.interface import ModelError
-from rmlib.models.network import RewardNetwork
+from rmlib.models.network import Head, RewardNetwork, draw_head, new_head
 from rmlib.records.hashing import fingerprint
 
 HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
@@ -101,16 +100,9 @@ def load(
         new = draw_head(hidden, len(wanted), seed, n_layers)
         identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, n_layers), True
     return cls(
-        body,
-        new,
-        tokenizer,
-        name=card["backbone"],
-        attributes=wanted,
-        identity=identity,
-        fresh_head=fresh,
-        body_identity=card["body_identity"],
-        base_identity=card.get("base_identity"),
-    ).eval()
+        body, new, tokenizer, name=card["backbone"], attributes=wanted, fresh_head=fresh,
+        identity=identity, body_identity=card["body_identity"], base_identity=card.get("base_identity"),
+    )  # fmt: skip
 
 
 def _source(folder: Path, card: dict[str, Any]) -> str:

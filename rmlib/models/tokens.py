@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -10,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 from transformers import PreTrainedTokenizerBase
 
-from rmlib.models.hashes import hash_of_tokenizer
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.records.hashing import fingerprint
 
@@ -70,7 +70,7 @@ def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     """
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
-    common = f"{_known_hash(tokenizer)} {tokenizer.bos_token_id} {tokenizer.chat_template}"
+    common = f"{hash_of_tokenizer(tokenizer)} {tokenizer.bos_token_id} {tokenizer.chat_template}"
     keys = [fingerprint(common, list(prompt), response) for prompt, response in zip(prompts, responses, strict=True)]
     texts = dict(zip(keys, zip(prompts, responses, strict=True), strict=True))
     known = {key: _KEPT[key] for key in texts if key in _KEPT}
@@ -89,10 +89,14 @@ def _size(tokens: dict[str, np.ndarray]) -> int:
     return sum(map(len, tokens.values()))
 
 
-def _known_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """16 hex digits of all that decides how it cuts a text, the chat template apart."""
     known = _HASHES.get(tokenizer)
     if known is None or known[0] != len(tokenizer):
-        known = _HASHES[tokenizer] = len(tokenizer), hash_of_tokenizer(tokenizer)
+        parts = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        # What the last call padded or cut is no part of the tokenizer.
+        own = {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
+        known = _HASHES[tokenizer] = len(tokenizer), fingerprint(own)
     return known[1]
 
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from rmlib import losses
-from rmlib.models.heads import draw_head
+from rmlib.models.network import draw_head
 from rmlib.training.stack_descent import Stack
 
 PARTS = ("weight", "bias")  # of a layer

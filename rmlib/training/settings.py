@@ -8,7 +8,7 @@ from typing import Any
 
 from rmlib.records.hashing import fingerprint
 
-# The names that `losses` and `models.heads` know, written down again: reading settings should not import torch.
+# The names that `losses` and `models.network` know, written down again: reading settings should not import torch.
 PAIR_LOSSES = ("bradley_terry", "margin_bradley_terry", "scaled_bradley_terry")
 LOSSES = ("regression", *PAIR_LOSSES, "plackett_luce")
 HEAD_LAYERS = (1, 2)

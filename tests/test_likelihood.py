@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmlib.models import ModelError
 from rmlib.models.backbones import BackboneError
-from rmlib.models.implicit import load_implicit
+from rmlib.models.likelihood import load_implicit
 
 USER = [{"role": "user", "content": "name a fruit"}]
 TURNS = [*USER, {"role": "assistant", "content": "fig"}, {"role": "user", "content": "another"}]
