@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
 
 from rmlib.models import ModelError, Prompt, RewardModel, Scorer
 from rmlib.models.backbones import is_adapted
-from rmlib.models.saved_tensors import Combine, Origin, combined, write_combined
+from rmlib.models.saved_tensors import Combine, Origin, combined, refuse_differences, write_combined
 from rmlib.records.hashing import fingerprint
 
 Folder = str | Path
@@ -40,15 +39,12 @@ def extrapolate(
     shapes or dtypes, where a backbone is quantised, and where `folder` exists.
     Source: ExPO (Zheng et al., arXiv 2404.16792); arXiv 2410.01257.
     """
-
-    def line(tensors: Sequence[Tensor]) -> Tensor:
-        old, new = tensors
-        return old + factor * (new - old)
-
-    def origin(identities: Sequence[str]) -> str:
-        return fingerprint("extrapolate", *identities, factor)
-
-    return _combine([weak, strong], line, origin, folder)
+    return _combine(
+        [weak, strong],
+        lambda tensors: tensors[0] + factor * (tensors[1] - tensors[0]),
+        lambda identities: fingerprint("extrapolate", *identities, factor),
+        folder,
+    )
 
 
 @overload
@@ -63,14 +59,12 @@ def average(models: Sequence[RewardModel] | Sequence[Folder], folder: Folder | N
     """
     if len(models) < 2:
         raise ModelError(f"an average needs at least two models, got {len(models)}")
-
-    def mean(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(tensors)).mean(dim=0)
-
-    def origin(identities: Sequence[str]) -> str:
-        return fingerprint("average", *identities)
-
-    return _combine(models, mean, origin, folder)
+    return _combine(
+        models,
+        lambda tensors: torch.stack(list(tensors)).mean(dim=0),
+        lambda identities: fingerprint("average", *identities),
+        folder,
+    )
 
 
 def _combine(
@@ -90,28 +84,16 @@ def _combined_model(models: Sequence[RewardModel], combine: Combine, origin: Ori
     merged = [_merged(model) for model in models]
     model = copy.deepcopy(models[-1]) if merged[-1] is models[-1] else merged[-1]
     states = [other.state_dict() for other in merged]
-    for other, state in zip(models, states, strict=True):
-        _refuse_differences(other, models[-1], state, states[-1])
+    kinds = [{name: (str(value.dtype), tuple(value.shape)) for name, value in state.items()} for state in states]
+    for other, own in zip(models, kinds, strict=True):
+        if other.attributes != models[-1].attributes:
+            raise ModelError(f"attributes differ: {other.attributes} and {models[-1].attributes}")
+        refuse_differences(other.name, own, models[-1].name, kinds[-1])
     model.load_state_dict({name: combined([state[name] for state in states], combine, name) for name in states[-1]})
     model.identity = origin([other.identity for other in models])
     if len({other.body_identity for other in models}) > 1:
         model.body_identity = model.identity
     return model
-
-
-def _refuse_differences(
-    one: RewardModel, other: RewardModel, old: Mapping[str, Tensor], new: Mapping[str, Tensor]
-) -> None:
-    if one.attributes != other.attributes:
-        raise ModelError(f"attributes differ: {one.attributes} and {other.attributes}")
-    differing = [name for name in old.keys() | new.keys() if name not in old or name not in new]
-    differing = differing or [name for name in old if old[name].shape != new[name].shape]
-    if differing:
-        raise ModelError(f"parameters differ in name or shape: {sorted(differing)[:5]}; both need the same backbone")
-    if differing := [name for name in old if old[name].dtype != new[name].dtype]:
-        name = min(differing)
-        dtypes = f"{old[name].dtype} and {new[name].dtype}"
-        raise ModelError(f"{len(differing)} parameters differ in dtype, e.g. {name}: {dtypes}")
 
 
 def _merged(model: RewardModel) -> RewardModel:
@@ -206,7 +188,7 @@ def _with_outputs(
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The mean of the members' standardised rewards, with their disagreement as uncertainty.
+    """The mean of the members' standardised rewards.
 
     Each member's rewards are standardised by the mean and standard deviation that it gives the reference texts of
     `fit`, so that a reward does not depend on what is scored with it and no member weighs more for its scale. The
@@ -231,17 +213,9 @@ class Ensemble:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
         """Rewards, in logits of the members' mean scale."""
-        return self._standardised(prompts, responses).mean(axis=0) * self.scales.mean() + self.offsets.mean()
-
-    def uncertainty(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
-        """Standard deviation of a response's reward over the members, on the scale of `score`; 0 for one member."""
-        return self._standardised(prompts, responses).std(axis=0) * self.scales.mean()
-
-    def _standardised(
-        self, prompts: Sequence[Prompt], responses: Sequence[str]
-    ) -> Float[np.ndarray, "member response"]:
         rewards = _rewards(self.members, prompts, responses)
-        return (rewards - self.offsets[:, None]) / self.scales[:, None]
+        standardised = (rewards - self.offsets[:, None]) / self.scales[:, None]
+        return standardised.mean(axis=0) * self.scales.mean() + self.offsets.mean()
 
 
 def _rewards(

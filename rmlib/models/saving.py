@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,8 +18,7 @@ from rmlib.models.network import Head, RewardNetwork, draw_head, new_head
 from rmlib.records.hashing import fingerprint
 
 HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
-FORMAT_VERSION = 1
-AS_SAVED = "as_saved"
+REQUIRED = ("backbone", "attributes", "identity", "body_identity", "adapted", "fresh_head", "head_layers")
 Model = TypeVar("Model", bound=RewardNetwork)
 
 
@@ -30,7 +30,7 @@ def save(model: RewardNetwork, folder: Path, state: dict[str, Tensor] | None = N
     _save_backbone(model, folder, _part(state, "backbone."))
     model.tokenizer.save_pretrained(folder)
     card = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1,
         "backbone": model.name,
         "attributes": model.attributes,
         "identity": model.identity,
@@ -41,8 +41,10 @@ def save(model: RewardNetwork, folder: Path, state: dict[str, Tensor] | None = N
     }
     if model.base_identity != model.name:
         card["base_identity"] = model.base_identity
-    if quantization := quantization_of(model):
-        card["quantization"] = quantization
+    config = getattr(model.config, "quantization_config", None)
+    if config is not None:  # as keywords of transformers' BitsAndBytesConfig
+        keywords = config if isinstance(config, dict) else config.to_diff_dict()
+        card["quantization"] = {name: value for name, value in keywords.items() if not name.startswith("_")}
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
 
 
@@ -62,32 +64,19 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def quantization_of(model: RewardNetwork) -> dict[str, Any] | None:
-    """How the backbone is quantised, as keywords of transformers' BitsAndBytesConfig; None where it is not."""
-    config = getattr(model.config, "quantization_config", None)
-    if config is None:
-        return None
-    keywords = config if isinstance(config, dict) else config.to_diff_dict()
-    return {name: value for name, value in keywords.items() if not name.startswith("_")}
-
-
 def load(
-    cls: type[Model],
-    folder: Path,
-    head: str,
-    attributes: Any,
-    head_layers: int | None,
-    *,
-    quantization: Any,
-    dtype: torch.dtype,
-    seed: int,
-) -> Model:
+    cls: type[Model], folder: Path, head: str, attributes: Sequence[str] | None, head_layers: int | None, *,
+    quantization: dict[str, Any] | Literal["as_saved"] | None, dtype: torch.dtype, seed: int,
+) -> Model:  # fmt: skip
     """See `RewardModel.load`."""
-    card = _read_card(folder)
+    card = read_card(folder)
     wanted, n_layers = _checked_head(folder, card, head, attributes, head_layers)
-    if quantization == AS_SAVED:
+    if quantization == "as_saved":
         quantization = card.get("quantization")
-    body, tokenizer = backbones.build(_source(folder, card), dtype=dtype, quantization=quantization)
+    # Under its name as long as nothing has changed the backbone's own weights, else they lie in the folder.
+    own = "base_identity" in card if card["adapted"] else card["body_identity"] != card["backbone"]
+    source = str(folder) if own else card["backbone"]
+    body, tokenizer = backbones.build(source, dtype=dtype, quantization=quantization)
     if card["adapted"]:
         from peft import PeftModel  # slow to import
 
@@ -105,37 +94,31 @@ def load(
     )  # fmt: skip
 
 
-def _source(folder: Path, card: dict[str, Any]) -> str:
-    """Where the backbone's own weights lie: under its name as long as nothing has changed them, else in the folder."""
-    own = "base_identity" in card if card["adapted"] else card["body_identity"] != card["backbone"]
-    return str(folder) if own else card["backbone"]
-
-
 def _checked_head(
-    folder: Path, card: dict[str, Any], head: str, attributes: Any, head_layers: int | None
+    folder: Path, card: dict[str, Any], head: str, attributes: Sequence[str] | None, head_layers: int | None
 ) -> tuple[tuple[str, ...], int]:
     """Attributes and layers of the head to come; ModelError where it is to be kept and differs."""
     if head not in ("keep", "redraw"):
         raise ModelError(f"head must be 'keep' or 'redraw', got {head!r}")
-    wanted = tuple(attributes or card["attributes"])
-    saved_layers = card["head_layers"]
-    n_layers = head_layers or saved_layers
-    differing = ""
-    if wanted != tuple(card["attributes"]):
-        differing = f"attributes {card['attributes']}, asked for {list(wanted)}"
-    elif n_layers != saved_layers:
-        differing = f"{saved_layers} layer(s), asked for {n_layers}"
-    if head == "keep" and differing:
+    wanted, n_layers = list(attributes or card["attributes"]), head_layers or card["head_layers"]
+    if head == "keep" and (wanted, n_layers) != (card["attributes"], card["head_layers"]):
         raise ModelError(
-            f"{folder.name}: the saved head has {differing}; use head='redraw' to draw a new head on the same backbone"
+            f"{folder.name}: the saved head has attributes {card['attributes']} and {card['head_layers']} layer(s), "
+            f"asked for {wanted} and {n_layers}; use head='redraw' to draw a new head on the same backbone"
         )
-    return wanted, n_layers
+    return tuple(wanted), n_layers
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a saved model. Raises ModelError where there is none, or one that lacks something."""
     if not (folder / CARD_FILE).is_file():
         raise ModelError(f"{folder.name} holds no reward model: {CARD_FILE} is missing; write one with model.save")
-    return json.loads((folder / CARD_FILE).read_text())
+    card = json.loads((folder / CARD_FILE).read_text())
+    if missing := [name for name in REQUIRED if name not in card]:
+        raise ModelError(
+            f"{folder.name}/{CARD_FILE} lacks {', '.join(missing)}; save the model again, where it was made"
+        )
+    return card
 
 
 def _saved_head(folder: Path, hidden_size: int, n_attributes: int, n_layers: int) -> Head:

@@ -20,8 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rmlib.models.attention.flash import Spans, spans_at_ends, spans_of
-from rmlib.models.attention.gpu import Blocks, Texts, blocks_of, texts_of
+from rmlib.models.attention.flash import Fused, spans_of
+from rmlib.models.attention.gpu import blocks_of, texts_of
 from rmlib.models.attention.last_layer import scatter
 
 BACKENDS = ("segments", "flash", "varlen", "flex")
@@ -81,8 +81,8 @@ class Segments:
 class RowLayout:
     """How the tokens of a row see each other; how its end tokens alone do, for the last layer, and which these are."""
 
-    everywhere: Segments | Spans | Texts | Blocks
-    at_ends: Segments | Spans
+    everywhere: Segments | Fused
+    at_ends: Segments | Fused
     ends: Int[Tensor, "sequence"]
 
 
@@ -95,7 +95,7 @@ def layout_of(table: np.ndarray, n_tokens: int, backend: str = "segments") -> Ro
     answers = table[~is_prompt]
     ends = torch.from_numpy(answers[:, 0] + answers[:, 1] - 1)
     if backend == "flash":
-        return RowLayout(spans_of(table), spans_at_ends(answers), ends)
+        return RowLayout(spans_of(table), spans_of(answers, ends_alone=True), ends)
     made: dict[str, Any] = {"segments": lambda rows: segments_of(rows, n_tokens), "varlen": texts_of, "flex": blocks_of}
     if backend not in made:
         raise ValueError(f"no attention is called {backend!r}; known: {', '.join(BACKENDS)}")
@@ -169,7 +169,7 @@ def shared_prefix_attention(
     key: Float[Tensor, "batch head_kv token dim"],
     value: Float[Tensor, "batch head_kv token dim"],
     attention_mask: Tensor | None,
-    segments: Segments | Spans | Texts | Blocks | None = None,
+    segments: Segments | Fused | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,

@@ -20,11 +20,8 @@ _forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-@dataclass(frozen=True)
-class Spans:
-    """Attention of a row, or of some tokens of it: queries, and the keys that they see, each whole or causally."""
-
-    parts: tuple[tuple[Span, tuple[tuple[Span, bool], ...]], ...]  # of queries, then of keys, and whether causal
+class Fused:
+    """Attention of a packed row, or of some tokens of it, by a kernel that has no dropout."""
 
     def attend(
         self,
@@ -34,41 +31,43 @@ class Spans:
         scaling: float | None,
         dropout: float,
     ) -> Float[Tensor, "token head dim"]:
-        """Attention of the parts' queries; zeros for tokens that are in none."""
+        """Zeros for tokens that do not attend. Raises NotImplementedError for dropout."""
         if dropout:
-            raise NotImplementedError("flash attention on a CPU has no dropout; take attention by segments")
-        query, key, value = in_autocast_precision(query, key, value)
+            raise NotImplementedError(
+                "attention by flash, varlen and flex has no dropout; set attention_dropout to 0 in the config"
+            )
+        kind = query.device.type
+        if torch.is_autocast_enabled(kind):  # which knows SDPA, and no kernel beside it
+            query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value))
+        return self._attend(query, key, value, scaling)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Spans(Fused):
+    """Queries, and the keys that they see, each whole or causally."""
+
+    parts: tuple[tuple[Span, tuple[tuple[Span, bool], ...]], ...]  # of queries, then of keys, and whether causal
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         return _Flash.apply(query, key, value, self.parts, scaling)[0].transpose(0, 1)
 
 
-def in_autocast_precision(*states: Tensor) -> tuple[Tensor, ...]:
-    """The states as autocast would hand them to SDPA: it knows that function, and no kernel beside it."""
-    kind = states[0].device.type
-    if not torch.is_autocast_enabled(kind):
-        return states
-    return tuple(part.to(torch.get_autocast_dtype(kind)) for part in states)
+def spans_of(table: np.ndarray, *, ends_alone: bool = False) -> Spans:
+    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order.
 
-
-def spans_of(table: np.ndarray) -> Spans:
-    """For segments given as rows of (query start, query length, prompt start, prompt length), in the row's order."""
-    parts = []
-    for start, own, prompt, n_prompt in table.tolist():
-        query = (start, start + own)
-        parts.append((query, _keys((query, True), (prompt, prompt + n_prompt))))
-    return Spans(tuple(parts))
-
-
-def spans_at_ends(table: np.ndarray) -> Spans:
-    """The same for the last tokens alone, of segments that are no prompt of others."""
+    Of segments that are no prompt of others the `ends_alone`, their last tokens, may attend.
+    """
     parts = []
     for start, own, prompt, n_prompt in table.tolist():
         end = start + own
-        parts.append(((end - 1, end), _keys(((start, end), False), (prompt, prompt + n_prompt))))
+        seen = [((start, end), not ends_alone)]  # its own tokens, causally where there are several queries
+        if n_prompt:
+            seen.append(((prompt, prompt + n_prompt), False))
+        parts.append(((end - 1 if ends_alone else start, end), tuple(seen)))
     return Spans(tuple(parts))
-
-
-def _keys(itself: tuple[Span, bool], prompt: Span) -> tuple[tuple[Span, bool], ...]:
-    return (itself, (prompt, False)) if prompt[1] > prompt[0] else (itself,)
 
 
 class _Flash(torch.autograd.Function):

@@ -1,8 +1,7 @@
 """Attention of a packed row on a GPU, two ways: varlen flash attention in half precision, FlexAttention in any.
 
 Flash attention takes the segments of a row as they lie, each with the keys of its whole text beside it; nothing is
-masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU; the
-room's other ways do.
+masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
-from rmlib.models.attention.flash import in_autocast_precision
+from rmlib.models.attention.flash import Fused
 
 # Before torch 2.12 heads that share keys were taken unasked, and the keyword was unknown.
 _GROUPED: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 @dataclass(frozen=True)
-class Texts:
+class Texts(Fused):
     """Segments in the order of the row: their bounds, the tokens that each sees, and the bounds of those."""
 
     key: Int[Tensor, "key"]
@@ -35,31 +34,13 @@ class Texts:
     longest_query: int
     longest_key: int
 
-    def attend(
-        self,
-        query: Float[Tensor, "1 head token dim"],
-        key: Float[Tensor, "1 head_kv token dim"],
-        value: Float[Tensor, "1 head_kv token dim"],
-        scaling: float | None,
-        dropout: float,
-    ) -> Float[Tensor, "token head dim"]:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Each segment's queries see the keys of its text up to themselves: the last query sees all of them."""
-        if dropout:
-            raise NotImplementedError("varlen flash attention has no dropout; set attention_dropout to 0 in the config")
-        query, key, value = in_autocast_precision(query, key, value)
+        queries = query[0].transpose(0, 1).contiguous()
         keys, values = (states[0].transpose(0, 1).index_select(0, self.key) for states in (key, value))
-        output = varlen_attn(
-            query[0].transpose(0, 1).contiguous(),
-            keys,
-            values,
-            self.query_bounds,
-            self.key_bounds,
-            self.longest_query,
-            self.longest_key,
-            scale=scaling,
-            window_size=(-1, 0),  # causal
-            **(_GROUPED if query.shape[1] != key.shape[1] else {}),
-        )
+        sizes = self.query_bounds, self.key_bounds, self.longest_query, self.longest_key
+        grouped = _GROUPED if query.shape[1] != key.shape[1] else {}
+        output = varlen_attn(queries, keys, values, *sizes, scale=scaling, window_size=(-1, 0), **grouped)  # causal
         assert isinstance(output, Tensor)  # a pair where log-sums are asked for
         return output
 
@@ -77,24 +58,14 @@ def texts_of(table: np.ndarray) -> Texts:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Fused):
     """Of every token its segment, and the segment of the prompt that it sees as well (its own in a prompt)."""
 
     segment: Int[Tensor, "token"]
     prompt: Int[Tensor, "token"]
 
-    def attend(
-        self,
-        query: Float[Tensor, "1 head token dim"],
-        key: Float[Tensor, "1 head_kv token dim"],
-        value: Float[Tensor, "1 head_kv token dim"],
-        scaling: float | None,
-        dropout: float,
-    ) -> Float[Tensor, "token head dim"]:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """A token sees what comes before it in its segment, and its prompt."""
-        if dropout:
-            raise NotImplementedError("FlexAttention has no dropout; set attention_dropout to 0 in the config")
-        query, key, value = in_autocast_precision(query, key, value)
         function: Any = _compiled() if query.is_cuda else flex_attention
         gqa = query.shape[1] != key.shape[1]
         output = function(query, key, value, block_mask=self._mask(), scale=scaling, enable_gqa=gqa)
