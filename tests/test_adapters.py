@@ -47,10 +47,10 @@ def test_save_load_merge_and_export_give_the_rewards_of_the_trained_adapter(
     assert np.abs(rewards - fresh).max() > 0.05  # it has learnt something that could be lost
     model.save(tmp_path / "saved")
     loaded = RewardModel.load(tmp_path / "saved")
-    assert adapters.is_quantised(loaded) == (quantization == "nf4")
+    assert adapters.is_quantised(loaded.backbone) == (quantization == "nf4")
     np.testing.assert_array_equal(score(loaded), rewards)
     merged = adapters.merge(loaded)
-    assert not is_adapted(merged.backbone) and not adapters.is_quantised(merged)
+    assert not is_adapted(merged.backbone) and not adapters.is_quantised(merged.backbone)
     np.testing.assert_allclose(score(merged), rewards, atol=1e-4)
     merged.save(tmp_path / "merged")
     np.testing.assert_array_equal(score(RewardModel.load(tmp_path / "merged")), score(merged))
@@ -86,7 +86,7 @@ def test_double_quantisation_is_a_setting(backbone: str, double: bool) -> None:
 
 def test_a_quantised_model_can_be_taken_on_the_unquantised_weights(backbone: str, tmp_path: Path) -> None:
     trained(backbone).save(tmp_path / "saved")
-    assert not adapters.is_quantised(RewardModel.load(tmp_path / "saved", quantization=None))
+    assert not adapters.is_quantised(RewardModel.load(tmp_path / "saved", quantization=None).backbone)
 
 
 # --- training on top --------------------------------------------------------------------------------------------------

@@ -49,31 +49,16 @@ def merge(model: Model) -> Model:
     Rewards are equal to 1e-4 in fp32 (of a quantised model: to those on the dequantised weights, which are what its
     4-bit kernels multiply with). The model given stays as it was; one without adapter and quantisation is returned.
     """
-    if not is_adapted(model.backbone) and not is_quantised(model):
+    if not is_adapted(model.backbone) and not is_quantised(model.backbone):
         return model
-    identity = fingerprint("merge", model.identity)
-    return _with(model, merged_backbone(model.backbone), identity, fingerprint("merge", model.body_identity), None)
+    body: Any = model.backbone
+    plain = _dequantised(body) if is_quantised(body) else copy.deepcopy(body).float()
+    plain = plain.merge_and_unload() if is_adapted(plain) else plain
+    return _with(model, plain, fingerprint("merge", model.identity), fingerprint("merge", model.body_identity), None)
 
 
-def merged_backbone(backbone: Any) -> Any:
-    """A full-precision copy of a backbone with its adapter merged."""
-    plain = _dequantised(backbone) if _is_4bit(backbone) else copy.deepcopy(backbone).float()
-    return plain.merge_and_unload() if is_adapted(plain) else plain
-
-
-def is_quantised(model: RewardNetwork) -> bool:
+def is_quantised(backbone: nn.Module) -> bool:
     """Whether the backbone's matrices are kept in 4 bits."""
-    return _is_4bit(model.backbone)
-
-
-def is_precise(model: RewardNetwork) -> bool:
-    """Whether the backbone computes in fp32 throughout."""
-    quantization = getattr(model.config, "quantization_config", None)
-    in_bf16 = torch.bfloat16 in (weight.dtype for weight in model.backbone.parameters())
-    return not in_bf16 and getattr(quantization, "bnb_4bit_compute_dtype", torch.float32) == torch.float32
-
-
-def _is_4bit(backbone: nn.Module) -> bool:
     return any(type(weight).__name__ == "Params4bit" for weight in backbone.parameters())
 
 

@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from rmlib.models import adapters
-from rmlib.models.backbones import is_adapted
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.network import RewardNetwork
 from rmlib.models.tokens import STOPPED_CLOCK, render, tokens_of
@@ -32,10 +31,7 @@ def export(model: RewardNetwork, folder: Path) -> float:
         )
     if model.kind == "encoder":
         raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
-    folder = Path(folder)
-    body: Any = model.backbone
-    if is_adapted(body) or adapters.is_quantised(model):  # a copy: this model stays as it was
-        body = adapters.merged_backbone(body)
+    body: Any = adapters.merge(model).backbone  # this model stays as it was
     tokenizer = _tokenizer_for_export(model.tokenizer, folder)
     config = copy.deepcopy(body.config)
     config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
@@ -56,11 +52,11 @@ def _for_transformers_4(folder: Path) -> None:
     """Say again what version 4 reads elsewhere: without it, it takes other rotary positions, and other rewards."""
     config = folder / "config.json"
     content = json.loads(config.read_text())
-    rope = content.get("rope_parameters") or {}
+    rope = dict(content.get("rope_parameters") or {})
     if "rope_theta" in rope:
-        content["rope_theta"] = rope["rope_theta"]
+        content["rope_theta"] = rope.pop("rope_theta")
         if rope.get("rope_type", "default") != "default":
-            content["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+            content["rope_scaling"] = rope
         config.write_text(json.dumps(content, indent=2) + "\n")
     file = folder / "tokenizer_config.json"
     tokenizer = json.loads(file.read_text())
@@ -86,7 +82,10 @@ def check(model: RewardNetwork, folder: Path, bias: float) -> None:
     with torch.no_grad():
         logits = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     exported, ours = logits[:, 0].numpy() + bias, model.score([PROBE] * len(ANSWERS), ANSWERS)
-    tolerance = 1e-4 if adapters.is_precise(model) else 5e-2  # the export computes in fp32
+    quantization = getattr(model.config, "quantization_config", None)
+    precise = torch.bfloat16 not in {weight.dtype for weight in model.backbone.parameters()}
+    precise &= getattr(quantization, "bnb_4bit_compute_dtype", torch.float32) == torch.float32
+    tolerance = 1e-4 if precise else 5e-2  # the export computes in fp32
     if not np.allclose(exported, ours, rtol=tolerance, atol=tolerance):
         raise ModelError(
             f"{folder.name}: transformers gives {exported.tolist()} where this model gives {ours.tolist()}"

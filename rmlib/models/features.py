@@ -52,7 +52,10 @@ def load_or_compute(
     if missing:
         rows = list(missing.values())
         new = model.features([prompts[row] for row in rows], [responses[row] for row in rows], progress=len(rows) > 100)
-        _write(folder, list(missing), new, made_by)
+        table = np.array([np.frombuffer(key, dtype=np.uint8) for key in missing])
+        name = hashlib.sha256(b"".join(missing)).hexdigest()[:16]
+        with written_whole(folder / f"{name}.safetensors") as temporary:
+            save_file({"keys": table, "features": new}, temporary, metadata=made_by)
         known |= dict(zip(missing, new, strict=True))
     return np.stack([known[key] for key in keys])
 
@@ -74,31 +77,20 @@ def identity(model: RewardModel) -> dict[str, str]:
 def _read(folder: Path, made_by: dict[str, str]) -> dict[bytes, np.ndarray]:
     known: dict[bytes, np.ndarray] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        keys, features = _read_file(file, made_by)
+        name = f"features/{folder.name}/{file.name}"
+        try:
+            with safe_open(file, framework="numpy") as part:
+                found = part.metadata() or {}
+                keys, features = part.get_tensor("keys"), part.get_tensor("features")
+        except SafetensorError as error:
+            raise FeaturesError(f"{name} cannot be read ({error}); remove it") from error
+        if differing := [key for key, value in made_by.items() if found.get(key) != value]:
+            raise FeaturesError(
+                f"{name} was made with another {', '.join(differing)} than the model has; remove that file, "
+                "and its texts are computed anew"
+            )
         known |= {key.tobytes(): row for key, row in zip(keys, features, strict=True)}
     return known
-
-
-def _read_file(file: Path, made_by: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with safe_open(file, framework="numpy") as part:
-            found = part.metadata() or {}
-            differing = [name for name, value in made_by.items() if found.get(name) != value]
-            if differing:
-                raise FeaturesError(
-                    f"features/{file.parent.name}/{file.name} was made with another {', '.join(differing)} than the "
-                    "model has; remove that file, and its texts are computed anew"
-                )
-            return part.get_tensor("keys"), part.get_tensor("features")
-    except SafetensorError as error:
-        raise FeaturesError(f"features/{file.parent.name}/{file.name} cannot be read ({error}); remove it") from error
-
-
-def _write(folder: Path, keys: list[bytes], features: np.ndarray, made_by: dict[str, str]) -> None:
-    file = folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:16]}.safetensors"
-    table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
-    with written_whole(file) as temporary:
-        save_file({"keys": table.copy(), "features": features}, temporary, metadata=made_by)
 
 
 @dataclass(frozen=True)
