@@ -88,7 +88,6 @@ alignment: setup ## run notebooks 06 and 07: policies aligned by the reward mode
 
 test: setup ## everything that CI runs: linter, type checker, tests, every notebook small
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()'
 	$(PYTHON) -m mypy
 	MPLBACKEND=Agg $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
