@@ -282,7 +282,7 @@ def test_the_value_of_a_token_is_the_head_on_the_state_before_it(
         for index, ids in enumerate(samples.ids):
             prompt = samples.prompt_ids[index // 3]
             states = critic.backbone(torch.from_numpy(np.concatenate([prompt, ids]))[None]).last_hidden_state[0]
-            expected = critic.read(states[len(prompt) - 1 : -1])[:, 0]
+            expected = critic(states[len(prompt) - 1 : -1])[:, 0]
             torch.testing.assert_close(found[index, : len(ids)], expected, atol=1e-4, rtol=1e-4)
     critic.shared = before
 

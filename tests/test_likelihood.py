@@ -69,7 +69,7 @@ def test_a_reward_does_not_depend_on_what_it_is_scored_with(tmp_path: Path) -> N
 
 def test_a_policy_that_makes_all_tokens_equally_likely_rewards_brevity_by_log_of_the_vocabulary(tmp_path: Path) -> None:
     model = load_implicit(tiny.save_language_model(tmp_path / "policy"), beta=1)
-    torch.nn.init.zeros_(model.policy.lm_head.weight)
+    torch.nn.init.zeros_(model.networks[0].lm_head.weight)
     counted = np.array([len(text) + 1 for text in RESPONSES])
     np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), -counted * np.log(270), rtol=1e-5)
 

@@ -94,7 +94,7 @@ def test_scoring_encodes_equal_prompts_in_a_row_once(decoder: RewardModel, monke
 def test_features_are_what_the_head_reads(model: RewardModel) -> None:
     features = torch.from_numpy(model.features(PROMPTS, RESPONSES))
     with torch.no_grad():
-        np.testing.assert_allclose(model.read(features)[:, 0].numpy(), model.score(PROMPTS, RESPONSES), atol=1e-6)
+        np.testing.assert_allclose(model(features)[:, 0].numpy(), model.score(PROMPTS, RESPONSES), atol=1e-6)
 
 
 def test_the_head_stays_in_fp32_under_bf16_autocast(decoder: RewardModel) -> None:

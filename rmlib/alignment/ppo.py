@@ -154,7 +154,7 @@ def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) ->
         batch = critic.collate(groups)
         targets = targets_of(groups, batch, np.array([item.n_shared for item in groups for _ in item.ids]))
         states = _states(critic, batch)[torch.from_numpy(targets.row), torch.from_numpy(targets.column)]
-        return critic.read(states)[:, 0].split(np.bincount(targets.response).tolist())
+        return critic(states)[:, 0].split(np.bincount(targets.response).tolist())
 
     return in_passes(samples, token_budget, read, shared=critic.shared)
 

@@ -14,7 +14,7 @@ from rmlib.experiments.scoring import scalar_model
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.models.network import hash_of_weights
-from rmlib.models.saving import CARD_FILE
+from rmlib.models.reward_model import CARD_FILE
 from rmlib.records.hashing import fingerprint
 
 

@@ -14,7 +14,7 @@ from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
 from rmlib.models.likelihood import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.models.network import hash_of_weights
-from rmlib.models.saving import CARD_FILE
+from rmlib.models.reward_model import CARD_FILE
 from rmlib.models.tokens import hash_of_tokenizer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, hash_of_code

@@ -46,13 +46,14 @@ class DecoderClassifier(RewardModel):
         return Encoded([_without_end(row, self.skipped) for row in encoded.ids], None, encoded.cut)
 
 
-class PlainClassifier:
+class PlainClassifier(torch.nn.Module):
     """A classifier that runs through its own forward: one row a response, padded only where it is an encoder.
 
     An encoder without a chat template takes prompt and response as its two segments. Over-long texts are refused.
     """
 
     def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, row: torch.Tensor, name: str) -> None:
+        super().__init__()
         self.network, self.tokenizer, self.row, self.name = network, tokenizer, row, name
         self.masks_padding = backbones.kind_of(network.config) == "encoder"
         self.max_length = backbones.position_limit(network.config) or 4096
@@ -60,11 +61,6 @@ class PlainClassifier:
     @property
     def device(self) -> torch.device:
         return self.network.device
-
-    def to(self, device: torch.device | str) -> PlainClassifier:
-        """The same classifier on another device."""
-        self.network.to(device)
-        return self
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
         """Tokens of each conversation; `cut` marks those that do not fit."""

@@ -103,7 +103,7 @@ class FromFeatures:
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """Rewards as `RewardModel.score` gives them."""
         features = torch.from_numpy(load_or_compute(self.model, prompts, responses)).to(self.model.device)
-        rewards = self.model.read(features).cpu().numpy()
+        rewards = self.model(features).cpu().numpy()
         return rewards[:, 0] if rewards.shape[1] == 1 else rewards
 
 

@@ -81,26 +81,20 @@ def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Flo
     return torch.cat(values)
 
 
-class ImplicitReward:
+class ImplicitReward(torch.nn.Module):
     """A policy and its reference, or a policy alone, as a scorer of responses."""
 
     def __init__(self, policy: Any, reference: Any | None, tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
-        self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
-        self.name, self.beta = name, beta
-        self.networks = [policy] if reference is None else [policy, reference]
+        super().__init__()
+        self.networks = torch.nn.ModuleList([policy] if reference is None else [policy, reference])
+        self.tokenizer, self.name, self.beta = tokenizer, name, beta
         limits = [backbones.position_limit(network.config) or 4096 for network in self.networks]
         self.max_length = min(limits)
         self.shared = all(backbones.shares_prefix(network.base_model, self.max_length)[0] for network in self.networks)
 
     @property
     def device(self) -> torch.device:
-        return self.policy.device
-
-    def to(self, device: torch.device | str) -> ImplicitReward:
-        """Both models on another device."""
-        for network in self.networks:
-            network.to(device)
-        return self
+        return next(self.parameters()).device
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
         """Tokens of each conversation, in the policy's template; never cut."""

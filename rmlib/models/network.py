@@ -110,11 +110,11 @@ class RewardNetwork(nn.Module):
         return sum(isinstance(layer, nn.Linear) for layer in self.head.modules())
 
     def forward(self, batch: Batch | Float[Tensor, "*sequence hidden"]) -> Float[Tensor, "*sequence attribute"]:
-        """Rewards of the responses in a batch (or of kept features), in fp32 whatever the backbone's precision."""
-        return self.read(batch if isinstance(batch, Tensor) else self.pool(batch))
+        """Rewards of the responses in a batch (or of kept features), in fp32 whatever the backbone's precision.
 
-    def read(self, hidden: Float[Tensor, "*sequence hidden"]) -> Float[Tensor, "*sequence attribute"]:
-        """The head, outside any autocast: bf16 spacing at a reward of 8 is 0.06, which makes ties."""
+        The head is outside any autocast: bf16 spacing at a reward of 8 is 0.06, which makes ties.
+        """
+        hidden = batch if isinstance(batch, Tensor) else self.pool(batch)
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float())
 
@@ -145,13 +145,8 @@ class RewardNetwork(nn.Module):
         return batches.collate_padded(groups).to(self.device)
 
     def score(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        *,
-        token_budget: int | None = None,
-        progress: bool = False,
-    ) -> np.ndarray:
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int | None = None
+    ) -> Float[np.ndarray, "response *attribute"]:
         """Rewards, `[n]` for one attribute and `[n, attribute]` for several.
 
         `prompts` and `responses` are flat lists of equal length; equal prompts in a row are encoded once. A reward does
@@ -160,30 +155,20 @@ class RewardNetwork(nn.Module):
         `token_budget` is that of one forward pass (default: 4,096 on a CPU, 16,384 elsewhere). Raises ModelError for a
         decoder's text over `max_length`.
         """
-        rewards = self._in_batches(self, prompts, responses, len(self.attributes), token_budget, progress)
+        rewards = self._in_batches(self, prompts, responses, len(self.attributes), token_budget)
         return rewards[:, 0] if len(self.attributes) == 1 else rewards
 
     def features(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        *,
-        token_budget: int | None = None,
-        progress: bool = False,
-    ) -> np.ndarray:
-        """What the head reads, `[n, hidden]` in fp32; arguments and errors as for `score`."""
-        return self._in_batches(self.pool, prompts, responses, self.config.hidden_size, token_budget, progress)
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, progress: bool = False
+    ) -> Float[np.ndarray, "response hidden"]:
+        """What the head reads, in fp32; errors as for `score`."""
+        return self._in_batches(self.pool, prompts, responses, self.config.hidden_size, progress=progress)
 
     @torch.no_grad()
     def _in_batches(
-        self,
-        function: Callable[[Batch], Tensor],
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        width: int,
-        token_budget: int | None,
-        progress: bool,
-    ) -> np.ndarray:
+        self, function: Callable[[Batch], Tensor], prompts: Sequence[Prompt], responses: Sequence[str], width: int,
+        token_budget: int | None = None, progress: bool = False,
+    ) -> Float[np.ndarray, "response width"]:  # fmt: skip
         # Rows longer than this are no faster on a CPU, whose caches they leave, and cost memory.
         budget = token_budget or (4_096 if self.device.type == "cpu" else 16_384)
         groups = self.groups(prompts, responses)

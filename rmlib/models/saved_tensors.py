@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rmlib.models.interface import ModelError
-from rmlib.models.saving import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, read_card
+from rmlib.models.reward_model import ADAPTER_FOLDER, CARD_FILE, HEAD_FILE, read_card
 from rmlib.records.files import written_whole
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
