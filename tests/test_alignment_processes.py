@@ -52,7 +52,7 @@ def drawn_by_both(learner: OnPolicy) -> Samples:
         learner.policy.sample(share, n, max_new_tokens=settings.max_new_tokens, seed=seed_of(settings, 0, rank))
         for rank, share in enumerate(shares)
     ]
-    parts = [drawn[rank].part(place, place + 1) for place in range(2) for rank in range(2)]
+    parts = [drawn[rank].take([place]) for place in range(2) for rank in range(2)]
     return Samples(
         [part.prompts[0] for part in parts],
         n,

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from rmlib.alignment.dpo import DPO, PreferencePairs
-from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, Watch, claim, optimise, run_folder
+from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, Watch, claim, optimise
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import Prompt, RewardModel, Scorer
+from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import Processes
@@ -46,10 +47,13 @@ def align(
     finite.
     """
     processes = Processes.join()
-    identity = identity_of(policy, settings, reward=reward, prompts=prompts, pairs=pairs, critic=critic, watch=watch)
+    keys = [prompt_key(prompt) for prompt in prompts]
+    rewarded = None if reward is None else reward_identity(reward)
+    valued, learnt, measured = (None if one is None else one.identity for one in (critic, pairs, watch))
+    identity = fingerprint("align", policy.identity, settings.to_dict(), [rewarded, valued], keys, learnt, measured)
     if processes.size > 1 and settings.method != "dpo":
         identity = fingerprint(identity, processes.size)
-    run = Alignment(run_folder(identity), settings)
+    run = Alignment(paths.runs_dir() / "alignment" / identity, settings)
     if processes.on_main(lambda: run.is_finished):
         return run
     processes.on_main(lambda: claim(run.folder, settings, identity))
@@ -68,24 +72,6 @@ def align(
         made = partial(PPO, reward=reward, prompts=prompts, critic=_critic(reward, critic), processes=processes)
         _ppo_rounds(policy, made, settings, processes, watch, run.folder, progress)
     return run
-
-
-def identity_of(
-    policy: Policy,
-    settings: AlignSettings,
-    *,
-    reward: Scorer | None = None,
-    prompts: Sequence[Prompt] = (),
-    pairs: PreferencePairs | None = None,
-    critic: RewardModel | None = None,
-    watch: Watch | None = None,
-) -> str:
-    """The name of a run: what it starts from, is rewarded by and learns from, and what is measured of it."""
-    keys = [prompt_key(prompt) for prompt in prompts]
-    given = [None if reward is None else reward_identity(reward), None if critic is None else critic.identity]
-    learnt = None if pairs is None else pairs.identity
-    measured = None if watch is None else watch.identity
-    return fingerprint("align", policy.identity, settings.to_dict(), given, keys, learnt, measured)
 
 
 def _to_device(policy: Policy, reward: Scorer | None, device: torch.device) -> None:

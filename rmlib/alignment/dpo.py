@@ -87,12 +87,7 @@ class DPO(Learner):
         return {name: value / n_pairs for name, value in sums} | {"gradient_norm": self.descend()}
 
     def _margin_and_loss(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        whole, settings = self.samples, self.settings
-        rows = [2 * index + side for index in indices for side in range(2)]
-        part = Samples(
-            [whole.prompts[index] for index in indices], 2, [whole.prompt_ids[index] for index in indices],
-            [whole.ids[row] for row in rows], [whole.texts[row] for row in rows], whole.ended[rows],
-        )  # fmt: skip
+        part, settings = self.samples.take(indices), self.settings
         policy, reference = (
             source.log_probabilities(part, token_budget=settings.token_budget).sum(dim=1).view(-1, 2)
             for source in (self.policy, self.reference)

@@ -68,7 +68,11 @@ def mean_absolute_divergence(
     ValueError where the shapes differ, and for a response without a token.
     """
     same_shape(policy_logp=policy_logp, reference_logp=reference_logp, valid=valid)
-    return _token_mean((policy_logp - reference_logp).abs(), valid)
+    count = valid.sum(dim=1)
+    if not bool((count > 0).all()):
+        empty = torch.nonzero(count == 0).flatten().tolist()
+        raise ValueError(f"responses {empty} have no token: leave empty generations out, and count them")
+    return torch.where(valid, (policy_logp - reference_logp).abs(), 0.0).sum(dim=1) / count
 
 
 def leave_one_out_baseline(
@@ -109,12 +113,12 @@ def reinforce_loss(
     """
     same_shape(logp=logp, valid=valid)
     same_shape(advantage=advantage, responses=logp[:, 0])
-    terms = torch.where(valid, -logp * advantage[:, None].detach(), 0.0)
+    terms = -logp * advantage[:, None].detach()
     if reduce == "sum":
-        return terms.sum(dim=1).mean()
+        return torch.where(valid, terms, 0.0).sum(dim=1).mean()
     if reduce != "token_mean":
         raise ValueError(f"reduce must be 'sum' or 'token_mean', got {reduce!r}")
-    return terms.sum() / _count(valid)
+    return _token_mean(terms, valid)
 
 
 # --- PPO --------------------------------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ def ppo_policy_loss(
     same_shape(logp=logp, old_logp=old_logp, advantage=advantage, valid=valid)
     ratio = torch.where(valid, logp - old_logp, 0.0).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-    return -torch.where(valid, gain, 0.0).sum() / _count(valid)
+    return -_token_mean(gain, valid)
 
 
 def ppo_value_loss(
@@ -181,7 +185,7 @@ def ppo_value_loss(
     same_shape(value=value, old_value=old_value, returns=returns, valid=valid)
     clipped = old_value + (value - old_value).clamp(-clip, clip)
     error = torch.maximum((value - returns).square(), (clipped - returns).square())
-    return 0.5 * torch.where(valid, error, 0.0).sum() / _count(valid)
+    return 0.5 * _token_mean(error, valid)
 
 
 # --- best of n --------------------------------------------------------------------------------------------------------
@@ -231,16 +235,7 @@ def _log_binomial(n: np.ndarray, k: int) -> np.ndarray:
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
-def _token_mean(values: Float[Tensor, "batch token"], valid: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch"]:
-    count = valid.sum(dim=1)
-    if not bool((count > 0).all()):
-        empty = torch.nonzero(count == 0).flatten().tolist()
-        raise ValueError(f"responses {empty} have no token: leave empty generations out, and count them")
-    return torch.where(valid, values, 0.0).sum(dim=1) / count
-
-
-def _count(valid: Bool[Tensor, "batch token"]) -> Tensor:
-    count = valid.sum()
-    if not bool(count):
+def _token_mean(values: Float[Tensor, "batch token"], valid: Bool[Tensor, "batch token"]) -> Float[Tensor, ""]:
+    if not bool(valid.any()):
         raise ValueError("no response of the batch has a token: leave empty generations out, and count them")
-    return count
+    return torch.where(valid, values, 0.0).sum() / valid.sum()

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from rmlib.alignment.policies import Policy
+from rmlib.alignment.policies import Policy, drawn_network
 from rmlib.models import Prompt, RewardModel, backbones, batches
 from rmlib.models.batches import Group
 from rmlib.models.network import hash_of_weights
@@ -41,35 +41,31 @@ BETAS = (0.9, 0.98)  # of AdamW
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Descent:
-    """How the weights move: AdamW, whose rate warms up and then falls to 0 by a schedule of transformers."""
+def _minimise(
+    policy: Policy, parts: Callable[[int], Iterable[Tensor]], how: FitSettings | FineTuning, n_steps: int, show: bool
+) -> list[float]:
+    """Move the weights by AdamW, whose rate warms up and then falls to 0; the loss of each step.
 
-    schedule: str
-    n_steps: int
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
+    That is the sum of what `parts(step)` gives, one forward pass a part.
+    """
+    from transformers import get_scheduler  # imports peft, which is slow
 
-    def run(self, network: nn.Module, parts: Callable[[int], Iterable[Tensor]], what: str, show: bool) -> list[float]:
-        """Minimise, and return the loss of each step: the sum of what `parts(step)` gives, one forward pass a part."""
-        from transformers import get_scheduler  # imports peft, which is slow
-
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, betas=BETAS, weight_decay=self.weight_decay)
-        scheduler = get_scheduler(self.schedule, optimizer, self.warmup_steps, self.n_steps)
-        losses = []
-        for step in progress_bar(range(self.n_steps), desc=what, unit="step", leave=False, show=show):
-            total = 0.0
-            for loss in parts(step):
-                loss.backward()
-                total += float(loss.detach())
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            losses.append(total)
-        return losses
+    weights = [weight for weight in policy.network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, betas=BETAS, weight_decay=how.weight_decay)
+    schedule = "cosine" if isinstance(how, FitSettings) else "linear"
+    scheduler = get_scheduler(schedule, optimizer, how.warmup_steps, n_steps)
+    losses = []
+    for step in progress_bar(range(n_steps), desc=f"tuning {policy.name}", unit="step", leave=False, show=show):
+        total = 0.0
+        for loss in parts(step):
+            loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    return losses
 
 
 def _kept(folder: Path, make: Callable[[], tuple[Policy, dict[str, Any]]]) -> tuple[Policy, dict[str, Any]]:
@@ -159,11 +155,7 @@ def new_policy(settings: FitSettings) -> Policy:
     config.hidden_size, config.intermediate_size = settings.hidden_size, 2 * settings.hidden_size
     config.num_hidden_layers, config.num_attention_heads = settings.layers, settings.heads
     config.num_key_value_heads, config.head_dim = settings.heads, settings.hidden_size // settings.heads
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        network = AutoModelForCausalLM.from_config(config)
-    backbones.prepare_attention(network)
-    return Policy(network.eval(), made.tokenizer, "embedded policy")
+    return Policy(drawn_network(config, settings.seed), made.tokenizer, "embedded policy")
 
 
 def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bool = True) -> list[list[float]]:
@@ -175,8 +167,7 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bo
     def parts(step: int) -> Iterator[Tensor]:
         yield -torch.cat(list(policy.token_logp([groups[index] for index in take(step)]))).mean()
 
-    how = Descent("cosine", n_steps, settings.learning_rate, settings.warmup_steps, settings.weight_decay)
-    losses = how.run(policy.network, parts, "fitting the policy", progress)
+    losses = _minimise(policy, parts, settings, n_steps, progress)
     return [[step, round(loss, 4)] for step, loss in enumerate(losses, start=1)]
 
 
@@ -211,11 +202,6 @@ class FineTuning:
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
 
-    @property
-    def n_examples(self) -> int:
-        """How many examples are drawn, each seen once."""
-        return self.n_steps * self.examples_per_step
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -244,16 +230,13 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
     config = copy.deepcopy(model.config)
     if new_heads and config.num_key_value_heads != config.num_attention_heads:
         raise backbones.BackboneError(f"heads of {model.name!r} share their keys: none can be added")
-    if config.hidden_size % (config.num_attention_heads + new_heads):
-        n_heads = config.num_attention_heads + new_heads
+    if config.hidden_size % (n_heads := config.num_attention_heads + new_heads):
         raise backbones.BackboneError(f"{n_heads} heads do not divide the width {config.hidden_size} of {model.name!r}")
     config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config.num_hidden_layers += new_layers
-    config.num_attention_heads += new_heads
+    config.num_attention_heads = n_heads
     config.num_key_value_heads += new_heads
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = AutoModelForCausalLM.from_config(config)
+    network = drawn_network(config, seed)
     learnt, grown = model.backbone.state_dict(), network.base_model.state_dict()
     if strange := learnt.keys() - grown.keys():
         raise backbones.BackboneError(f"{model.name!r} has weights of other names than its kind, e.g. {min(strange)}")
@@ -263,8 +246,7 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
         if (known := learnt.get(name)) is not None:
             weight[tuple(slice(size) for size in known.shape)].copy_(known)
     network.tie_weights()
-    backbones.prepare_attention(network)
-    return Policy(network.eval(), model.tokenizer, paths.public_name(model.name))
+    return Policy(network, model.tokenizer, paths.public_name(model.name))
 
 
 def drawn(rows: Dataset, settings: FineTuning) -> Dataset:
@@ -275,10 +257,10 @@ def drawn(rows: Dataset, settings: FineTuning) -> Dataset:
     if not len(rows):
         raise ValueError("no annotation is an example: give pairs with statements and elaborations, and decided ones")
     order: list[int] = []
-    generator = torch.Generator().manual_seed(settings.seed)
-    while len(order) < settings.n_examples:
+    generator, n = torch.Generator().manual_seed(settings.seed), settings.n_steps * settings.examples_per_step
+    while len(order) < n:
         order += torch.randperm(len(rows), generator=generator).tolist()
-    return rows.select(order[: settings.n_examples]).select_columns(["prompt", "completion"])
+    return rows.select(order[:n]).select_columns(["prompt", "completion"])
 
 
 def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool = False) -> Tuned:
@@ -321,9 +303,8 @@ def train(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool
                 logp = policy.token_logp([some[index] for index in indices], begin[indices])
             yield -torch.cat(list(logp)).sum() / n_written
 
-    how = Descent("linear", settings.n_steps, settings.learning_rate, settings.warmup_steps, settings.weight_decay)
     policy.network.train()
-    losses = np.array(how.run(policy.network, parts, "fine-tuning", progress))
+    losses = np.array(_minimise(policy, parts, settings, settings.n_steps, progress))
     policy.network.eval()
     pieces = np.array_split(np.arange(len(losses)), min(40, len(losses)))
     curve = [{"step": int(piece[-1]) + 1, "loss": float(losses[piece].mean())} for piece in pieces]

@@ -58,7 +58,7 @@ def stated_verdict(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Justifications:
-    """Prompt and completion of each usable annotation, as message lists that TRL takes, and what was left out."""
+    """Prompt and completion of each usable annotation, as message lists, and what was left out."""
 
     rows: Dataset  # columns prompt, completion, pair_id
     left_out: dict[str, int]

@@ -41,7 +41,6 @@ from rmlib.sources.splits import Splits
 
 VARIANTS = {"reasons, then statement": True, "statement alone": False}
 Job = tuple[str, int]  # of VARIANTS, and a seed
-ORDERS = ("first", "second")
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,18 @@ def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -
     jobs = [(variant, seed) for seed in seeds for variant in VARIANTS]
     for seed in dict.fromkeys(seed for _, seed in jobs):
         plan.reward_model(seed)  # once, not by two processes at a time
-    run_jobs(dict.fromkeys(jobs, ()), partial(_run, plan=plan), processes=processes or None, show=_shown)
+    run_jobs(
+        dict.fromkeys(jobs, ()),
+        partial(_run, plan=plan),
+        processes=processes,
+        show=lambda job: f"{job[0]}, seed {job[1]}",
+    )
     return {job: justifier_of(job, plan) for job in jobs}
 
 
 def _run(job: Job, plan: Plan) -> None:
     _, judge = justifier_of(job, plan)
     written(judge, plan.items)
-
-
-def _shown(job: Job) -> str:
-    return f"{job[0]}, seed {job[1]}"
 
 
 # --- judging held-out pairs -------------------------------------------------------------------------------------------
@@ -157,9 +157,10 @@ def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
 
 def outcome_of(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
     """What a record keeps of `judging.both_orders`."""
-    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in ORDERS}
+    both = ["first", "second"]
+    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in both}
     problems: Counter[str] = Counter()
-    for met, missing in zip(orders["problem"], orders[[*ORDERS]].isna().sum(axis=1), strict=True):
+    for met, missing in zip(orders["problem"], orders[both].isna().sum(axis=1), strict=True):
         kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
         problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
     strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]

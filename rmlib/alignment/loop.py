@@ -26,7 +26,6 @@ from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import Prompt, Scorer
-from rmlib.records import paths
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
@@ -197,11 +196,6 @@ def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:
 def seed_of(settings: AlignSettings, step: int, rank: int = 0) -> int:
     """The seed of the samples that a process draws in a step."""
     return int(np.random.default_rng([settings.seed, step, 7, *([rank] if rank else [])]).integers(2**31))
-
-
-def run_folder(identity: str) -> Path:
-    """Where an optimisation lies."""
-    return paths.runs_dir() / "alignment" / identity
 
 
 def claim(folder: Path, settings: AlignSettings, identity: str) -> None:

@@ -127,9 +127,7 @@ def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
 
 def watch_of(plan: Plan, proxy: Scorer) -> Watch:
     """What is measured on the way."""
-    scorers: dict[str, Scorer] = {"proxy": proxy}
-    if plan.gold is not None:
-        scorers["gold"] = plan.gold
+    scorers = {"proxy": proxy} | ({} if plan.gold is None else {"gold": plan.gold})
     return Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
 
 

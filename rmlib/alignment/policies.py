@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rmlib.models import Prompt, backbones, batches, tokens
 from rmlib.models.adapters import with_adapter
@@ -46,11 +46,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def part(self, start: int, stop: int) -> Samples:
-        """The samples of the prompts from `start` to before `stop`."""
-        rows, n = slice(start * self.n_per_prompt, stop * self.n_per_prompt), self.n_per_prompt
-        prompts, prompt_ids = self.prompts[start:stop], self.prompt_ids[start:stop]
-        return Samples(prompts, n, prompt_ids, self.ids[rows], self.texts[rows], self.ended[rows])
+    def take(self, indices: Sequence[int]) -> Samples:
+        """The samples of some of the prompts."""
+        n = self.n_per_prompt
+        rows = [index * n + row for index in indices for row in range(n)]
+        prompts, prompt_ids = [self.prompts[index] for index in indices], [self.prompt_ids[index] for index in indices]
+        ids, texts = [self.ids[row] for row in rows], [self.texts[row] for row in rows]
+        return Samples(prompts, n, prompt_ids, ids, texts, self.ended[rows])
 
     @property
     def repeated_prompts(self) -> list[Prompt]:
@@ -77,6 +79,15 @@ class Samples:
         return [Group(ids, len(prompt)) for ids, prompt in zip(rows, self.prompt_ids, strict=True)]
 
 
+def drawn_network(config: PretrainedConfig, seed: int) -> Any:
+    """A causal language model with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(config)
+    backbones.prepare_attention(network)
+    return network.eval()
+
+
 class Policy:
     """A causal language model with its tokenizer and the two texts that stand around a response in its template."""
 
@@ -95,17 +106,17 @@ class Policy:
         source = backbones.folder_of(backbone)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                if backbone == backbones.EMBEDDED:
-                    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
-                else:
-                    network = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
+            if backbone == backbones.EMBEDDED:
+                network = drawn_network(AutoConfig.from_pretrained(source), seed)
+            else:
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)  # of weights that the folder lacks
+                    network = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True).eval()
+                backbones.prepare_attention(network)
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise backbones.BackboneError(f"policy {backbone!r} cannot be loaded: {error}") from error
         backbones.prepare_tokenizer(tokenizer, backbone)
-        backbones.prepare_attention(network)
-        return cls(network.eval(), tokenizer, backbone)
+        return cls(network, tokenizer, backbone)
 
     @cached_property
     def identity(self) -> str:
@@ -165,7 +176,7 @@ class Policy:
                 input_ids=ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
                 num_return_sequences=n, max_new_tokens=max_new_tokens, eos_token_id=self.end_id, pad_token_id=pad,
             )  # fmt: skip
-        return self._samples(list(prompts), n, rows, drawn[:, longest:].cpu().numpy())
+        return self.as_samples(prompts, n, drawn[:, longest:].cpu().numpy())
 
     def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[str]) -> Samples:
         """Given texts, `n` to each prompt one after another, as if the policy had said them, each with its end.
@@ -180,21 +191,17 @@ class Policy:
             some = texts[index * n : (index + 1) * n]
             rendered += [tokens.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
         found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        prompt_ids = tokens.tokens_of(self.tokenizer, headers)
-        return self._samples(list(prompts), n, prompt_ids, [np.array(row) for row in found])
+        return self.as_samples(prompts, n, [np.array(row) for row in found])
 
-    def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Sequence[np.ndarray]) -> Samples:
-        """Generated tokens, such as `Samples.ids` of an earlier process, as samples again."""
-        return self._samples(list(prompts), n, self.prompt_ids(prompts), rows)
-
-    def _samples(self, prompts: list[Prompt], n: int, rows: list[np.ndarray], drawn: Iterable[np.ndarray]) -> Samples:
+    def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Iterable[np.ndarray]) -> Samples:
+        """Generated tokens, `n` rows to each prompt, as samples; what stands behind an end token is left out."""
         found, texts, ended = [], [], []
-        for row in drawn:
+        for row in rows:
             ends = np.flatnonzero(row == self.end_id)
             found.append(row[: ends[0] + 1] if len(ends) else row)
             ended.append(bool(len(ends)))
             texts.append(self.tokenizer.decode(row[: ends[0]] if len(ends) else row, skip_special_tokens=True))
-        return Samples(prompts, n, rows, found, texts, np.array(ended))
+        return Samples(list(prompts), n, self.prompt_ids(prompts), found, texts, np.array(ended))
 
     def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
         """Of every token of every response, each prompt encoded once; 0 after the end (`valid_tokens`).

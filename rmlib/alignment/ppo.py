@@ -106,7 +106,7 @@ class PPO(OnPolicy):
     def _losses(self, rollout: Rollout, start: int, stop: int, share: float) -> tuple[float, float]:
         """Gradients of both losses over a minibatch, of whose tokens this process has a share, and their values."""
         budget, settings = self.settings.token_budget, self.settings
-        part = rollout.samples.part(start, stop)
+        part = rollout.samples.take(range(start, stop))
         width = int(part.n_tokens.max())
         names = ("old_logp", "old_value", "advantage", "returns", "valid")
         logp0, value0, advantage, returns, valid = (

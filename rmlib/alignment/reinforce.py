@@ -85,7 +85,7 @@ class Reinforce(OnPolicy):
             return self.log_row(samples, reward, ended, gradient_norm=0.0, loss=0.0, penalty=0.0)
         total = penalties = 0.0
         for start, stop in parts(len(samples.prompts), settings.prompts_at_once):
-            part = samples.part(start, stop)
+            part = samples.take(range(start, stop))
             logp = self.policy.log_probabilities(part, token_budget=settings.token_budget)
             before = self.reference.log_probabilities(part, token_budget=settings.token_budget)
             every = valid_tokens(part).to(self.device)

@@ -48,11 +48,8 @@ def read_alpacaeval(leaderboard: Path) -> pd.DataFrame:
     `leaderboard` is the leaderboard.csv of alpaca_eval. Raises DataError where a column is missing.
     """
     table = pd.read_csv(leaderboard, index_col=0).rename_axis("model")
-    names = {
-        "length_controlled_winrate": "alpacaeval2_lc",
-        "win_rate": "alpacaeval2",
-        "avg_length": "alpacaeval2_length",
-    }
+    names = {"length_controlled_winrate": "alpacaeval2_lc", "win_rate": "alpacaeval2"}
+    names["avg_length"] = "alpacaeval2_length"
     _columns(table, leaderboard, *names)
     return table.rename(columns=names | {"lc_standard_error": "alpacaeval2_lc_se"}).filter(like="alpacaeval2")
 
@@ -68,11 +65,8 @@ def read_arena_hard(source: Path) -> pd.DataFrame:
         table = pd.read_csv(source)
         names = {"score": "arena_hard", "rating_q025": "arena_hard_low", "rating_q975": "arena_hard_high"}
         _columns(table, source, "model", *names)
-        return (
-            table.set_index("model")
-            .rename(columns=names | {"avg_tokens": "arena_hard_tokens"})
-            .filter(like="arena_hard")
-        )
+        names["avg_tokens"] = "arena_hard_tokens"
+        return table.set_index("model").rename(columns=names).filter(like="arena_hard")
     rows = pd.DataFrame(_lines(source, "question_id", "model", "games"))
     return pd.DataFrame({model: _arena_row(part) for model, part in rows.groupby("model")}).T
 

@@ -9,13 +9,9 @@ EXPO = "expo"  # not the arm whose factor is chosen: where that is 1, it is its 
 ANNOTATORS = "annotators"  # in the place of a reward arm: DPO on the pairs as people ordered them
 BEST_OF_N = "best_of_n"
 METHOD_TITLES = {
-    BEST_OF_N: "Best of n",
-    "reinforce": "REINFORCE",
-    "ppo": "PPO",
-    "dpo": "DPO",
-    "dpo_margin": "Margin DPO",
-    "dpo_scaled": "Scaled DPO",
-}
+    BEST_OF_N: "Best of n", "reinforce": "REINFORCE", "ppo": "PPO",
+    "dpo": "DPO", "dpo_margin": "Margin DPO", "dpo_scaled": "Scaled DPO",
+}  # fmt: skip
 
 
 def reward_title(arm: str) -> str:

@@ -187,7 +187,7 @@ def win_rates(
     Of the last policies of all seeds.
     """
     method, arm = policy
-    asked = {"method": method, "arm": arm, "comparison": plan.identity, "seeds": list(seeds), "prompts": n_prompts}
+    asked = _asked(plan, method, arm, seeds, n_prompts)
     asked |= {"n": n} if method == BEST_OF_N else {}
     file = paths.runs_dir() / "win_rates" / f"{fingerprint(asked)}.json"
     rows = kept_json(file, partial(_rows, plan, method, arm, seeds, n_prompts, n))
@@ -221,8 +221,7 @@ def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: in
         for name, reader in readers(plan, arm, seed).items():
             scores = [reader.score(texts.prompts, of[seed]) for of in (texts.after, texts.before)]
             given.setdefault(name, []).append(credits(*scores))
-    further = {"prompts": len(texts.prompts), "seeds": len(seeds)} | texts.counts
-    return {name: _win_rate(texts, np.concatenate(parts)).row() | further for name, parts in given.items()}
+    return {name: _outcome(texts, parts) for name, parts in given.items()}
 
 
 def judged(
@@ -233,15 +232,18 @@ def judged(
     verdicts = [
         judge_credits(judge, texts.prompts, texts.after[seed], texts.before[seed], workers=workers) for seed in seeds
     ]
-    problems: Counter[str] = Counter()
-    for verdict in verdicts:
-        problems.update(verdict.problems)
-    rate = _win_rate(texts, np.concatenate([verdict.credits for verdict in verdicts]))
-    outcome = rate.row() | {"prompts": len(texts.prompts), "seeds": len(seeds), "problems": problems} | texts.counts
-    asked = {"method": method, "arm": arm, "comparison": plan.identity, "seeds": list(seeds), "prompts": n_prompts}
-    return records.append(plan.file, kind="win_rate", asked=asked | {"reader": judge.name}, outcome=outcome)
+    problems = sum((Counter(verdict.problems) for verdict in verdicts), Counter[str]())
+    outcome = _outcome(texts, [verdict.credits for verdict in verdicts], problems=problems)
+    asked = _asked(plan, method, arm, seeds, n_prompts) | {"reader": judge.name}
+    return records.append(plan.file, kind="win_rate", asked=asked, outcome=outcome)
 
 
-def _win_rate(texts: Answered, credits: np.ndarray) -> WinRate:
+def _asked(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: int) -> dict[str, Any]:
+    return {"method": method, "arm": arm, "comparison": plan.identity, "seeds": list(seeds), "prompts": n_prompts}
+
+
+def _outcome(texts: Answered, credits: Sequence[np.ndarray], **further: Any) -> dict[str, Any]:
+    """What a record holds of a reader's credits, an array a seed."""
     groups = np.tile(np.arange(len(texts.prompts)), len(texts.after))
-    return win_rate(credits, texts.lengths(texts.after), texts.lengths(texts.before), groups)
+    rate = win_rate(np.concatenate(credits), texts.lengths(texts.after), texts.lengths(texts.before), groups)
+    return rate.row() | {"prompts": len(texts.prompts), "seeds": len(texts.after)} | further | texts.counts
