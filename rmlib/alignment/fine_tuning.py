@@ -31,6 +31,7 @@ from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
+from rmlib.training.optimizer import scheduler_for
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE
 
@@ -48,12 +49,10 @@ def _minimise(
 
     That is the sum of what `parts(step)` gives, one forward pass a part.
     """
-    from transformers import get_scheduler  # imports peft, which is slow
-
     weights = [weight for weight in policy.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, betas=BETAS, weight_decay=how.weight_decay)
     schedule = "cosine" if isinstance(how, FitSettings) else "linear"
-    scheduler = get_scheduler(schedule, optimizer, how.warmup_steps, n_steps)
+    scheduler = scheduler_for(schedule, how.warmup_steps, optimizer, n_steps)
     losses = []
     for step in progress_bar(range(n_steps), desc=f"tuning {policy.name}", unit="step", leave=False, show=show):
         total = 0.0

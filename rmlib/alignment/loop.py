@@ -30,6 +30,7 @@ from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.training import checkpoints
+from rmlib.training.optimizer import scheduler_for
 from rmlib.training.parallel import ALONE, Processes
 from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
 
@@ -176,13 +177,11 @@ class Learner(nn.Module):
 
     def prepare(self) -> None:
         """Optimizer and schedule, anew."""
-        from transformers import get_scheduler  # imports peft, which is slow
-
         settings = self.settings
         self.optimizer = torch.optim.AdamW(
             self.parameter_groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self.scheduler = get_scheduler("constant_with_warmup", self.optimizer, settings.warmup_steps)
+        self.scheduler = scheduler_for("constant", settings.warmup_steps, self.optimizer, settings.n_steps)
 
 
 def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:

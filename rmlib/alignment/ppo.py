@@ -21,7 +21,7 @@ from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import Prompt, RewardModel, Scorer, batches
-from rmlib.models.batches import Batch, Group, SharedBatch
+from rmlib.models.batches import Group
 from rmlib.models.likelihood import targets_of
 from rmlib.training.parallel import ALONE, Processes
 
@@ -153,15 +153,8 @@ def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) ->
     def read(groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:
         batch = critic.collate(groups)
         targets = targets_of(groups, batch, np.array([item.n_shared for item in groups for _ in item.ids]))
-        states = _states(critic, batch)[torch.from_numpy(targets.row), torch.from_numpy(targets.column)]
+        states = critic.backbone(**batches.inputs_of(batch, critic.config), use_cache=False).last_hidden_state
+        states = states[torch.from_numpy(targets.row), torch.from_numpy(targets.column)]
         return critic(states)[:, 0].split(np.bincount(targets.response).tolist())
 
     return in_passes(samples, token_budget, read, shared=critic.shared)
-
-
-def _states(critic: RewardModel, batch: Batch) -> Float[Tensor, "row token hidden"]:
-    """The last hidden state of every token of a decoder's batch."""
-    if isinstance(batch, SharedBatch):
-        return critic.backbone(**batches.inputs_of(batch, critic.config), use_cache=False).last_hidden_state
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    return critic.backbone(**inputs, use_cache=False).last_hidden_state

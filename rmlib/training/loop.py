@@ -156,7 +156,7 @@ class _Loop:
             with eager:
                 model.check_layout(self.examples.groups[:4], settings.precision)
         self.optimizer = optimizer_for(model, settings)
-        self.scheduler = scheduler_for(settings, self.optimizer, self.n_steps)
+        self.scheduler = scheduler_for(settings.schedule, settings.warmup_steps, self.optimizer, self.n_steps)
         self.state = checkpoints.State(model, self.optimizer, self.scheduler, processes, self.wrapped.sharded)
         self.step, self.seconds, self.n_tokens = 0, 0.0, 0
         self.curves = Curves(folder)

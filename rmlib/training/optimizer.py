@@ -38,16 +38,12 @@ def _decay_groups(model: RewardModel, weight_decay: float) -> list[dict[str, Any
     ]
 
 
-def scheduler_for(settings: TrainSettings, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
-    """Warm-up and schedule of the learning rate over `n_steps` steps."""
+def scheduler_for(schedule: str, warmup_steps: int, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
+    """Warm-up and schedule ("constant", or as transformers names it) of the learning rate over `n_steps` steps."""
     from transformers import get_scheduler  # imports peft, which takes seconds that drawing a figure can do without
 
-    return get_scheduler(
-        settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        optimizer,
-        num_warmup_steps=settings.warmup_steps,
-        num_training_steps=n_steps,
-    )
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=n_steps)
 
 
 def sampling_order(n_pairs: int, n_draws: int, settings: TrainSettings) -> np.ndarray:

@@ -140,7 +140,8 @@ def _clip_factor(heads: Stack, clip_norm: float) -> Float[Tensor, "head"]:
 def learning_rate_factors(settings: TrainSettings) -> list[float]:
     """What the learning rate is multiplied by at each step: warm-up and schedule."""
     assert settings.max_steps is not None
-    scheduler = scheduler_for(settings, torch.optim.SGD([torch.zeros(1)], lr=1.0), settings.max_steps)
+    placeholder = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = scheduler_for(settings.schedule, settings.warmup_steps, placeholder, settings.max_steps)
     return [scheduler.lr_lambdas[0](step) for step in range(settings.max_steps)]
 
 
