@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -62,15 +61,15 @@ def align(
         if pairs is None:
             raise AlignmentError("DPO learns from pairs: give some (dpo.annotated, dpo.labelled)")
         learner: Learner = DPO(policy, pairs, settings, processes)
-        optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
     elif reward is None:
         raise AlignmentError(f"{settings.method} needs a reward: a model, an ensemble, or rewards.load_reward(folder)")
     elif settings.method == "reinforce":
         learner = Reinforce(policy, reward, prompts, settings, processes)
-        optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
     else:
         made = partial(PPO, reward=reward, prompts=prompts, critic=_critic(reward, critic), processes=processes)
-        _ppo_rounds(policy, made, settings, processes, watch, run.folder, progress)
+        _ppo_rounds(policy, made, run, processes, watch, progress)
+        return run
+    optimise(learner, run.folder, watch, Reference(policy, policy), progress=progress)
     return run
 
 
@@ -91,17 +90,11 @@ def _critic(reward: Scorer, critic: RewardModel | None) -> RewardModel:
 
 
 def _ppo_rounds(
-    policy: Policy,
-    made: Callable[..., PPO],
-    settings: AlignSettings,
-    processes: Processes,
-    watch: Watch | None,
-    folder: Path,
-    progress: bool,
+    policy: Policy, made: Callable[..., PPO], run: Alignment, processes: Processes, watch: Watch | None, progress: bool
 ) -> None:
     """Each round starts from the best policy of the one before, which is its reference too, with a new value model."""
-    start = policy
-    folders = [folder / f"round-{number + 1}" for number in range(settings.rounds)]
+    start, settings = policy, run.settings
+    folders = [run.folder / f"round-{number + 1}" for number in range(settings.rounds)]
     for number, own in enumerate(folders):
         processes.on_main(partial(own.mkdir, exist_ok=True))
         if not processes.on_main((own / FINISHED_FILE).is_file):
@@ -110,23 +103,23 @@ def _ppo_rounds(
             optimise(learner, own, watch, Reference(start, policy), progress=progress, label=label)
         start = Policy.create(str(own / (BEST_FOLDER if (own / BEST_FOLDER).is_dir() else POLICY_FOLDER)))
         start.network.to(policy.device)
-    processes.on_main(lambda: _write_rounds(folders, folder, settings.n_steps))
+    processes.on_main(lambda: _write_rounds(folders, run.folder, settings.n_steps))
 
 
 def _write_rounds(folders: Sequence[Path], folder: Path, n_steps: int) -> None:
-    """The logs of all rounds as one, and the policies of the last."""
-    rows = [row for number, own in enumerate(folders) for row in _rows_of_round(own, number, n_steps)]
+    """The logs of all rounds as one, with steps that go on from round to round, and the policies of the last.
+
+    A later round starts at the best policy of the one before, which was measured there.
+    """
+    rows = [
+        row | {"round": number + 1, "step": row["step"] + number * n_steps}
+        for number, own in enumerate(folders)
+        for row in read_log(own)
+        if row["step"] or not number
+    ]
     with (folder / LOG_FILE).open("w") as log:
         log.writelines(json.dumps(row) + "\n" for row in rows)
     for name in (POLICY_FOLDER, BEST_FOLDER):
         if (folders[-1] / name).is_dir():
             shutil.copytree(folders[-1] / name, folder / name, dirs_exist_ok=True)
     write_json(folder / FINISHED_FILE, {k: v for k, v in rows[-1].items() if k != "watched"})
-
-
-def _rows_of_round(folder: Path, number: int, n_steps: int) -> list[dict[str, Any]]:
-    """A round's log with steps that go on from the round before; its start is the best of that, measured there."""
-    rows = read_log(folder)
-    return [
-        row | {"round": number + 1, "step": row["step"] + number * n_steps} for row in rows if row["step"] or not number
-    ]
