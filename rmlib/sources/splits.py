@@ -45,13 +45,7 @@ class Splits:
 
 
 def load_splits(
-    source: str | Path,
-    *,
-    selection_fraction: float = 0.1,
-    max_pairs: int = -1,
-    matched: bool = True,
-    seed: int = 0,
-    **options: Any,
+    source: str | Path, *, selection_fraction: float = 0.1, max_pairs: int = -1, matched: bool = True, **options: Any
 ) -> Splits:
     """The splits of a source; `max_pairs` keeps that many training and test pairs each (-1: all).
 
@@ -65,7 +59,7 @@ def load_splits(
     train, test = (_split(table, name) for name in ("train", "validation"))
     if max_pairs >= 0:
         train, test = (part.select(range(min(max_pairs, len(part)))) for part in (train, test))
-    train, selection = carve_selection(train, selection_fraction, seed)
+    train, selection = carve_selection(train, selection_fraction, seed=0)
     if matched:
         train = only_matched(train)
     splits = Splits(info, train, selection, test)
