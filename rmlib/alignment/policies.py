@@ -93,7 +93,7 @@ class Policy:
 
     def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
-        self.max_length = backbones.position_limit(network.config) or 4096
+        self.max_length = backbones.position_limit(network.config)
         self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]
         self.end_id = _end_id(tokenizer)
 

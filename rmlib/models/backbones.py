@@ -94,7 +94,11 @@ def build(
 
                 options["quantization_config"] = BitsAndBytesConfig(**quantization)
             backbone, _ = _with_all_weights(AutoModel, source, options)
-            _keep_layout(backbone)
+            # Where a CPU multiplies in bf16, bitsandbytes would lay 4-bit weights out anew when a model is evaluated:
+            # its kernel takes no narrow matrices, and what saves or merges would find other weights than were loaded.
+            for module in backbone.modules():
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    module.support_avx512bf16_for_cpu = False
     except LOADING_ERRORS as error:
         raise BackboneError(
             f"backbone {name!r} cannot be loaded: {error}\nName 'embedded', 'minilm', a folder, or a hub id that this "
@@ -109,17 +113,6 @@ def prepare_attention(backbone: PreTrainedModel) -> None:
     """Give a decoder the attention that can share prompts, where its class lets attention be chosen."""
     if kind_of(backbone.config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
         backbone.set_attn_implementation(SHARED_PREFIX)
-
-
-def _keep_layout(backbone: PreTrainedModel) -> None:
-    """Where a CPU multiplies in bf16, bitsandbytes would lay 4-bit weights out anew when a model is evaluated.
-
-    Its kernel takes no narrow matrices, and what saves or merges the model would find other weights than were loaded.
-    """
-    module: Any
-    for module in backbone.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -139,8 +132,7 @@ def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[
 def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Tokenizer]:
     """`(network, tokenizer)` of a model with its head, by an Auto class of transformers; safetensors, no foreign code.
 
-    Weights that are not read are counted in a warning. Raises BackboneError for a model that cannot be loaded, or that
-    lacks weights.
+    A warning counts weights that are not read. Raises BackboneError where some are missing, or it cannot be loaded.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -208,9 +200,9 @@ def base_of(backbone: Any) -> Any:
     return backbone.get_base_model() if is_adapted(backbone) else backbone
 
 
-def position_limit(config: PreTrainedConfig) -> int | None:
-    """Longest text in tokens that the position embeddings admit, where the config says so."""
-    limit: int | None = getattr(config, "max_position_embeddings", None)
-    if limit is None or "roberta" not in config.model_type:
-        return limit
-    return limit - int(config.pad_token_id or 0) - 1  # RoBERTa-like models count positions from pad_token_id + 1
+def position_limit(config: PreTrainedConfig) -> int:
+    """Longest text in tokens that the position embeddings admit; 4,096 where the config does not say."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and "roberta" in config.model_type:
+        return limit - int(config.pad_token_id or 0) - 1  # these count positions from pad_token_id + 1
+    return limit or 4096

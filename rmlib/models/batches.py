@@ -21,8 +21,6 @@ from torch.nn.utils.rnn import pad_sequence
 from rmlib.models.attention import RowLayout, layout_of
 from rmlib.models.tokens import Encoded
 
-# --- groups -----------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Group:

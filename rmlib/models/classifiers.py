@@ -56,7 +56,7 @@ class PlainClassifier(torch.nn.Module):
         super().__init__()
         self.network, self.tokenizer, self.row, self.name = network, tokenizer, row, name
         self.masks_padding = backbones.kind_of(network.config) == "encoder"
-        self.max_length = backbones.position_limit(network.config) or 4096
+        self.max_length = backbones.position_limit(network.config)
 
     @property
     def device(self) -> torch.device:
@@ -89,26 +89,19 @@ class PlainClassifier(torch.nn.Module):
         return rewards
 
 
-Classifier = DecoderClassifier | PlainClassifier
-
-
 def load_classifier(
     source: str | Path,
     *,
     weights: Weights | None = None,
-    dtype: torch.dtype = torch.float32,
     read_at: str = "transformers",
-) -> Classifier:
-    """A sequence classifier as a scorer with one reward a response.
+    dtype: torch.dtype = torch.float32,
+) -> DecoderClassifier | PlainClassifier:
+    """A sequence classifier, from a folder or the hub in safetensors, as a scorer with one reward a response.
 
-    Args:
-        source: a folder or a hub id; weights in safetensors, no code of its own.
-        weights: of several logits, by the labels of its config or in their order; one logit needs none.
-        read_at: where a decoder's reward is read: "transformers", as its class does (the last token that is not
-            padding), or "end", the last token. They differ where the model pads with the end token of its template.
-    Raises:
-        BackboneError: it cannot be loaded, or lacks weights (a head that would be drawn at random, for instance).
-        ModelError: weights that do not fit its logits, or several logits without weights.
+    Several logits take `weights`, by the labels of its config or in their order. A decoder's reward is `read_at`
+    "transformers", where its class reads it (the last token that is not padding), or at the "end", the last token. They
+    differ where the model pads with the end token of its template. Raises BackboneError where it cannot be loaded or
+    lacks weights (a head that would be drawn at random, for instance), ModelError for weights that do not fit.
     """
     if read_at not in ("transformers", "end"):
         raise ModelError(f"read_at must be 'transformers' or 'end', got {read_at!r}")

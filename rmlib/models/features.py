@@ -119,15 +119,12 @@ class HiddenLayer:
         n_layers = model.config.num_hidden_layers
         if not 0 <= layer <= n_layers:
             raise ModelError(f"{model.name} has the hidden layers 0 (embeddings) to {n_layers}, not {layer}")
-        self.wide = copy.copy(model)
+        passed_off = copy.copy(model)
         # A module keeps its parts in a dictionary that a shallow copy would share.
-        self.wide._modules = model._modules | {"backbone": _Layer(model.backbone, layer)}
+        passed_off._modules = model._modules | {"backbone": _Layer(model.backbone, layer)}
+        self.features = passed_off.features
         self.backbone, self.tokenizer, self.max_length = model.backbone, model.tokenizer, model.max_length
         self.body_identity, self.kind = model.body_identity, f"{model.kind}, hidden layer {layer}"
-
-    def features(self, prompts: Sequence[Prompt], responses: Sequence[str], **options: Any) -> np.ndarray:
-        """As `RewardModel.features`."""
-        return self.wide.features(prompts, responses, **options)
 
 
 class _Layer(nn.Module):

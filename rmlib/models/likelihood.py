@@ -84,13 +84,12 @@ def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Flo
 class ImplicitReward(torch.nn.Module):
     """A policy and its reference, or a policy alone, as a scorer of responses."""
 
-    def __init__(self, policy: Any, reference: Any | None, tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
+    def __init__(self, networks: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
         super().__init__()
-        self.networks = torch.nn.ModuleList([policy] if reference is None else [policy, reference])
+        self.networks = torch.nn.ModuleList(networks)
         self.tokenizer, self.name, self.beta = tokenizer, name, beta
-        limits = [backbones.position_limit(network.config) or 4096 for network in self.networks]
-        self.max_length = min(limits)
-        self.shared = all(backbones.shares_prefix(network.base_model, self.max_length)[0] for network in self.networks)
+        self.max_length = min(backbones.position_limit(network.config) for network in networks)
+        self.shared = all(backbones.shares_prefix(network.base_model, self.max_length)[0] for network in networks)
 
     @property
     def device(self) -> torch.device:
@@ -111,60 +110,40 @@ class ImplicitReward(torch.nn.Module):
         encoded = self.encode(prompts, responses)
         encoded.refuse_long(self.max_length, self.name)
         runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
-        starts = _first_own_tokens(self.tokenizer, runs, encoded)
+        headers = [text for run in runs for text in [header(self.tokenizer, run[0])] * len(run)]
+        before = zip(tokens.tokens_of(self.tokenizer, headers), encoded.ids, strict=True)
+        # Each response's first own token; no model gives a probability to the first token of a text.
+        starts = np.array([max(1, batches.n_common(*rows)) for rows in before], dtype=np.int64)
         groups = batches.group(encoded, [len(run) for run in runs])
         rewards = np.empty(len(responses))
         for some, rows in batches.packed(groups, token_budget, shared=self.shared):
             batch = batches.collate_shared(some) if self.shared else batches.collate_padded(some)
             targets, batch = targets_of(some, batch, starts[rows]), batch.to(self.device)
-            sums = [_log_probabilities(network, batch, targets) for network in self.networks]
+            values = [token_log_probabilities(network, batch, targets).double().cpu() for network in self.networks]
+            sums = [np.bincount(targets.response, weights=of_tokens.numpy()) for of_tokens in values]
             rewards[rows] = self.beta * (sums[0] - sum(sums[1:]))
         return rewards
 
 
 def load_implicit(
-    policy: str | Path,
-    reference: str | Path | None = None,
-    *,
-    beta: float = BETA,
-    dtype: torch.dtype = torch.float32,
+    policy: str | Path, reference: str | Path | None = None, *, beta: float = BETA, dtype: torch.dtype = torch.float32
 ) -> ImplicitReward:
     """Policy and reference (or none, for rewards that are reference-free) from folders or hub ids, in safetensors.
 
     Raises BackboneError for what cannot be loaded, ModelError for models whose tokens have different meanings.
     """
-    network, tokenizer = backbones.read_whole(AutoModelForCausalLM, str(policy), dtype=dtype)
-    name, other = implicit_name(policy, reference), None
-    if reference is not None:
-        other, other_tokenizer = backbones.read_whole(AutoModelForCausalLM, str(reference), dtype=dtype)
-        if tokenizer.get_vocab() != other_tokenizer.get_vocab():
-            raise ModelError(f"{name}: their tokenizers differ, so their log-probabilities are of different tokens")
+    sources = [str(source) for source in (policy, reference) if source is not None]
+    read = [backbones.read_whole(AutoModelForCausalLM, source, dtype=dtype) for source in sources]
+    name, tokenizer = implicit_name(policy, reference), read[0][1]
+    if any(other.get_vocab() != tokenizer.get_vocab() for _, other in read):
+        raise ModelError(f"{name}: their tokenizers differ, so their log-probabilities are of different tokens")
     backbones.prepare_tokenizer(tokenizer, name)
-    for each in (network, other):
-        if each is not None:
-            backbones.prepare_attention(each)
-    return ImplicitReward(network, other, tokenizer, name, beta)
+    for network, _ in read:
+        backbones.prepare_attention(network)
+    return ImplicitReward([network for network, _ in read], tokenizer, name, beta)
 
 
 def implicit_name(policy: str | Path, reference: str | Path | None) -> str:
     """What a table or a record calls such a scorer; without a reference it says so."""
     first, *rest = [paths.public_name(str(name)) for name in (policy, reference) if name is not None]
     return f"{first} over {rest[0]}" if rest else f"{first}, reference-free"
-
-
-def _first_own_tokens(
-    tokenizer: PreTrainedTokenizerBase, runs: Sequence[Sequence[Prompt]], encoded: Encoded
-) -> Int[np.ndarray, "response"]:
-    """Index of each response's first own token, whatever it is scored with; `runs` holds equal prompts together."""
-    headers = []
-    for run in runs:
-        headers += [header(tokenizer, run[0])] * len(run)
-    pairs = zip(tokens.tokens_of(tokenizer, headers), encoded.ids, strict=True)
-    # No model gives a probability to the first token of a text.
-    return np.array([max(1, batches.n_common(before, row)) for before, row in pairs], dtype=np.int64)
-
-
-def _log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[np.ndarray, "response"]:
-    """Sum over each response's counted tokens of their log-probability, in fp64."""
-    values = token_log_probabilities(network, batch, targets)
-    return np.bincount(targets.response, weights=values.double().cpu().numpy())

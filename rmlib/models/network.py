@@ -87,7 +87,7 @@ class RewardNetwork(nn.Module):
         base = backbones.base_of(backbone)
         self.config: Any = base.config
         self.kind = backbones.kind_of(self.config)
-        self.max_length = backbones.position_limit(self.config) or 4096
+        self.max_length = backbones.position_limit(self.config)
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
         self.attention = ""  # until a run has chosen, and compared, what its device does best
         self.ends_only = last_layer.cut(base, self.config) if self.shared else None

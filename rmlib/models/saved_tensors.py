@@ -30,7 +30,7 @@ Kinds = dict[str, tuple[str, tuple[int, ...]]]  # dtype and shape of each tensor
 INDEX_FILE, WEIGHTS_FILE = "model.safetensors.index.json", "model.safetensors"
 # Config, tokenizer, template and index; never weights in another format, which would be those of one model alone.
 COPIED = (".json", ".txt", ".model", ".jinja", ".py")
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def combined(tensors: Sequence[Tensor], combine: Combine, name: str) -> Tensor:
     Raises ModelError where integers, which stand for positions or codes of a quantised weight, differ.
     """
     dtype = tensors[-1].dtype
-    if dtype in FLOATS.values():
+    if dtype in FLOATS:
         return combine([tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in tensors]).to(dtype)
     if all(torch.equal(tensor, tensors[-1]) for tensor in tensors):
         return tensors[-1]

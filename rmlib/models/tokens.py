@@ -78,15 +78,11 @@ def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     for start in range(0, len(new), TEXTS_AT_ONCE):
         some = new[start : start + TEXTS_AT_ONCE]
         known |= zip(some, tokens_of(tokenizer, [render(tokenizer, *texts[key]) for key in some]), strict=True)
-    if _size(_KEPT | known) > MOST_TOKENS:
+    if sum(map(len, (_KEPT | known).values())) > MOST_TOKENS:
         _KEPT.clear()
-    if _size(known) <= MOST_TOKENS:
+    if sum(map(len, known.values())) <= MOST_TOKENS:
         _KEPT.update(known)
     return Encoded([known[key] for key in keys], None, np.zeros(len(keys), dtype=bool))
-
-
-def _size(tokens: dict[str, np.ndarray]) -> int:
-    return sum(map(len, tokens.values()))
 
 
 def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -51,15 +51,8 @@ class Segments:
     order: Int[Tensor, "row"]
     rows: Int[Tensor, "row"] | None = None  # tokens that attend; None: every one
 
-    def attend(
-        self,
-        query: Float[Tensor, "1 head token dim"],
-        key: Float[Tensor, "1 head_kv token dim"],
-        value: Float[Tensor, "1 head_kv token dim"],
-        scaling: float | None,
-        dropout: float,
-    ) -> Float[Tensor, "token head dim"]:
-        """Attention through SDPA, chunk by chunk; zeros for tokens that do not attend."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
+        """Attention through SDPA, chunk by chunk; shapes, and what does not attend, as in `Fused.attend`."""
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # each [token, head, dim]
         gqa = query.shape[1] != key.shape[1]
         outputs = []
