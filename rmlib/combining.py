@@ -70,10 +70,11 @@ def average(models: Sequence[RewardModel] | Sequence[Folder], folder: Folder | N
 def _combine(
     models: Sequence[RewardModel | Folder], combine: Combine, origin: Origin, folder: Folder | None
 ) -> RewardModel | Path:
-    if all(isinstance(model, RewardModel) for model in models):
+    in_memory = [model for model in models if isinstance(model, RewardModel)]
+    if len(in_memory) == len(models):
         if folder is not None:
             raise ModelError("models in memory are combined in memory: leave out the folder, and save the result")
-        return _combined_model([model for model in models if isinstance(model, RewardModel)], combine, origin)
+        return _combined_model(in_memory, combine, origin)
     folders = [Path(model) for model in models if not isinstance(model, RewardModel)]
     if len(folders) < len(models) or folder is None:
         raise ModelError("give models alone, or folders alone and the folder that the new model is written to")
@@ -99,9 +100,7 @@ def _combined_model(models: Sequence[RewardModel], combine: Combine, origin: Ori
 def _merged(model: RewardModel) -> RewardModel:
     """The model, or where it is adapted a copy whose backbone holds the weights that its rewards come from."""
     if getattr(model.config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"the backbone {model.name} is quantised: load the models without quantization to combine them"
-        )
+        raise ModelError(f"the backbone {model.name} is quantised: load models without quantization to combine them")
     if not is_adapted(model.backbone):
         return model
     merged = copy.deepcopy(model)
@@ -147,15 +146,11 @@ def fit_attribute_weights(ratings: ArrayLike, preference: ArrayLike) -> Float[np
     """
     table, label = np.asarray(ratings, dtype=float), np.asarray(preference, dtype=float)
     if table.ndim != 3 or table.shape[:2] != (len(label), 2) or label.ndim != 1:
-        raise ValueError(
-            f"ratings must be [pair, 2, attribute] and preference [pair], got {table.shape}, {label.shape}"
-        )
+        raise ValueError(f"ratings must be [pair, 2, attribute], preference [pair], got {table.shape}, {label.shape}")
     difference = table[:, 1] - table[:, 0]
     known = ~np.isnan(difference).any(axis=1) & ~np.isnan(label) & (label != 0)
     if known.sum() < 2:
-        raise ValueError(
-            f"{known.sum()} of {len(label)} pairs have a preference and all ratings; two or more are needed"
-        )
+        raise ValueError(f"{known.sum()} of {len(label)} pairs have a preference and all ratings; two are needed")
     # Without an intercept, turning a pair round leaves its loss unchanged; half of them turned give two classes.
     side = np.where(np.arange(known.sum()) % 2, 1.0, -1.0)
     turned = difference[known] * (side * np.sign(label[known]))[:, None]
@@ -188,11 +183,10 @@ def _with_outputs(
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The mean of the members' standardised rewards.
+    """The mean of the members' rewards, each standardised by its mean and standard deviation on the texts of `fit`.
 
-    Each member's rewards are standardised by the mean and standard deviation that it gives the reference texts of
-    `fit`, so that a reward does not depend on what is scored with it and no member weighs more for its scale. The
-    result is put back on the members' mean scale and offset: an ensemble of equal members is that member.
+    So a reward does not depend on what is scored with it, and no member weighs more for its scale. The result is put
+    back on the members' mean scale and offset: an ensemble of equal members is that member.
     """
 
     members: tuple[Scorer, ...]

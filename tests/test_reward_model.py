@@ -1,7 +1,9 @@
 """The reward model: where a reward is read, what it must not depend on, and that saving changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib.models import ModelError, RewardModel, backbones, batches
+from rmlib.models import ModelError, RewardModel, attention, backbones, batches
 from rmlib.models.backbones import BackboneError
 
 USER = [{"role": "user", "content": "name a fruit"}]
@@ -366,6 +368,11 @@ def test_a_layout_that_changes_rewards_is_given_up_loudly(
     decoder.check_layout(groups)
     assert decoder.shared and not caplog.records
     honest = batches.layout_of
-    monkeypatch.setattr(batches, "layout_of", lambda table, *rest: honest(table * [1, 1, 1, 0], *rest))  # no prompts
+
+    def blind(table: np.ndarray, *rest: Any) -> attention.RowLayout:
+        """No response sees its prompt."""
+        return replace(honest(table * [1, 1, 1, 0], *rest), ends=honest(table, *rest).ends)
+
+    monkeypatch.setattr(batches, "layout_of", blind)
     decoder.check_layout(groups)
     assert not decoder.shared and "sharing the prompt changed a reward" in caplog.text

@@ -121,18 +121,10 @@ def merged(groups: Sequence[Group]) -> tuple[list[Group], Int[np.ndarray, "respo
         cluster_of.update(dict.fromkeys(joined, joined))
     clusters = {id(cluster): cluster for cluster in cluster_of.values()}.values()
     place = {key: index for index, key in enumerate(key for cluster in clusters for key in cluster)}
-    return [_of_texts([texts[key] for key in cluster]) for cluster in clusters], np.array(
-        [place[key] for own in keys for key in own]
-    )
-
-
-def _of_texts(texts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Group:
-    ids = tuple(row for row, _ in texts)
-    types = tuple(kinds for _, kinds in texts if kinds is not None)
-    return Group(ids, common_prefix(ids), types or None)
-
-
-# --- the shared layout ------------------------------------------------------------------------------------------------
+    ids = [texts[key][0] for key in place]
+    type_ids = [kinds for _, kinds in (texts[key] for key in place) if kinds is not None]
+    encoded = Encoded(ids, type_ids or None, np.zeros(len(ids), dtype=bool))
+    return group(encoded, [len(cluster) for cluster in clusters]), np.array([place[key] for own in keys for key in own])
 
 
 @dataclass(frozen=True)
@@ -180,28 +172,23 @@ def collate_shared(groups: Sequence[Group], backend: str = "segments") -> Shared
 
     `backend` names the attention (`attention.BACKENDS`).
     """
-    tokens, positions, ends = [], [], []
+    tokens, positions = [], []
     # One line per segment: where its tokens start, how many they are, and the same of the prompt that it also sees.
     segments: list[tuple[int, int, int, int]] = []
     offset = 0
     for item in groups:
         shared, start = item.n_shared, offset
-        if shared:
-            tokens.append(item.ids[0][:shared])
-            positions.append(np.arange(shared))
-            segments.append((start, shared, 0, 0))
-            offset += shared
-        for row in item.ids:
-            own = len(row) - shared
-            tokens.append(row[shared:])
-            positions.append(np.arange(shared, len(row)))
-            segments.append((offset, own, start, shared))
-            offset += own
-            ends.append(offset - 1)
+        parts = [(item.ids[0][:shared], 0)] if shared else []
+        for own, n_before in parts + [(row[shared:], shared) for row in item.ids]:
+            tokens.append(own)
+            positions.append(np.arange(n_before, n_before + len(own)))
+            segments.append((offset, len(own), start, n_before))
+            offset += len(own)
     row_ids, row_positions = (
-        torch.from_numpy(np.concatenate(parts).astype(np.int64))[None] for parts in (tokens, positions)
+        torch.from_numpy(np.concatenate(rows).astype(np.int64))[None] for rows in (tokens, positions)
     )
-    return SharedBatch(row_ids, row_positions, layout_of(np.array(segments), offset, backend), torch.tensor(ends))
+    layout = layout_of(np.array(segments), offset, backend)
+    return SharedBatch(row_ids, row_positions, layout, layout.ends)
 
 
 def collate_padded(groups: Sequence[Group], pad_id: int = 0) -> PaddedBatch:

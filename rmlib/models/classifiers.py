@@ -43,7 +43,10 @@ class DecoderClassifier(RewardModel):
         encoded = super().encode(prompts, responses)
         if self.skipped is None:
             return encoded
-        return Encoded([_without_end(row, self.skipped) for row in encoded.ids], None, encoded.cut)
+        others = [np.flatnonzero(row != self.skipped) for row in encoded.ids]
+        # A text of nothing else keeps its first token, which transformers then reads.
+        ends = [int(places[-1]) + 1 if len(places) else 1 for places in others]
+        return Encoded([row[:end] for row, end in zip(encoded.ids, ends, strict=True)], None, encoded.cut)
 
 
 class PlainClassifier(torch.nn.Module):
@@ -90,12 +93,9 @@ class PlainClassifier(torch.nn.Module):
 
 
 def load_classifier(
-    source: str | Path,
-    *,
-    weights: Weights | None = None,
+    source: str | Path, *, weights: Weights | None = None, dtype: torch.dtype = torch.float32,
     read_at: str = "transformers",
-    dtype: torch.dtype = torch.float32,
-) -> DecoderClassifier | PlainClassifier:
+) -> DecoderClassifier | PlainClassifier:  # fmt: skip
     """A sequence classifier, from a folder or the hub in safetensors, as a scorer with one reward a response.
 
     Several logits take `weights`, by the labels of its config or in their order. A decoder's reward is `read_at`
@@ -154,12 +154,6 @@ def _skipped(model: RewardModel, pad_id: int | None, read_at: str) -> int | None
         where = "one token before it, as transformers does" if read_at == "transformers" else "at it"
         logger.warning("%s pads with the token that ends a text; its reward is read %s", model.name, where)
     return pad_id if read_at == "transformers" else None
-
-
-def _without_end(row: np.ndarray, token: int) -> np.ndarray:
-    """The row up to its last other token; a row of nothing else keeps its first, which transformers then reads."""
-    others = np.flatnonzero(row != token)
-    return row[: others[-1] + 1] if len(others) else row[:1]
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:

@@ -87,9 +87,7 @@ def check(model: RewardNetwork, folder: Path, bias: float) -> None:
     precise &= getattr(quantization, "bnb_4bit_compute_dtype", torch.float32) == torch.float32
     tolerance = 1e-4 if precise else 5e-2  # the export computes in fp32
     if not np.allclose(exported, ours, rtol=tolerance, atol=tolerance):
-        raise ModelError(
-            f"{folder.name}: transformers gives {exported.tolist()} where this model gives {ours.tolist()}"
-        )
+        raise ModelError(f"{folder.name}: transformers gives {exported.tolist()}, this model {ours.tolist()}")
 
 
 def _tokenizer_for_export(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:

@@ -41,8 +41,7 @@ def load_or_compute(
 
     Kept per backbone (its weights, not its name), tokenizer and chat template, and there per text, so features are
     never read for the wrong model; a file says itself what it belongs to, and FeaturesError names one that lies in the
-    wrong place. Every call that computes something adds one file; a run that dies loses only the file it had not
-    finished.
+    wrong place. Every call that computes something adds one file, whole or not at all.
     """
     made_by = identity(model)
     folder = paths.runs_dir() / "features" / fingerprint(made_by)

@@ -77,15 +77,10 @@ class RewardModel(RewardNetwork):
         self._save_backbone(folder, _part(state, "backbone."))
         self.tokenizer.save_pretrained(folder)
         card = {
-            "format_version": 1,
-            "backbone": self.name,
-            "attributes": self.attributes,
-            "identity": self.identity,
-            "body_identity": self.body_identity,
-            "adapted": is_adapted(self.backbone),
-            "fresh_head": self.fresh_head,
-            "head_layers": self.head_layers,
-        }
+            "format_version": 1, "backbone": self.name, "attributes": self.attributes,
+            "identity": self.identity, "body_identity": self.body_identity,
+            "adapted": is_adapted(self.backbone), "fresh_head": self.fresh_head, "head_layers": self.head_layers,
+        }  # fmt: skip
         if self.base_identity != self.name:
             card["base_identity"] = self.base_identity
         config = getattr(self.config, "quantization_config", None)

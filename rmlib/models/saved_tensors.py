@@ -24,7 +24,6 @@ from rmlib.records.files import written_whole
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
 Origin = Callable[[Sequence[str]], str]  # from the identities of models to that of their combination
-
 Kinds = dict[str, tuple[str, tuple[int, ...]]]  # dtype and shape of each tensor
 
 INDEX_FILE, WEIGHTS_FILE = "model.safetensors.index.json", "model.safetensors"

@@ -1,7 +1,7 @@
-"""Attention of a packed row on a GPU, two ways: varlen flash attention in half precision, FlexAttention in any.
+"""Attention of a packed row on a GPU, two ways; neither trains on a CPU.
 
-Flash attention takes the segments of a row as they lie, each with the keys of its whole text beside it; nothing is
-masked. FlexAttention takes the row as it is, and a mask in blocks. Neither trains on a CPU.
+Varlen flash attention, in half precision, takes the segments of a row as they lie, each with the keys of its whole text
+beside it; nothing is masked. FlexAttention, in any precision, takes the row as it is, and a mask in blocks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rmlib.models.attention.flash import Fused
 
 # Before torch 2.12 heads that share keys were taken unasked, and the keyword was unknown.
 _GROUPED: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_compiled = cache(lambda: torch.compile(flex_attention))  # at its first use
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,6 @@ class Blocks(Fused):
             )  # fmt: skip
             object.__setattr__(self, "mask", mask)
         return self.__dict__["mask"]
-
-
-@cache
-def _compiled() -> Any:
-    return torch.compile(flex_attention)
 
 
 def blocks_of(table: np.ndarray) -> Blocks:
