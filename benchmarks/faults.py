@@ -38,8 +38,7 @@ from rmlib.pairs import make_pairs
 from rmlib.sources import simulated
 from rmlib.training import train
 from rmlib.training.checkpoints import UNFINISHED
-from rmlib.training.initial_model import initial
-from rmlib.training.runs import read_log
+from rmlib.training.runs import initial, read_log
 from rmlib.training.settings import TrainSettings
 
 PAIRS, SELECTION, PAIRS_PER_STEP = 20, 6, 4

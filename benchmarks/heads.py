@@ -16,9 +16,8 @@ import torch
 
 from benchmarks.measure import measure, record
 from rmlib.losses import PAIR_LOSSES
-from rmlib.training.head_stacks import Compared, Heads, Labels, PreferenceLoss
+from rmlib.training.head_stacks import Compared, Fitted, Heads, Labels, PreferenceLoss, descend
 from rmlib.training.settings import TrainSettings
-from rmlib.training.stack_descent import Fitted, descend
 
 HIDDEN, N_PAIRS, N_STEPS = 384, 1_000, 500
 LIMITS = {"seconds": 30.0, "ratio": 20.0}

@@ -13,9 +13,9 @@ from datasets import Dataset
 
 from rmlib.pairs import ATTRIBUTES, make_pairs
 from rmlib.training import Run, TrainingError, train
-from rmlib.training.initial_model import initial
 from rmlib.training.loop import _Loop
 from rmlib.training.parallel import Processes, ProcessesError
+from rmlib.training.runs import initial
 from rmlib.training.settings import TrainSettings
 
 KILLED_AFTER = 12

@@ -15,9 +15,9 @@ from transformers import AutoModelForSequenceClassification
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.backbones import is_adapted
 from rmlib.training import train
-from rmlib.training.__main__ import run_job
-from rmlib.training.initial_model import continue_from, create_model
+from rmlib.training.__main__ import continue_from, run_job
 from rmlib.training.loop import _Loop
+from rmlib.training.runs import create_model
 from rmlib.training.settings import TrainSettings
 
 USER = [{"role": "user", "content": "hi"}]

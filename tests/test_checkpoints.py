@@ -18,9 +18,8 @@ from test_training import made_pairs, settings
 
 from rmlib.models import RewardModel
 from rmlib.training import train
-from rmlib.training.initial_model import initial
 from rmlib.training.loop import _Loop
-from rmlib.training.runs import DiskError, Run, TrainingError, held
+from rmlib.training.runs import DiskError, Run, TrainingError, held, initial
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -207,7 +207,7 @@ def test_the_second_stage_starts_from_the_chosen_regression_heads(splits: Splits
 
 def compared(splits: Splits, preset: Preset) -> Compared:
     settings = preset.change(trainable="head").preference
-    inputs = Encoded(splits.train, settings, log_length=False)
+    inputs = Encoded(splits.train, settings)
     return Compared(*inputs.part(splits.train, settings).inputs.unbind(dim=1))
 
 

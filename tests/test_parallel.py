@@ -22,8 +22,8 @@ from rmlib.models.batches import Group
 from rmlib.training.__main__ import run_job
 from rmlib.training.examples import prepare
 from rmlib.training.forward import passes
-from rmlib.training.initial_model import create_model
 from rmlib.training.parallel import ALONE, Processes, ProcessesError, Wrapped, shares
+from rmlib.training.runs import create_model
 from rmlib.training.settings import TrainSettings
 
 

@@ -369,7 +369,7 @@ def test_the_accuracy_of_a_ranking_counts_all_its_pairs(backbone: str, monkeypat
     monkeypatch.setattr(
         "rmlib.training.forward.rewards_of", lambda _model, _examples, indices, *_: given[list(indices)]
     )
-    monkeypatch.setattr("rmlib.training.forward.forward_batches", lambda *_: iter([[0, 1]]))
+    monkeypatch.setattr("rmlib.training.forward.forward_batches", lambda *_: [[0, 1]])
     assert evaluate(model, examples, wanted)["accuracy"] == pytest.approx((5 + 2) / (6 + 3))
 
 

@@ -31,7 +31,7 @@ from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
-from rmlib.training.optimizer import scheduler_for
+from rmlib.training.loop import scheduler_for
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE
 

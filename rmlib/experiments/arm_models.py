@@ -27,8 +27,7 @@ from rmlib.records.hashing import fingerprint
 from rmlib.records.kept import kept_folder, kept_json
 from rmlib.sources import Splits, shuffled_labels
 from rmlib.training import run_folder, run_identity, train
-from rmlib.training.initial_model import Start, create_model, initial
-from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run
+from rmlib.training.runs import FINISHED_FILE, MODEL_FOLDER, Run, Start, create_model, initial
 
 FIT_FILE = "fit.json"
 AnyJob = TypeVar("AnyJob")

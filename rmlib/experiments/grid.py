@@ -31,6 +31,7 @@ from rmlib.experiments.grid_fits import Fold
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import record_arm, record_folds, results_file, shared_by, whole
 from rmlib.models import backbones
+from rmlib.models.surface_features import N_FEATURES
 from rmlib.pairs.views import is_decided, margins_of_chosen, ratings_of
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
@@ -115,7 +116,8 @@ def run_folds(
     left_out = _left_out(arms, folds)
     arms = [arm for arm in arms if arm not in left_out]
     frozen = settings.change(trainable="head", max_steps=grid.n_steps)
-    inputs = Encoded(_distinct(folds), frozen.preference, grid.log_length, grid.surface, grid.layer)
+    beyond = N_FEATURES if grid.surface else int(grid.log_length)
+    inputs = Encoded(_distinct(folds), frozen.preference, beyond, grid.layer)
     found = [_run_fold(arms, Fold(splits, frozen, grid, inputs)) for splits in folds]
     result = _pooled(arms, folds, grid, found, left_out)
     file = results or results_file(folds[0], settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ from rmlib.training.encoded import Encoded, Part, Scaling
 from rmlib.training.head_stacks import (
     AnyHeads,
     Compared,
+    Fitted,
     Heads,
     Labels,
     PreferenceLoss,
     RegressionLoss,
     TwoLayerHeads,
+    descend,
 )
 from rmlib.training.settings import TrainSettings
-from rmlib.training.stack_descent import Fitted, descend
 
 Point = tuple[float, float]  # learning rate, weight decay
 
@@ -96,7 +98,7 @@ class Fold:
         part = self.inputs.part(getattr(self.splits, name), self._settings(arm))
         if not part.pair_ids:
             raise GridError(f"no {name} pair that {arm!r} can learn from in {self.splits.source.name}; take more pairs")
-        return part.scaled(self.scaling)
+        return replace(part, inputs=self.scaling(part.inputs))
 
     def _shared_with(self, arm: str) -> str:
         """What heads that are trained together must share: optimiser, kind of head, pairs, a second objective."""
@@ -108,11 +110,11 @@ class Fold:
     def _fit_regression(self, arm: str) -> None:
         own = self._settings(arm)
         train, selection = (self._part(name, arm) for name in ("train", "selection"))
-        objective = RegressionLoss(train.texts, train.ratings.flatten(0, 1))
+        objective = RegressionLoss(train.inputs.flatten(0, 1), train.ratings.flatten(0, 1))
         start = self._start(arm, train)
         stacked = Heads.stack([start] * len(self.grid.points))
         fitted = descend(stacked, objective, *self._per_head(self.grid.points, 1), own)
-        loss = RegressionLoss(selection.texts, selection.ratings.flatten(0, 1))(fitted.heads)
+        loss = RegressionLoss(selection.inputs.flatten(0, 1), selection.ratings.flatten(0, 1))(fitted.heads)
         self._keep(arm, fitted, loss)
 
     def _fit_preference(self, arms: Sequence[str]) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from rmlib import sources
-from rmlib.models.backbones import without_weights
+from rmlib.models import ModelError, RewardModel, adapters
+from rmlib.models.backbones import is_adapted, without_weights
 from rmlib.pairs import carve_selection
 from rmlib.training import watching
-from rmlib.training.initial_model import continue_from, initial
 from rmlib.training.loop import train
 from rmlib.training.parallel import Processes
-from rmlib.training.runs import Run, TrainingError
+from rmlib.training.runs import Run, TrainingError, initial, lora_of
 from rmlib.training.settings import TrainSettings
 
 KEYS = {"source", "settings", "initialise_from", "adapter", "folder", "benchmarks", "processes"}
+ADAPTER_POLICIES = ("keep", "merge")
 
 
 def run_job(job: dict[str, Any]) -> Run:
@@ -43,6 +44,26 @@ def run_job(job: dict[str, Any]) -> Run:
     pairs, selection = carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
     watched = watching.load(job.get("benchmarks", {}))
     return train(start, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
+
+
+def continue_from(folder: str | Path, settings: TrainSettings, adapter: str | None = None) -> RewardModel:
+    """A saved model to train further.
+
+    Where it has an adapter, `adapter` says what becomes of it: "keep" trains it further, "merge" adds it to the weights
+    and, with a `lora_rank`, starts a new one on top. Raises ModelError where that is not said, or not to be said.
+    """
+    model = RewardModel.load(folder)
+    if adapter is None and is_adapted(model.backbone):
+        raise ModelError(
+            f"{Path(folder).name} has an adapter: say 'keep' to train it further, or 'merge' to add it to the weights"
+        )
+    if adapter is not None and (adapter not in ADAPTER_POLICIES or not is_adapted(model.backbone)):
+        raise ModelError(f"adapter={adapter!r}: known are {ADAPTER_POLICIES}, for a model that has one")
+    if adapter == "keep":
+        return model
+    model = adapters.merge(model) if adapter == "merge" else model
+    lora = lora_of(settings)
+    return model if lora is None else adapters.add(model, lora, seed=settings.seed)
 
 
 def run_file(file: Path) -> None:

@@ -1,7 +1,4 @@
-"""Checkpoints of a run: whole or not there, and with a checksum of each file.
-
-One that was damaged after it was written is found out, and the older one is taken in its place.
-"""
+"""Checkpoints of a run: whole or not there, with a checksum of each file; of a damaged one the one before is taken."""
 
 from __future__ import annotations
 
@@ -53,13 +50,15 @@ def write(folder: Path, state: State, progress: dict[str, float]) -> None:
     does not.
     """
     processes, path = state.processes, folder / f"checkpoint-{int(progress['step']):06d}"
-    generators = processes.gather(_generators())
+    own = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        own["cuda"] = torch.cuda.get_rng_state()
+    generators = processes.gather(own)
     with ExitStack() as unfinished:
         temporary = processes.on_main(lambda: _start(path, unfinished))
         with writing(path.name):
             sums = _write_shards(temporary, state) if state.sharded else {}
-        processes.on_main(lambda: _write_rest(temporary, state, progress, generators, sums))
-        processes.on_main(lambda: _finish(path, unfinished))
+        processes.on_main(lambda: _finish(temporary, path, state, progress, generators, sums, unfinished))
 
 
 def _start(path: Path, unfinished: ExitStack) -> Path:
@@ -70,17 +69,6 @@ def _start(path: Path, unfinished: ExitStack) -> Path:
         temporary = unfinished.enter_context(written_whole(path))
         temporary.mkdir()
     return temporary
-
-
-def _finish(path: Path, unfinished: ExitStack) -> None:
-    """Name the checkpoint, once it and the log up to it are on the disk; then remove an older one."""
-    with writing(path.name):
-        shutil.rmtree(path, ignore_errors=True)
-        for log in path.parent.glob(LOG_FILE):
-            sync(log)
-        unfinished.close()
-    for older in _found(path.parent)[:-KEPT]:
-        shutil.rmtree(older)
 
 
 def _write_shards(temporary: Path, state: State) -> dict[str, str]:
@@ -94,12 +82,13 @@ def _write_shards(temporary: Path, state: State) -> dict[str, str]:
     return {name: digest for part in parts for name, digest in part.items()}
 
 
-def _write_rest(
-    temporary: Path, state: State, progress: dict[str, float], generators: list[Any], sums: dict[str, str]
-) -> None:
-    """The rest of a checkpoint, by the main process, and its manifest: the checksum of every file."""
+def _finish(
+    temporary: Path, path: Path, state: State, progress: dict[str, float], generators: list[Any],
+    sums: dict[str, str], unfinished: ExitStack,
+) -> None:  # fmt: skip
+    """The rest of a checkpoint with the checksum of every file; it gets its name once the log is on the disk too."""
     rest: dict[str, Any] = {"scheduler": state.scheduler.state_dict(), "generators": generators}
-    with writing(temporary.name):
+    with writing(path.name):
         if not state.sharded:
             weights = {name: weight.contiguous() for name, weight in _trained(state.model).items()}
             save_file(weights, temporary / WEIGHTS_FILE)
@@ -108,6 +97,12 @@ def _write_rest(
         write_json(temporary / PROGRESS_FILE, progress)
         files = {file for file in temporary.rglob("*") if file.is_file()} - {temporary / name for name in sums}
         write_json(temporary / MANIFEST_FILE, sums | _checksums(temporary, files))
+        shutil.rmtree(path, ignore_errors=True)
+        for log in path.parent.glob(LOG_FILE):
+            sync(log)
+        unfinished.close()
+    for older in _found(path.parent)[:-KEPT]:
+        shutil.rmtree(older)
 
 
 def read_latest(folder: Path, state: State) -> dict[str, Any] | None:
@@ -125,16 +120,23 @@ def read_latest(folder: Path, state: State) -> dict[str, Any] | None:
     if state.sharded:
         shards = _shards_of(state)
         dcp.load(shards, checkpoint_id=path / SHARDS)
-        options = StateDictOptions(ignore_frozen_params=True, strict=False)
-        parts = {"model_state_dict": shards["model"], "optim_state_dict": shards["optimizer"]}
-        set_state_dict(state.model, state.optimizer, **parts, options=options)
+        set_state_dict(
+            state.model, state.optimizer, model_state_dict=shards["model"], optim_state_dict=shards["optimizer"],
+            options=StateDictOptions(ignore_frozen_params=True, strict=False),
+        )  # fmt: skip
     else:
         weights = load_file(path / WEIGHTS_FILE)
         for name, weight in _trained(state.model).items():
             weight.copy_(weights[name])
         state.optimizer.load_state_dict(rest["optimizer"])
     state.scheduler.load_state_dict(rest["scheduler"])
-    _restore_generators(rest["generators"], processes)
+    saved = rest["generators"]
+    if len(saved) != processes.size:
+        logger.warning("%d processes go on with what %d began: equal up to rounding", processes.size, len(saved))
+        return progress
+    torch.set_rng_state(saved[processes.rank]["cpu"])
+    if torch.cuda.is_available() and "cuda" in saved[processes.rank]:
+        torch.cuda.set_rng_state(saved[processes.rank]["cuda"])
     return progress
 
 
@@ -142,20 +144,6 @@ def _shards_of(state: State) -> dict[str, Any]:
     options = StateDictOptions(ignore_frozen_params=True)
     weights, optimizer = get_state_dict(state.model, state.optimizer, options=options)
     return {"model": weights, "optimizer": optimizer}
-
-
-def _generators() -> dict[str, Tensor]:
-    own = {"cpu": torch.get_rng_state()}
-    return own | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def _restore_generators(saved: list[dict[str, Tensor]], processes: Processes) -> None:
-    if len(saved) != processes.size:
-        logger.warning("%d processes go on with what %d began: equal up to rounding", processes.size, len(saved))
-        return
-    torch.set_rng_state(saved[processes.rank]["cpu"])
-    if torch.cuda.is_available() and "cuda" in saved[processes.rank]:
-        torch.cuda.set_rng_state(saved[processes.rank]["cuda"])
 
 
 def _latest_whole(folder: Path) -> Path | None:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from rmlib.models import Prompt, RewardModel, features
 from rmlib.models.features import HiddenLayer
-from rmlib.models.surface_features import N_FEATURES, surface_features
+from rmlib.models.surface_features import surface_features
 from rmlib.pairs.views import signs, texts_of
 from rmlib.training.examples import prepare
-from rmlib.training.initial_model import create_model
+from rmlib.training.runs import create_model
 from rmlib.training.settings import TrainSettings
 
 # What of an arm's settings decides which pairs it sees, and with which labels.
@@ -55,13 +55,6 @@ class Part:
     target: Float[Tensor, "pair"] | None  # probability that the first response is the better one; None: 1
     pair_ids: list[str]
 
-    @property
-    def texts(self) -> Float[Tensor, "text hidden"]:
-        return self.inputs.flatten(0, 1)
-
-    def scaled(self, scaling: Scaling) -> Part:
-        return replace(self, inputs=scaling(self.inputs))
-
     def select(self, rows: list[int]) -> Part:
         target, ids = None if self.target is None else self.target[rows], [self.pair_ids[row] for row in rows]
         return Part(self.inputs[rows], self.strength[rows], self.ratings[rows], target, ids)
@@ -73,16 +66,10 @@ class Encoded:
 
     pairs: Dataset  # every pair that a head may learn or be chosen from, once
     settings: TrainSettings  # backbone, and how texts are cut
-    log_length: bool = False
-    surface: bool = False  # in place of the log length, which is one of its features
+    n_beyond: int = 0  # features beside the backbone's own: the first of `surface_features`, the log length before all
     layer: int | None = None  # the hidden layer that heads read (`features.HiddenLayer`); None: the last
     _parts: dict[TrainSettings, Part] = field(default_factory=dict)
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
-
-    @property
-    def n_beyond(self) -> int:
-        """How many features there are beside the backbone's own."""
-        return N_FEATURES if self.surface else int(self.log_length)
 
     @cached_property
     def reader(self) -> Any:
@@ -132,7 +119,6 @@ class Encoded:
         own = torch.from_numpy(features.load_or_compute(self.reader, prompts, responses))
         if not self.n_beyond:
             return own
-        distinct = list(dict.fromkeys(responses))  # a response may stand in many pairs
-        place = {text: index for index, text in enumerate(distinct)}
-        beyond = surface_features(distinct)[:, : self.n_beyond]  # the log length comes first
+        place = {text: index for index, text in enumerate(dict.fromkeys(responses))}  # one may stand in many pairs
+        beyond = surface_features(list(place))[:, : self.n_beyond]
         return torch.cat([own, beyond[[place[text] for text in responses]]], dim=1)

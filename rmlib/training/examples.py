@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -83,14 +83,9 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
     if left_out or cut.any():
         logger.info("left out: %s; texts cut to fit: %d of %d", dict(left_out), cut.sum(), cut.size)
     examples = Examples(
-        [table.pair_ids[index] for index in keep],
-        [groups[index] for index in keep],
-        table.strength[keep],
-        table.ratings[keep],
-        dict(left_out),
-        int(cut.sum()),
-        None if table.target is None else table.target[keep],
-    )
+        [table.pair_ids[index] for index in keep], [groups[index] for index in keep], table.strength[keep],
+        table.ratings[keep], dict(left_out), int(cut.sum()), None if table.target is None else table.target[keep],
+    )  # fmt: skip
     if settings.trainable == "head":
         features = load_or_compute(model, [prompts[row] for row in rows], [responses[row] for row in rows])
         kept_sizes = examples.sizes(range(len(keep)))
@@ -116,7 +111,10 @@ def _of_pairs(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings
     preference, by_rating = np.nan_to_num(preferences(pairs)), settings.loss == "regression"
     ratings = np.full((len(pairs), 2, len(attributes)), np.nan, dtype=np.float32)
     if by_rating or settings.regression_weight:
-        ratings = _ratings(pairs, attributes)
+        try:
+            ratings = ratings_of(pairs, attributes)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
     rated = losses.is_rated(torch.from_numpy(ratings).flatten(1)).numpy()
     target = None
     if by_rating:
@@ -126,51 +124,29 @@ def _of_pairs(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings
         keep, turned, left_out = preference != 0, preference > 0, tables.left_out(pairs)
         strength = np.array([0.0, *settings.strength_scale])[np.abs(preference).astype(int)]
     if settings.soft_labels:
-        share = _votes(pairs)
+        share = vote_share(pairs)
+        if np.isnan(share).all():
+            raise TrainingError(
+                "soft_labels need votes, and no pair has annotations with a valid preference; take a source that keeps "
+                "them, or soft_labels=False"
+            )
         left_out["no valid vote"] = int((keep & np.isnan(share)).sum())
         keep, target = keep & ~np.isnan(share), np.where(turned, share, 1 - share)
     elif settings.label_smoothing:
         target = np.full(len(pairs), 1 - settings.label_smoothing)
     if settings.regression_weight:
-        _check_rated(rated[keep])
+        if not rated[keep].any():
+            raise TrainingError("regression_weight needs ratings, and no decided pair has one; leave it at 0")
+        if n_unrated := int((~rated[keep]).sum()):
+            logger.info("%d of %d pairs have no rating: only their preference counts", n_unrated, keep.sum())
     ratings[turned] = ratings[turned, ::-1]
     ids, prompts, first, second = (pairs[name][:] for name in ("pair_id", "prompt", "response_1", "response_2"))
     rows = np.flatnonzero(keep).tolist()
+    texts = [(second[row], first[row]) if turned[row] else (first[row], second[row]) for row in rows]
     return _Labelled(
-        [ids[row] for row in rows],
-        [prompts[row] for row in rows],
-        [(second[row], first[row]) if turned[row] else (first[row], second[row]) for row in rows],
-        torch.from_numpy(strength[keep]).float(),
-        torch.from_numpy(ratings[keep]),
-        left_out,
-        None if target is None else torch.from_numpy(target[keep]).float(),
-    )
-
-
-def _ratings(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "pair 2 attribute"]:
-    try:
-        return ratings_of(pairs, attributes)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-
-
-def _votes(pairs: Dataset) -> Float[np.ndarray, "pair"]:
-    """What `annotations.vote_share` says for response 2; NaN where no vote is valid."""
-    share = vote_share(pairs)
-    if np.isnan(share).all():
-        raise TrainingError(
-            "soft_labels need votes, and no pair has annotations with a valid preference; take a source that keeps "
-            "them, or soft_labels=False"
-        )
-    return share
-
-
-def _check_rated(rated: Bool[np.ndarray, "pair"]) -> None:
-    """Pairs without a rating keep their preference loss alone, and are counted in the log; one pair has to have one."""
-    if not rated.any():
-        raise TrainingError("regression_weight needs ratings, and no decided pair has one; leave it at 0")
-    if not rated.all():
-        logger.info("%d of %d pairs have no rating: only their preference counts", (~rated).sum(), len(rated))
+        [ids[row] for row in rows], [prompts[row] for row in rows], texts, torch.from_numpy(strength[keep]).float(),
+        torch.from_numpy(ratings[keep]), left_out, None if target is None else torch.from_numpy(target[keep]).float(),
+    )  # fmt: skip
 
 
 def _of_rankings(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings) -> _Labelled:
@@ -181,16 +157,11 @@ def _of_rankings(pairs: Dataset, attributes: Sequence[str], settings: TrainSetti
             f"{losses.RANKING_LOSS} needs prompts whose three or more responses have a complete strict order, and "
             f"there is none (prompts left out: {left_out}); take a source that compares several, or a loss of pairs"
         )
-    prompts = view["prompt"][:]
+    ids = [fingerprint(prompt_key(prompt)) for prompt in view["prompt"][:]]
     nothing = torch.full((len(view), 1, len(attributes)), torch.nan)
-    return _Labelled(
-        [fingerprint(prompt_key(prompt)) for prompt in prompts],
-        prompts,
-        [tuple(texts) for texts in view["responses"][:]],
-        torch.ones(len(view)),
-        nothing,
-        {f"prompts: {reason}": count for reason, count in left_out.items()},
-    )
+    reasons = {f"prompts: {reason}": count for reason, count in left_out.items()}
+    texts = [tuple(texts) for texts in view["responses"][:]]
+    return _Labelled(ids, view["prompt"][:], texts, torch.ones(len(view)), nothing, reasons)
 
 
 def by_prompt(pairs: Dataset, seed: int) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -24,10 +24,7 @@ Merged = tuple[Batch, np.ndarray | None]
 
 
 class Lookahead:
-    """Makes the batches of examples, in a thread of its own where it was told of them ahead of time.
-
-    The next batch is made while this one trains; what is made does not depend on when.
-    """
+    """Makes batches, those that it was told of ahead of time in a thread of its own, while the one before trains."""
 
     def __init__(self, make: Callable[[Sequence[int]], Merged]) -> None:
         self.make = make
@@ -47,13 +44,9 @@ class Lookahead:
 
 
 def rewards_of(
-    model: RewardModel,
-    examples: Examples,
-    indices: Sequence[int],
-    precision: str = "fp32",
-    ahead: Lookahead | None = None,
-    call: Callable[..., Tensor] | None = None,
-) -> Float[Tensor, "pair response attribute"]:
+    model: RewardModel, examples: Examples, indices: Sequence[int], precision: str = "fp32",
+    ahead: Lookahead | None = None, call: Callable[..., Tensor] | None = None,
+) -> Float[Tensor, "pair response attribute"]:  # fmt: skip
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
     A text that occurs in several of them is encoded once. Two responses a pair; rankings of fewer responses than others
@@ -63,21 +56,17 @@ def rewards_of(
     call = call or model
     if examples.features is not None:
         return call(examples.features[list(indices)].to(model.device))
-    batch, place = (ahead or batches_ahead(model, examples)).take(indices)
+    batch, place = ahead.take(indices) if ahead else batch_of(model, examples, indices)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
         rewards = call(batch)
     rewards = rewards if place is None else rewards[torch.from_numpy(place).to(rewards.device)]
     return pad_sequence(rewards.split(examples.sizes(indices)), batch_first=True)
 
 
-def batches_ahead(model: RewardModel, examples: Examples) -> Lookahead:
-    """What makes the batches of some examples, in a thread of its own where it is told of them ahead of time."""
-
-    def make(indices: Sequence[int]) -> Merged:
-        groups, place = batches.merged([examples.groups[index] for index in indices])
-        return model.collate(groups), place
-
-    return Lookahead(make)
+def batch_of(model: RewardModel, examples: Examples, indices: Sequence[int]) -> Merged:
+    """What the model reads of some examples."""
+    groups, place = batches.merged([examples.groups[index] for index in indices])
+    return model.collate(groups), place
 
 
 def is_response(
@@ -89,11 +78,9 @@ def is_response(
 
 
 def example_losses(
-    settings: TrainSettings,
-    rewards: Float[Tensor, "pair response attribute"],
-    examples: Examples,
+    settings: TrainSettings, rewards: Float[Tensor, "pair response attribute"], examples: Examples,
     indices: Sequence[int],
-) -> Float[Tensor, "example"]:
+) -> Float[Tensor, "example"]:  # fmt: skip
     """One loss per pair or ranking, or per response for regression (0 for a response without a rating).
 
     With a `regression_weight` a pair's loss is its preference loss plus that weight times the squared error, averaged
@@ -150,26 +137,24 @@ def evaluate(
 
 def passes(
     model: RewardModel, examples: Examples, indices: Sequence[int], token_budget: int, processes: Processes
-) -> Iterator[tuple[list[int], bool]]:
+) -> list[tuple[list[int], bool]]:
     """This process's share of the indices, one list per forward pass, and whether it counts.
 
     Every process makes as many passes, since all take part in each exchange of weights or gradients: one whose share
     is used up repeats a short example, which is not to be counted.
     """
     dealt = shares(examples.groups, indices, processes.size)
-    packed = [list(forward_batches(model, examples, share, token_budget)) if share else [] for share in dealt]
+    packed = [forward_batches(model, examples, share, token_budget) if share else [] for share in dealt]
     own, n_passes = packed[processes.rank], max(map(len, packed))
-    yield from ((batch, True) for batch in own)
     filler = [min(indices, key=lambda index: examples.groups[index].n_tokens_shared)]
-    yield from [(filler, False)] * (n_passes - len(own))
+    return [(batch, True) for batch in own] + [(filler, False)] * (n_passes - len(own))
 
 
 def forward_batches(
     model: RewardModel, examples: Examples, indices: Sequence[int], token_budget: int
-) -> Iterator[list[int]]:
+) -> list[list[int]]:
     """The indices, one list per forward pass: within the token budget, or all at once where features are kept."""
     if examples.features is not None:
-        yield list(indices)
-        return
-    for batch in batches.pack([examples.groups[index] for index in indices], token_budget, shared=model.shared):
-        yield [indices[position] for position in batch]
+        return [list(indices)]
+    packed = batches.pack([examples.groups[index] for index in indices], token_budget, shared=model.shared)
+    return [[indices[position] for position in batch] for batch in packed]

@@ -7,9 +7,8 @@ from functools import cache
 
 logger = logging.getLogger(__name__)
 
-# A step allocates what the last one freed. glibc gives such blocks back to the system and faults them in again, page by
-# page; these keep them. Parameters of mallopt (malloc.h), each with the variable that says the same at the start of a
-# process; a trim threshold of -1 is none.
+# A step allocates what the last one freed, which glibc gives back to the system and faults in again, page by page;
+# these keep it. Parameters of mallopt (malloc.h), each with the variable that says the same at the start of a process.
 KEPT = {"MALLOC_MMAP_THRESHOLD_": (-3, 2**30), "MALLOC_TRIM_THRESHOLD_": (-1, -1), "MALLOC_TOP_PAD_": (-2, 2**28)}
 
 
@@ -17,8 +16,8 @@ KEPT = {"MALLOC_MMAP_THRESHOLD_": (-3, 2**30), "MALLOC_TRIM_THRESHOLD_": (-1, -1
 def prepare() -> bool:
     """Have freed memory kept and waiting threads sleep; whether both are in force. What is not is logged, once.
 
-    A process that was started with one of the variables of `KEPT` is left as it is; C libraries other than glibc have
-    nothing to set. OpenMP reads `OMP_WAIT_POLICY`, which importing `rmlib` sets, when torch is loaded.
+    A process that was started with one of the variables of `KEPT` is left as it is; only glibc has something to set.
+    OpenMP reads `OMP_WAIT_POLICY`, which importing `rmlib` sets, when torch is loaded.
     """
     is_kept = bool(KEPT.keys() & os.environ) or _set_in_glibc()
     sleeps = "OMP_WAIT_POLICY" in os.environ

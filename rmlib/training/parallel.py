@@ -1,13 +1,10 @@
-"""One process or several that train one model: who takes which examples, what they tell each other, how it is wrapped.
-
-Several are started by torchrun, `accelerate launch` or `accelerate.notebook_launcher`; one process needs none of them.
-"""
+"""One process or several that train one model: who takes which examples, what they tell each other, its wrapping."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -48,8 +45,7 @@ class Processes:
     def join(cls, asked: int | None = None) -> Processes:
         """Join the processes that the launcher started; raises ProcessesError where these are not the `asked` ones."""
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        _refuse_other_engines()
-        _refuse_missing(state.num_processes, asked)
+        _refuse(state.num_processes, asked)
         return cls(state.process_index, state.num_processes, state.device)
 
     @staticmethod
@@ -104,14 +100,9 @@ class Processes:
         for one in sent:
             one.wait()
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
+    def main_first(self) -> AbstractContextManager[None]:
         """The first process goes through the block before the others, which then find what it has kept on disk."""
-        if self.size > 1 and not self.is_main:
-            dist.barrier()
-        yield
-        if self.size > 1 and self.is_main:
-            dist.barrier()
+        return PartialState().main_process_first() if self.size > 1 else nullcontext()
 
 
 ALONE = Processes()
@@ -122,8 +113,6 @@ def shares(groups: Sequence[Group], indices: Sequence[int], size: int) -> list[l
 
     Every process computes all shares, so that nothing has to be sent. A share is empty where there are fewer indices.
     """
-    if size == 1:
-        return [list(indices)]
     load, dealt = [0] * size, [set[int]() for _ in range(size)]
     for position in sorted(range(len(indices)), key=lambda at: (-groups[indices[at]].n_tokens_shared, at)):
         rank = min(range(size), key=lambda at: (load[at], at))
@@ -132,7 +121,14 @@ def shares(groups: Sequence[Group], indices: Sequence[int], size: int) -> list[l
     return [[indices[position] for position in sorted(share)] for share in dealt]
 
 
-def _refuse_missing(size: int, asked: int | None) -> None:
+def _refuse(size: int, asked: int | None) -> None:
+    """Raise ProcessesError where others than the `asked` processes started, or were to be used in another way."""
+    for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+            raise ProcessesError(
+                f"accelerate is configured for {engine}, which is not used here: weights are spread by the setting "
+                "sharding='full'; launch with --multi_gpu"
+            )
     advice = "on a CPU start them with torchrun --nproc_per_node=N -m rmlib.training run.json"
     if asked is not None and asked != size:
         raise ProcessesError(f"{asked} processes were asked for and {size} started; {advice}")
@@ -141,28 +137,21 @@ def _refuse_missing(size: int, asked: int | None) -> None:
         raise ProcessesError(f"accelerate launch was asked for several processes and started one; {advice}")
 
 
-def _refuse_other_engines() -> None:
-    for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
-            raise ProcessesError(
-                f"accelerate is configured for {engine}, which is not used here: weights are spread by the setting "
-                "sharding='full'; launch with --multi_gpu"
-            )
-
-
-# --- a model made ready for training: frozen, recomputed, compiled, replicated (DDP) or sharded (FSDP2) ---------------
-
-
 class Wrapped:
-    """A model that is trained by one process or several; `call` gives rewards, or those of kept features.
+    """A model made ready for training: frozen, recomputed, compiled, replicated (DDP) or sharded (FSDP2).
 
-    Gradients are averaged over the processes, so each has to scale its loss by their number.
+    `call` gives rewards, or those of kept features. Gradients are averaged over the processes, so each has to scale its
+    loss by their number.
     """
 
     def __init__(self, model: RewardModel, settings: TrainSettings, processes: Processes) -> None:
-        _freeze(model, settings)
+        if settings.trainable == "head" or not is_adapted(model.backbone):  # peft sets its own flags
+            model.backbone.requires_grad_(settings.trainable == "all")
+        if (pooler := getattr(base_of(model.backbone), "pooler", None)) is not None:
+            pooler.requires_grad_(False)  # no reward is read from it: it never has a gradient, which DDP would wait for
         if settings.activation_checkpointing:
-            _recompute_activations(model)
+            old_name = model.backbone.gradient_checkpointing_enable  # until version 6 of transformers
+            getattr(model.backbone, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
         if settings.compile != "none":
             _compile(model, settings.compile)
         self.model, self.sharded = model, settings.sharding == "full"
@@ -187,21 +176,7 @@ class Wrapped:
         if not self.sharded:
             return None
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        whole: dict[str, Any] = get_model_state_dict(self.model, options=options)
-        return whole
-
-
-def _freeze(model: RewardModel, settings: TrainSettings) -> None:
-    if settings.trainable == "head" or not is_adapted(model.backbone):  # peft sets its own flags
-        model.backbone.requires_grad_(settings.trainable == "all")
-    pooler = getattr(base_of(model.backbone), "pooler", None)
-    if pooler is not None:  # no reward is read from it: it never has a gradient, which DDP would wait for
-        pooler.requires_grad_(False)
-
-
-def _recompute_activations(model: RewardModel) -> None:
-    old_name = model.backbone.gradient_checkpointing_enable  # until version 6 of transformers
-    getattr(model.backbone, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
+        return dict(get_model_state_dict(self.model, options=options))  # type: ignore[arg-type]
 
 
 def _layers(model: RewardModel) -> Iterator[nn.Module]:
@@ -220,7 +195,7 @@ def _compile(model: RewardModel, backend: str) -> None:
 
 def _shard(model: RewardModel, processes: Processes) -> None:
     """Each layer gathers its weights when it is used, in fp32: autocast then does what it does in one process."""
-    if not torch.distributed.is_initialized():
+    if not dist.is_initialized():
         raise ProcessesError("sharding='full' spreads a model over processes: start them with torchrun")
     mesh = init_device_mesh(processes.device.type, (processes.size,))
     is_empty = any(weight.is_meta for weight in model.parameters())
@@ -229,17 +204,13 @@ def _shard(model: RewardModel, processes: Processes) -> None:
         fully_shard(layer, mesh=mesh)
     # What is not a layer would stay whole after an evaluation, where no backward pass follows, and be saved so.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    if any(processes.gather(is_empty)):
-        _fill_from_main(model, whole, processes, is_empty)
-
-
-def _fill_from_main(model: RewardModel, whole: dict[str, Any], processes: Processes, is_empty: bool) -> None:
-    """Weights that the first process alone has read (`backbones.without_weights`) reach the others' shards."""
+    if not any(processes.gather(is_empty)):
+        return
+    # Weights that the first process alone has read (`backbones.without_weights`) reach the others' shards.
     if is_empty:
         model.to_empty(device=processes.device)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, whole, options=options)
+    set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     saved = model.state_dict().keys()
     for name, buffer in model.named_buffers():
         if name not in saved:  # what is computed once and not saved, as the angles of positions
-            torch.distributed.broadcast(buffer, src=0)
+            dist.broadcast(buffer, src=0)

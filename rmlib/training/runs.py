@@ -1,4 +1,4 @@
-"""A run's folder: settings, log, model, and a mark that it is finished."""
+"""A run: the model it starts from, what names it, and its folder: settings, log, model, a mark that it is finished."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
+from datasets import Dataset
 from safetensors import SafetensorError
 
-from rmlib import models
+from rmlib import models, pairs
+from rmlib.annotations import preference_items
+from rmlib.records import paths
 from rmlib.records.files import write_json, written_whole
+from rmlib.records.hashing import fingerprint
 from rmlib.training.settings import TrainSettings
 
 SETTINGS_FILE, LOG_FILE, FINISHED_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "finished.json", "model"
@@ -38,6 +43,75 @@ class DiskError(TrainingError):
     """Something that could not be written, because the disk is full or a quota is reached; what was before is kept."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """An initial model that is made only where it is needed: a finished run is found by its identity alone."""
+
+    identity: str
+    make: Callable[[], models.RewardModel]
+
+
+def create_model(settings: TrainSettings) -> models.RewardModel:
+    """The initial model that the settings describe."""
+    return initial(settings).make()
+
+
+def initial(settings: TrainSettings) -> Start:
+    """The same, made only where a run is not finished."""
+    import torch  # slow to import, which reading a record can do without
+
+    nf4 = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": settings.double_quantization,
+    }
+    if settings.precision == "bf16":  # else the 4-bit weights would be multiplied in fp32
+        nf4["bnb_4bit_compute_dtype"] = "bfloat16"
+    options: dict[str, Any] = {
+        "head_layers": settings.head_layers, "lora": lora_of(settings), "seed": settings.seed,
+        "quantization": nf4 if settings.quantization == "nf4" else None,
+        "dtype": torch.bfloat16 if settings.backbone_dtype == "bf16" else torch.float32,
+    }  # fmt: skip
+    identity = models.RewardModel.identity_of_new(settings.backbone, settings.attributes, **options)
+    return Start(identity, partial(models.RewardModel.create, settings.backbone, settings.attributes, **options))
+
+
+def lora_of(settings: TrainSettings) -> dict[str, Any] | None:
+    """What peft's LoraConfig is to hold, or None where every weight is trained."""
+    if not settings.lora_rank:
+        return None
+    dropout = {"lora_dropout": settings.lora_dropout} if settings.lora_dropout else {}
+    return {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha or 2 * settings.lora_rank} | dropout
+
+
+def run_identity(
+    start: str, table: Dataset, settings: TrainSettings, selection: Dataset | None,
+    benchmarks: Mapping[str, Dataset] | None = None,
+) -> str:  # fmt: skip
+    """The name of a run, and of the model that comes out, from the identity of the initial model."""
+    data = [_data_identity(own, settings) for own in (table, selection) if own is not None]
+    columns = ("item_id", "subset", "prompt", "candidates")
+    for name, items in sorted((benchmarks or {}).items()):
+        data.append([name, fingerprint([items[column][:] for column in columns])])
+    return fingerprint("train", start, settings.to_dict(), data)
+
+
+def run_folder(identity: str) -> Path:
+    """Where a run lies unless `train` is told otherwise."""
+    return paths.runs_dir() / "train" / identity
+
+
+_known_data: WeakKeyDictionary[Dataset, list[Any]] = WeakKeyDictionary()
+
+
+def _data_identity(table: Dataset, settings: TrainSettings) -> list[Any]:
+    """What a run's name says of a table: labels, order of rows (the seed shuffles it), votes where they are learnt."""
+    if table not in _known_data:  # reading thousands of rows takes longer than all else about a finished run
+        _known_data[table] = [pairs.content_hash(table), table["pair_id"][:]]
+    votes = [preference_items(table)] if settings.soft_labels else []
+    return [*_known_data[table], *votes]
+
+
 @dataclass
 class Run:
     """A finished run: its folder, settings and model."""
@@ -47,8 +121,12 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """The name of the run, and of its trained model."""
-        return _identity_in(self.folder)
+        """The name of the run, and of its trained model; raises TrainingError where its folder does not say it."""
+        name = self.folder.name
+        try:
+            return str(json.loads((self.folder / SETTINGS_FILE).read_text())["identity"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{name}/{SETTINGS_FILE} does not say which run this is; remove {name}") from error
 
     @property
     def is_finished(self) -> bool:
@@ -73,7 +151,7 @@ class Run:
 def claim(folder: Path, settings: TrainSettings, identity: str) -> None:
     """Write the settings into a new run folder; refuse one that belongs to another run, or whose settings are lost."""
     if (folder / SETTINGS_FILE).is_file():
-        if (found := _identity_in(folder)) != identity:
+        if (found := Run(folder, settings).identity) != identity:
             raise TrainingError(
                 f"{folder.name} holds run {found}, not {identity}: settings, data or initial model differ; "
                 "name another folder, or remove that one"
@@ -116,21 +194,51 @@ def writing(what: str) -> Iterator[None]:
         ) from error
 
 
-def _identity_in(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / SETTINGS_FILE).read_text())["identity"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{folder.name}/{SETTINGS_FILE} does not say which run this is; remove {folder.name}"
-        ) from error
+class Curves:
+    """The log as TensorBoard scalars beside it, at most `every_seconds` behind; a shorter run gets them at its end.
+
+    The first time the whole log is written anew: after a run was killed, what lay there may lack steps, or have some
+    twice. Raises DiskError where the disk is full.
+    """
+
+    def __init__(self, folder: Path, *, every_seconds: float = 30.0) -> None:
+        self.folder, self.every_seconds = folder, every_seconds
+        self._rows: list[dict[str, Any]] = []
+        self._writer: Any = None
+        self._written = time.monotonic()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """A row that the log has by now."""
+        self._rows.append(row)
+        if time.monotonic() - self._written >= self.every_seconds:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        with writing(f"the curves of {self.folder.name}"):
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+                shutil.rmtree(self.folder / SCALARS_FOLDER, ignore_errors=True)
+                self._writer, self._rows = SummaryWriter(str(self.folder / SCALARS_FOLDER)), read_log(self.folder)
+            for row in self._rows:
+                for name, value in row.items():
+                    self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
+        self._rows, self._written = [], time.monotonic()
 
 
-def append_row(log: FileIO, row: dict[str, Any]) -> None:
-    """One line of a log that is open without a buffer; raises DiskError where the disk takes only part of it."""
+def append_row(log: FileIO, row: dict[str, Any], curves: Curves) -> None:
+    """One line of a log that is open without a buffer, and its scalars; DiskError where the disk takes only part."""
     line = (json.dumps(row) + "\n").encode()
     with writing(f"the log of step {row['step']}"):
         if log.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    curves.add(row)
 
 
 def cut_log(folder: Path, until_step: int) -> None:
@@ -141,7 +249,7 @@ def cut_log(folder: Path, until_step: int) -> None:
 
 
 def write_result(
-    folder: Path, model: models.RewardModel, summary: dict[str, Any], state: dict[str, Any] | None = None
+    folder: Path, model: models.RewardModel, summary: dict[str, Any], state: dict[str, Any] | None
 ) -> None:
     """Model and, after all that it stands for, the mark that the run is finished.
 
@@ -157,42 +265,3 @@ def read_log(folder: Path, until_step: int | None = None) -> list[dict[str, Any]
     file = folder / LOG_FILE
     rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
     return [row for row in rows if until_step is None or row["step"] <= until_step]
-
-
-class Curves:
-    """The log as TensorBoard scalars: beside the log of a run's folder, at most `every_seconds` behind it.
-
-    The first time the whole log is written anew: after a run was killed, what lay there may lack steps, or have some
-    twice. A run that is shorter gets its scalars at its end. Raises DiskError where the disk is full.
-    """
-
-    def __init__(self, folder: Path, *, every_seconds: float = 30.0) -> None:
-        self.folder, self.every_seconds = folder, every_seconds
-        self._rows: list[dict[str, Any]] = []
-        self._writer: Any = None
-        self._written = time.monotonic()
-
-    def add(self, row: dict[str, Any]) -> None:
-        """A row that the log has by now."""
-        self._rows.append(row)
-        if time.monotonic() - self._written >= self.every_seconds:
-            with writing(f"the curves of step {row['step']}"):
-                self._write()
-
-    def close(self) -> None:
-        """Write what is left."""
-        with writing(f"the curves of {self.folder.name}"):
-            self._write()
-            self._writer.close()
-
-    def _write(self) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            shutil.rmtree(self.folder / SCALARS_FOLDER, ignore_errors=True)
-            self._writer, self._rows = SummaryWriter(str(self.folder / SCALARS_FOLDER)), read_log(self.folder)
-        for row in self._rows:
-            for name, value in row.items():
-                self._writer.add_scalar(name, value, row["step"])
-        self._writer.flush()
-        self._rows, self._written = [], time.monotonic()

@@ -1,28 +1,28 @@
-"""What names a training run: one frozen dataclass, and its hash."""
+"""What names a training run besides its data and its initial model: one frozen dataclass."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-
-from rmlib.records.hashing import fingerprint
 
 # The names that `losses` and `models.network` know, written down again: reading settings should not import torch.
 PAIR_LOSSES = ("bradley_terry", "margin_bradley_terry", "scaled_bradley_terry")
 LOSSES = ("regression", *PAIR_LOSSES, "plackett_luce")
 HEAD_LAYERS = (1, 2)
-SCHEDULES, PRECISIONS = ("constant", "linear", "cosine"), ("fp32", "bf16")
-TRAINABLE, OVERLONG = ("all", "head"), ("error", "leave_out")
-OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")  # the last three: bitsandbytes
-SHARDINGS, COMPILERS = ("none", "full"), ("none", "inductor", "aot_eager")
+# The settings that are chosen from a few. All optimizers but the first come from bitsandbytes.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss": LOSSES, "head_layers": HEAD_LAYERS, "trainable": ("all", "head"), "quantization": ("none", "nf4"),
+    "schedule": ("constant", "linear", "cosine"), "precision": ("fp32", "bf16"), "backbone_dtype": ("fp32", "bf16"),
+    "overlong": ("error", "leave_out"), "sharding": ("none", "full"), "compile": ("none", "inductor", "aot_eager"),
+    "optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that names a run besides its data and its initial model; `hash` is its short name.
+    """The settings of a run; its name is made from all of them.
 
-    Raises ValueError for an unknown loss, schedule, precision or policy, and for sizes that are not positive.
+    Raises ValueError for what `CHOICES` does not have, a number out of its range, and what does not go together.
     """
 
     backbone: str = "embedded"
@@ -64,32 +64,23 @@ class TrainSettings:
     compile: str = "none"  # backend of torch.compile, for the backbone
 
     def __post_init__(self) -> None:
-        known = {
-            "loss": LOSSES,
-            "schedule": SCHEDULES,
-            "precision": PRECISIONS,
-            "trainable": TRAINABLE,
-            "overlong": OVERLONG,
-            "quantization": ("none", "nf4"),
-            "backbone_dtype": PRECISIONS,
-            "optimizer": OPTIMIZERS,
-            "sharding": SHARDINGS,
-            "compile": COMPILERS,
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(values)}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}")
         for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.head_layers not in HEAD_LAYERS:
-            raise ValueError(f"head_layers must be one of {HEAD_LAYERS}, got {self.head_layers}")
+        for name, limit in {"lora_dropout": 1, "label_smoothing": 0.5}.items():
+            if not 0 <= getattr(self, name) < limit:
+                raise ValueError(f"{name} must be from 0 to below {limit}, got {getattr(self, name)}")
+        for name in ("lora_alpha", "regression_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
             raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
-        self._check_labels()
-        self._check_scale()
+        self._check_together()
 
-    def _check_scale(self) -> None:
+    def _check_together(self) -> None:
         """What does not go together, said before anything is loaded."""
         adapted = self.lora_rank > 0 or self.trainable == "head"
         if self.quantization != "none" and not adapted:
@@ -105,25 +96,11 @@ class TrainSettings:
             raise ValueError("sharding='full' with trainable='head': a frozen backbone computes its features unsharded")
         if self.sharding != "none" and self.optimizer != "adamw":
             raise ValueError("sharding='full' spreads the states of optimizer='adamw'; bitsandbytes' cannot be spread")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout must be from 0 to below 1, got {self.lora_dropout}")
-        if self.lora_alpha < 0:
-            raise ValueError(f"lora_alpha must not be negative, got {self.lora_alpha}")
-
-    def _check_labels(self) -> None:
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing must be from 0 to below 1/2, got {self.label_smoothing}")
-        if not self.regression_weight >= 0:
-            raise ValueError(f"regression_weight must not be negative, got {self.regression_weight}")
         if self.soft_labels and self.label_smoothing:
             raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
         of_pairs = [name for name in ("soft_labels", "label_smoothing", "regression_weight") if getattr(self, name)]
         if of_pairs and self.loss not in PAIR_LOSSES:
             raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}")
-
-    @property
-    def hash(self) -> str:
-        return fingerprint(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as names and records hold them; `from_dict` reads them."""
@@ -138,7 +115,7 @@ class TrainSettings:
         """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
         if self.max_steps is not None:
             return self.max_steps
-        return max(1, math.floor(self.epochs * n_pairs / self.pairs_per_step))
+        return max(1, int(self.epochs * n_pairs / self.pairs_per_step))
 
 
 def as_fields(kind: Any, values: dict[str, Any]) -> dict[str, Any]:

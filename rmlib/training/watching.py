@@ -14,7 +14,6 @@ from jaxtyping import Float
 from rmlib import benchmarks
 from rmlib.models import Prompt, RewardModel
 from rmlib.models.features import FromFeatures
-from rmlib.records.hashing import fingerprint
 from rmlib.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,6 @@ class _FirstOutput:
     settings: TrainSettings
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
-        """Rewards of flat lists."""
         model: Any = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=bf16):
@@ -85,8 +83,7 @@ def log_row(model: RewardModel, watched: Watched, settings: TrainSettings) -> di
     row: dict[str, float] = {}
     for name, items in watched.items():
         scores = benchmarks.score(_FirstOutput(model, settings), items, progress=False, keep=False)
-        estimates = _sections(items, scores)
-        row |= {f"{name}/{section}": float(value) for section, value in estimates.items()}
+        row |= {f"{name}/{section}": float(value) for section, value in _sections(items, scores).items()}
     return row
 
 
@@ -105,15 +102,7 @@ def check(watched: Watched) -> None:
     for name, items in watched.items():
         zeros = {row["item_id"]: [0.0] * len(row["candidates"]) for row in items}
         if _sections(items, zeros).empty:
-            raise ValueError(
-                f"{name}: no section has all its subsets, so nothing of it can be logged; give all subsets"
-            )
-
-
-def identity(watched: Watched) -> list[Any]:
-    """What a run's name says of its benchmarks; nothing where there are none, so that earlier runs keep theirs."""
-    names = ("item_id", "subset", "prompt", "candidates")
-    return [[name, fingerprint([items[column][:] for column in names])] for name, items in sorted(watched.items())]
+            raise ValueError(f"{name}: no section has all its subsets, so none can be logged; give all subsets")
 
 
 def load(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, Dataset]:
@@ -123,7 +112,8 @@ def load(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, Dataset]:
     """
     watched = {}
     for name, options in asked.items():
-        of_sample = {key: options[key] for key in ("sample", "seed") if key in options}
-        items = benchmarks.load(name, **{key: value for key, value in options.items() if key not in of_sample})
-        watched[name] = sample(items, of_sample["sample"], of_sample.get("seed", 0)) if "sample" in of_sample else items
+        own = dict(options)
+        n, seed = own.pop("sample", None), own.pop("seed", 0)
+        items = benchmarks.load(name, **own)
+        watched[name] = items if n is None else sample(items, n, seed)
     return watched
