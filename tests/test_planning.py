@@ -127,7 +127,7 @@ def test_the_70b_shape_has_the_weights_of_its_name_and_operations_by_hand_arithm
     made = plan(PRESETS["paper"].regression, Hardware(8), recompute=False)
     # 80 layers of 8192 x (8192 + 2 x 1024 + 8192 + 3 x 28672), two norms each; embedding and the last norm.
     linear = 80 * 8192 * (8192 + 2 * 1024 + 8192 + 3 * 28672)
-    assert made.parameters == linear + 80 * 2 * 8192 + 128256 * 8192 + 8192
+    assert made.weights.total == linear + 80 * 2 * 8192 + 128256 * 8192 + 8192
     assert made.n_steps == 317 and made.tokens == 317 * 64 * (150 + 365 + 405)
     assert made.petaflop == pytest.approx(6 * linear * made.tokens / 1e15, rel=0.03)  # attention is the rest
     assert made.hours == pytest.approx(made.petaflop * 1e15 / (64 * 989e12 * 0.4) / 3600)

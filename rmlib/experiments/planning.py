@@ -7,7 +7,6 @@ counted, activations follow from the shape, hours from a stated share of the GPU
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, LlamaConfig, PreTrainedConfig
 
-from rmlib.experiments.presets import PRESETS, STAGES, Preset
+from rmlib.experiments.presets import PRESETS, STAGES
 from rmlib.models import backbones
 from rmlib.training.settings import TrainSettings
 
@@ -34,6 +33,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 NF4_BYTES = 0.5 + 0.127 / 8  # a weight, and its share of the doubly quantised constants (QLoRA, arXiv 2305.14314, §3)
 ADAM_BYTES, FP32, BF16, GB = 8, 4, 2, 1e9
+PROMPT, RESPONSES = 150, (365, 405)  # tokens of a typical pair: HelpSteer2's means, in Llama-like tokens
 
 
 class PlanningError(ValueError):
@@ -56,33 +56,60 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens of a typical pair: HelpSteer2's means, in Llama-like tokens."""
+class Plan:
+    """What a run takes on some GPUs; weights are sharded over all of them (FSDP)."""
 
-    prompt: int = 150
-    responses: tuple[int, int] = (365, 405)
+    settings: TrainSettings
+    hardware: Hardware
+    n_steps: int
+    utilisation: float  # share of the GPUs' peak
+    recompute: bool  # activation checkpointing
+    config: PreTrainedConfig
+    weights: Weights
 
     @property
-    def shared(self) -> int:
-        """Tokens of a pair whose prompt is computed once."""
-        return self.prompt + sum(self.responses)
+    def tokens(self) -> int:
+        """Of the whole run, each prompt once."""
+        return self.n_steps * self.settings.pairs_per_step * (PROMPT + sum(RESPONSES))
 
+    @property
+    def trained(self) -> int:
+        """The number of trained weights."""
+        head = (self.config.hidden_size + 1) * len(self.settings.attributes)
+        if self.settings.trainable == "head":
+            return head
+        rank = self.settings.lora_rank
+        return head + (rank * self.weights.widths if rank else self.weights.total)
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run takes; memory in GB of one GPU, by part."""
+    @property
+    def memory_gb(self) -> dict[str, float]:
+        """GB of one GPU by part."""
+        weights, shards = self.weights, self.hardware.n_gpus
+        stored: float = weights.total * FP32
+        if self.settings.quantization == "nf4":
+            stored = weights.linear * NF4_BYTES + (weights.total - weights.linear) * FP32
+        if self.settings.lora_rank:
+            stored += self.trained * FP32
+        parts = {
+            "weights": stored / shards,
+            "gradients": self.trained * FP32 / shards,
+            "optimizer": self.trained * ADAM_BYTES / shards,
+            # Layer by layer the weights come together in bf16, two layers at a time, or the embedding.
+            "gathered weights": max(2 * weights.layer, weights.embedding) * BF16 if shards > 1 else 0,
+            "activations": self._activations(),
+        }
+        return {name: value / GB for name, value in parts.items()}
 
-    backbone: str
-    parameters: int
-    trained: int
-    n_steps: int
-    tokens: int  # of the whole run, each prompt once
-    memory_gb: dict[str, float]
-    petaflop: float  # operations of the whole run, in 10^15
-    hours: float  # at `utilisation` of the peak
-    utilisation: float
-    recompute: bool
-    hardware: Hardware
+    def _activations(self) -> float:
+        """Of a pass over `token_budget` tokens, or all that a GPU gets of a step, at the longest texts allowed."""
+        settings, typical = self.settings, PROMPT + max(RESPONSES)
+        if settings.trainable == "head":
+            return 0.0
+        scale = max(1.0, (settings.max_length or typical) / typical)
+        pair = sum(int(length * scale) for length in (PROMPT, *RESPONSES))
+        pairs_a_gpu = math.ceil(settings.pairs_per_step / self.hardware.n_gpus)
+        tokens = max(pair, min(settings.token_budget, pairs_a_gpu * pair))
+        return activation_bytes(self.config, tokens, settings.precision, recompute=self.recompute)
 
     @property
     def total_gb(self) -> float:
@@ -93,43 +120,44 @@ class Plan:
         """Whether the parts together leave a tenth of the memory to the allocator and the libraries."""
         return self.total_gb <= 0.9 * self.hardware.memory_gb
 
+    @property
+    def petaflop(self) -> float:
+        """Operations of the whole run, in 10^15: for each token two a weight and pass, and the attention's share.
+
+        Passes: forward, backward to the inputs, backward to the weights that are trained, and forward again with
+        `recompute`. A frozen backbone is passed through once.
+        """
+        if self.settings.trainable == "head":
+            return self.tokens * 2 * self.weights.linear / max(1.0, self.settings.epochs) / 1e15
+        to_weights = 0 if self.settings.lora_rank else 1
+        linear = 2 * self.weights.linear * (2 + to_weights + self.recompute)
+        scores = PROMPT**2 / 2 + sum(own * (PROMPT + own / 2) for own in RESPONSES)
+        width = self.config.num_hidden_layers * self.config.num_attention_heads * _head_dim(self.config)
+        attention = 4 * width * scores * (3 + self.recompute) / (PROMPT + sum(RESPONSES))
+        return self.tokens * (linear + attention) / 1e15
+
+    @property
+    def hours(self) -> float:
+        """At `utilisation` of the peak."""
+        return self.petaflop * 1e3 / (self.hardware.n_gpus * self.hardware.tflops * self.utilisation) / 3600
+
 
 def plan(
     settings: TrainSettings,
     hardware: Hardware,
     *,
     n_pairs: int | None = None,
-    lengths: Lengths = Lengths(),
     utilisation: float = 0.4,
     recompute: bool = True,
 ) -> Plan:
-    """Parameters, memory by part, operations and hours of a run; weights are sharded over all GPUs (FSDP).
+    """The plan of a run; `n_pairs` is needed unless the settings say `max_steps`.
 
-    `n_pairs` is needed unless the settings say `max_steps`. The activations are those of a pass over `token_budget`
-    tokens, or over all that a GPU gets of a step where that is less, at the longest texts allowed. Raises PlanningError
-    for a backbone whose config is not on this machine, or without a number of steps.
+    Raises PlanningError for a backbone whose config is not on this machine, or without a number of steps.
     """
     if n_pairs is None and settings.max_steps is None:
         raise PlanningError("how many steps? give n_pairs, or settings with max_steps")
     config = config_of(settings.backbone)
-    weights = weights_of(config)
-    n_steps = settings.n_steps(n_pairs or 1)
-    n_tokens = n_steps * settings.pairs_per_step * lengths.shared
-    trained = _trained(settings, weights, config)
-    flop = n_tokens * _flop_a_token(settings, weights, config, lengths, recompute)
-    return Plan(
-        settings.backbone,
-        weights.total,
-        trained,
-        n_steps,
-        n_tokens,
-        _memory(settings, hardware, config, weights, trained, lengths, recompute),
-        flop / 1e15,
-        flop / (hardware.n_gpus * hardware.tflops * 1e12 * utilisation) / 3600,
-        utilisation,
-        recompute,
-        hardware,
-    )
+    return Plan(settings, hardware, settings.n_steps(n_pairs or 1), utilisation, recompute, config, weights_of(config))
 
 
 def config_of(backbone: str) -> PreTrainedConfig:
@@ -202,70 +230,6 @@ def _head_dim(config: PreTrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _trained(settings: TrainSettings, weights: Weights, config: PreTrainedConfig) -> int:
-    head = (config.hidden_size + 1) * len(settings.attributes)
-    if settings.trainable == "head":
-        return head
-    return head + (settings.lora_rank * weights.widths if settings.lora_rank else weights.total)
-
-
-def _memory(
-    settings: TrainSettings,
-    hardware: Hardware,
-    config: PreTrainedConfig,
-    weights: Weights,
-    trained: int,
-    lengths: Lengths,
-    recompute: bool,
-) -> dict[str, float]:
-    """GB of one GPU by part."""
-    shards = hardware.n_gpus
-    stored: float = weights.total * FP32
-    if settings.quantization == "nf4":
-        stored = weights.linear * NF4_BYTES + (weights.total - weights.linear) * FP32
-    if settings.lora_rank:
-        stored += trained * FP32
-    parts = {
-        "weights": stored / shards,
-        "gradients": trained * FP32 / shards,
-        "optimizer": trained * ADAM_BYTES / shards,
-        # Layer by layer the weights come together in bf16, two layers at a time, or the embedding.
-        "gathered weights": max(2 * weights.layer, weights.embedding) * BF16 if shards > 1 else 0,
-        "activations": _activations(settings, hardware, config, lengths, recompute),
-    }
-    return {name: value / GB for name, value in parts.items()}
-
-
-def _activations(
-    settings: TrainSettings, hardware: Hardware, config: PreTrainedConfig, lengths: Lengths, recompute: bool
-) -> float:
-    if settings.trainable == "head":
-        return 0.0
-    longest = settings.max_length or lengths.prompt + max(lengths.responses)
-    scale = max(1.0, longest / (lengths.prompt + max(lengths.responses)))
-    pair = sum(int(length * scale) for length in (lengths.prompt, *lengths.responses))
-    pairs_a_gpu = math.ceil(settings.pairs_per_step / hardware.n_gpus)
-    tokens = max(pair, min(settings.token_budget, pairs_a_gpu * pair))
-    return activation_bytes(config, tokens, settings.precision, recompute=recompute)
-
-
-def _flop_a_token(
-    settings: TrainSettings, weights: Weights, config: PreTrainedConfig, lengths: Lengths, recompute: bool
-) -> float:
-    """Operations for a token of text: two for each weight and pass, and the attention's share.
-
-    Passes: forward, backward to the inputs, backward to the weights that are trained, and forward again with
-    `recompute`. A frozen backbone is passed through once.
-    """
-    if settings.trainable == "head":
-        return 2 * weights.linear / max(1.0, settings.epochs)
-    to_weights = 0 if settings.lora_rank else 1
-    linear = 2 * weights.linear * (2 + to_weights + recompute)
-    scores = lengths.prompt**2 / 2 + sum(own * (lengths.prompt + own / 2) for own in lengths.responses)
-    width = config.num_hidden_layers * config.num_attention_heads * _head_dim(config)
-    return linear + 4 * width * scores * (3 + recompute) / lengths.shared
-
-
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +238,7 @@ def table(plans: dict[str, Plan]) -> pd.DataFrame:
     columns = {}
     for name, made in plans.items():
         machines = f"{made.hardware.nodes} x {made.hardware.gpus_per_node} {made.hardware.name}"
-        column: dict[str, Any] = {"GPUs": machines, "parameters (B)": made.parameters / 1e9, "steps": made.n_steps}
+        column: dict[str, Any] = {"GPUs": machines, "parameters (B)": made.weights.total / 1e9, "steps": made.n_steps}
         column |= {"tokens (M)": made.tokens / 1e6, "recomputation": "on" if made.recompute else "off"}
         column |= {f"{part} (GB)": value for part, value in made.memory_gb.items()}
         column |= {"together (GB)": made.total_gb, "fits": "yes" if made.fits else "no"}
@@ -283,12 +247,12 @@ def table(plans: dict[str, Plan]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def fitting(hardware: Hardware, *, n_pairs: int = 7118, presets: Sequence[Preset] | None = None) -> pd.DataFrame:
-    """Which presets fit: one row for each, largest stage; a shape that is not here is said to be unknown."""
+def fitting(hardware: Hardware) -> pd.DataFrame:
+    """Which presets fit, on HelpSteer2's 7,118 pairs: one row for each, largest stage; a shape may be unknown here."""
     rows: list[dict[str, Any]] = []
-    for preset in presets or list(PRESETS.values()):
+    for preset in PRESETS.values():
         try:
-            made = [plan(getattr(preset, stage), hardware, n_pairs=n_pairs) for stage in STAGES]
+            made = [plan(getattr(preset, stage), hardware, n_pairs=7118) for stage in STAGES]
         except PlanningError as error:
             rows.append({"preset": preset.name, "backbone": preset.backbone, "fits": "unknown", "why": str(error)})
             continue
