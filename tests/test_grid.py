@@ -13,7 +13,7 @@ from datasets import Dataset
 from rmlib import experiments, figures, records, statistics
 from rmlib.experiments import derived, grid_fits
 from rmlib.experiments.arms import ARMS, changes
-from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_folds, run_grid
+from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_grid
 from rmlib.experiments.grid_choice import choose
 from rmlib.experiments.presets import Preset
 from rmlib.figures import summaries
@@ -346,7 +346,7 @@ def folds(splits: Splits) -> list[Splits]:
 
 def test_folds_pool_their_test_pairs_and_choose_for_themselves(folds: list[Splits], preset: Preset) -> None:
     arms = ["bt", "bt_scaled"]
-    pooled = run_folds(arms, folds, preset, GRID)
+    pooled = run_grid(arms, folds, preset, GRID)
     apart = [run_grid(arms, fold, preset, GRID) for fold in folds]
     for arm in arms:
         np.testing.assert_array_equal(pooled.margins(arm), np.concatenate([one.margins(arm) for one in apart], axis=1))
@@ -356,7 +356,7 @@ def test_folds_pool_their_test_pairs_and_choose_for_themselves(folds: list[Split
 
 def test_a_pair_tested_in_two_folds_is_refused(folds: list[Splits], preset: Preset) -> None:
     with pytest.raises(GridError, match="8 pairs are tested in more than one fold"):
-        run_folds(["bt"], [folds[0], folds[0]], preset, GRID)
+        run_grid(["bt"], [folds[0], folds[0]], preset, GRID)
 
 
 def test_accuracy_among_some_pairs_is_that_of_their_margins(splits: Splits, preset: Preset) -> None:

@@ -23,7 +23,6 @@ from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF,
 from rmlib.combining import PAPER_FACTOR, Ensemble
 from rmlib.experiments import arm_models
 from rmlib.experiments.arms import Job as ArmJob
-from rmlib.experiments.arms import graph
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import comparison_of
@@ -212,7 +211,7 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     """
     records.append(plan.file, kind="alignment_comparison", asked={}, outcome={"comparison": plan.identity})
     _ = plan.start
-    missing = _untrained(rewards_needed(jobs, plan), plan)
+    missing = arm_models.missing(sorted(rewards_needed(jobs, plan)), plan.rewards, plan.splits, tested=False)
     run_jobs(missing, partial(_train, plan=plan), processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
     waiting: dict[Job, list[Job]] = {job: _waits_for(job) for job in jobs}
     waiting |= {drawn: [] for others in list(waiting.values()) for drawn in others}
@@ -231,15 +230,6 @@ def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[ArmJob]:
         else:
             needed.add((ENSEMBLE_OF if arm == ANNOTATORS else arm, seed))
     return needed
-
-
-def _untrained(jobs: Iterable[ArmJob], plan: Plan) -> dict[ArmJob, list[ArmJob]]:
-    """Those that are not finished, with the unfinished ones that they are made from."""
-    whole: dict[ArmJob, list[ArmJob]] = {}
-    for arm, seed in sorted(jobs):
-        whole |= graph([arm], [seed])
-    finished = {job for job in whole if arm_models.is_finished(job[0], plan.rewards, plan.splits, job[1], tested=False)}
-    return {job: [one for one in others if one not in finished] for job, others in whole.items() if job not in finished}
 
 
 def _waits_for(job: Job) -> list[Job]:

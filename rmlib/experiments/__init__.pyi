@@ -13,7 +13,6 @@ from .recording import record_overlap as record_overlap
 from .recording import record_test_pairs as record_test_pairs
 from .recording import results_file as results_file
 from .run_or_reuse import ArmRun as ArmRun
-from .run_or_reuse import rewards_on_test as rewards_on_test
 from .run_or_reuse import run as run
 from .run_or_reuse import run_all as run_all
 from .scoring import ATTRIBUTE_WEIGHTS_OF as ATTRIBUTE_WEIGHTS_OF

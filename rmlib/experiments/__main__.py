@@ -23,7 +23,7 @@ from rmlib import losses
 from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.baselines import record_rulers, record_words
 from rmlib.experiments.folds import TOGETHER, finetune
-from rmlib.experiments.grid import Grid, default_grid, run_folds
+from rmlib.experiments.grid import default_grid, run_grid
 from rmlib.experiments.presets import PRESETS, Preset
 from rmlib.experiments.recording import record_overlap
 from rmlib.experiments.run_or_reuse import run_all
@@ -61,20 +61,16 @@ def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset
     if not options.folds:
         record_overlap(folds[0], file)
     record_rulers(folds, preset, file)
+    wanted = {"learning_rates": options.rates, "weight_decays": options.decays, "n_steps": options.steps}
+    asked = {name: value for name, value in wanted.items() if value}
     for inputs in options.inputs:
-        grid = replace(_grid(options, preset), **parse_inputs(inputs))
-        result = run_folds(options.arms, folds, preset, grid, results=file)
+        grid = replace(default_grid(preset, range(options.seeds)), **asked, **parse_inputs(inputs))
+        result = run_grid(options.arms, folds, preset, grid, results=file)
         edge = result.selected.groupby("arm", sort=False)["at_edge"].sum()
         for arm in result.rewards:
             at_edge = f"choices at the edge of the grid: {edge.get(arm, 0)} of {len(folds)}"
             print(f"{inputs}, {arm}: {result.accuracy(arm)}; {at_edge}", flush=True)
     record_words(folds, preset, file)
-
-
-def _grid(options: argparse.Namespace, preset: Preset) -> Grid:
-    grid = default_grid(preset, range(options.seeds))
-    rates, decays = options.rates or grid.learning_rates, options.decays or grid.weight_decays
-    return replace(grid, learning_rates=rates, weight_decays=decays, n_steps=options.steps or grid.n_steps)
 
 
 def parse_inputs(text: str) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 
 from rmlib import statistics
-from rmlib.experiments.arms import ARMS, Job, changes, graph, is_derived, settings_for, waits_for
+from rmlib.experiments.arms import ARMS, Job, changes, is_derived, settings_for, waits_for
 from rmlib.experiments.derived import derived_model
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
@@ -144,28 +144,30 @@ def is_finished(arm: str, settings: Preset, splits: Splits, seed: int, *, tested
     return (folder / mark).is_file() and (not tested or _test_file(folder, splits).is_file())
 
 
-def missing(arms: Sequence[str], settings: Preset, splits: Splits, seeds: Iterable[int]) -> dict[Job, list[Job]]:
-    """The part of the graph that is not finished: nothing waits for what is there already."""
-    jobs = graph(arms, seeds)
-    asked = {job for job in jobs if job[0] in arms}
-    done = {job for job in jobs if is_finished(job[0], settings, splits, job[1], tested=job in asked)}
+def missing(asked: Sequence[Job], settings: Preset, splits: Splits, *, tested: bool = True) -> dict[Job, list[Job]]:
+    """What is not finished of some jobs and of those they are made from: nothing waits for what is there already."""
+
+    @cache
+    def is_there(job: Job) -> bool:
+        return is_finished(job[0], settings, splits, job[1], tested=tested and job in asked)
+
     needed: dict[Job, list[Job]] = {}
 
     def add(job: Job) -> None:
-        if job not in done and job not in needed:
-            needed[job] = [other for other in jobs[job] if other not in done]
-            for other in jobs[job]:
+        if job not in needed and not is_there(job):
+            made_from = [(other, job[1]) for other in waits_for(job[0])]
+            needed[job] = [other for other in made_from if not is_there(other)]
+            for other in made_from:
                 add(other)
 
-    for job in jobs:
-        if job in asked:
-            add(job)
+    for job in asked:
+        add(job)
     return needed
 
 
 def run_training(
     jobs: Mapping[AnyJob, Collection[AnyJob]],
-    work: Callable[[AnyJob], None],
+    work: Callable[[AnyJob], object],
     settings: Preset,
     splits: Splits,
     *,
@@ -174,15 +176,11 @@ def run_training(
 ) -> None:
     """`run_jobs`; features of a frozen backbone are computed before, once, where several processes would each do so."""
     if jobs and settings.frozen:
-        _compute_features(settings, splits)
+        model = create_model(settings.regression)
+        for part in (splits.train, splits.selection, splits.test):
+            for side in ("response_1", "response_2"):
+                load_or_compute(model, part["prompt"][:], part[side][:])
     run_jobs(jobs, work, processes=processes, show=show)
-
-
-def _compute_features(settings: Preset, splits: Splits) -> None:
-    model = create_model(settings.regression)
-    for part in (splits.train, splits.selection, splits.test):
-        for side in ("response_1", "response_2"):
-            load_or_compute(model, part["prompt"][:], part[side][:])
 
 
 def _folder(arm: str, settings: Preset, splits: Splits, seed: int) -> Path:

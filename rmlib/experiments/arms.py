@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -23,11 +22,7 @@ class Arm:
     change: dict[str, Any] = field(default_factory=dict)
 
 
-def _arms(*arms: Arm) -> dict[str, Arm]:
-    return {arm.name: arm for arm in arms}
-
-
-ARMS = _arms(
+_ARMS = (
     Arm("regression", "Regression, helpfulness only", None, {"loss": "regression"}),
     Arm("regression_all", "Regression, all attributes", "regression", {"attributes": ATTRIBUTES}),
     Arm("bt", "Regular BT", None, {"loss": "bradley_terry"}),
@@ -56,6 +51,7 @@ ARMS = _arms(
     Arm("random_head", "Control: random head, not trained", "bt", {"untrained": True}),
     Arm("bt_shuffled", "Control: regular BT, labels shuffled", "bt", {"shuffle_labels": True}),
 )
+ARMS = {arm.name: arm for arm in _ARMS}
 # Rows of the paper's table of reward models, in its order.
 PAPER_ARMS = tuple(ARMS)[: 1 + tuple(ARMS).index("bt_scaled_init_expo")]
 CONTROL_ARMS = ("random_head", "bt_shuffled")
@@ -89,20 +85,9 @@ def waits_for(arm: str) -> list[str]:
     return [change["initialise_from"]] if "initialise_from" in change else []
 
 
-def graph(arms: Sequence[str], seeds: Iterable[int]) -> dict[Job, list[Job]]:
-    """Each arm under each seed, and the arms that these are made from, once: with those it waits for."""
-    jobs: dict[Job, list[Job]] = {}
-
-    def add(arm: str, seed: int) -> None:
-        if (arm, seed) not in jobs:
-            jobs[arm, seed] = [(other, seed) for other in waits_for(arm)]
-            for other in waits_for(arm):
-                add(other, seed)
-
-    for seed in seeds:
-        for arm in arms:
-            add(arm, seed)
-    return jobs
+def line_of(*arms: str) -> list[str]:
+    """The arms, and those that they are made from, each once and before those that it is made from."""
+    return list(dict.fromkeys(name for arm in arms for name in (arm, *line_of(*waits_for(arm)))))
 
 
 def settings_for(arm: str, preset: Preset, seed: int) -> TrainSettings:

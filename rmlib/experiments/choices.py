@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,7 @@ from datasets import Dataset
 
 from rmlib import benchmarks, combining, records
 from rmlib.experiments import arm_models, sweeps
-from rmlib.experiments.arms import changes, graph, waits_for
+from rmlib.experiments.arms import changes, line_of, waits_for
 from rmlib.experiments.derived import margins_at
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import results_file
@@ -53,17 +54,18 @@ def choose_learning_rates(
     file = results or results_file(splits, settings)
     if not grid or not seeds or min(grid) <= 0:
         raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
-    wanted = {name for arm in arms for name, _ in graph([arm], [0])}
     rates: dict[str, float] = {}
     rows = []
     # An arm's trials start from models trained with the rate chosen for what it starts from: parents come first.
-    for level in _levels([arm for arm in wanted if "extrapolate" not in changes(arm)]):
+    wanted = sorted(arm for arm in line_of(*arms) if "extrapolate" not in changes(arm))
+    for _, level in groupby(sorted(wanted, key=_depth), _depth):
         preset = replace(settings, learning_rates=dict(rates))
-        trials: dict[Trial, list[Trial]] = {(arm, rate, seed): [] for arm in level for rate in grid for seed in seeds}
+        trained = list(level)
+        trials: dict[Trial, list[Trial]] = {trial: [] for trial in product(trained, grid, seeds)}
         train = partial(_train, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
         arm_models.run_training(trials, train, settings, splits, processes=processes, show=show)
-        for arm in level:
+        for arm in trained:
             row = _chosen(arm, preset, splits, grid, seeds)
             records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)
             rates[arm] = row["learning_rate"]
@@ -71,10 +73,9 @@ def choose_learning_rates(
     return pd.DataFrame(rows).set_index("arm")
 
 
-def _levels(arms: Sequence[str]) -> list[list[str]]:
-    """Arms by how many arms they start from, one after the other; sorted, so that records come in the same order."""
-    depth = {arm: len(graph([arm], [0])) for arm in arms}
-    return [sorted(arm for arm in arms if depth[arm] == level) for level in sorted(set(depth.values()))]
+def _depth(arm: str) -> int:
+    """How many arms it starts from, itself counted."""
+    return len(line_of(arm))
 
 
 def _train(trial: Trial, settings: Preset, splits: Splits) -> None:
@@ -110,34 +111,32 @@ def _asked(arm: str, settings: Preset, splits: Splits) -> dict[str, Any]:
     return {"arm": arm, "preset": settings.name, "backbone": backbone, "source": asdict(splits.source)}
 
 
-def recorded(settings: Preset, splits: Splits, files: Sequence[Path]) -> dict[str, float]:
-    """The latest choice for each arm of this preset, backbone and source, from the first file that has any."""
-    wanted = _asked("", settings, splits)
-    for file in files:
-        if not file.is_file():
-            continue
-        table = records.read(file).sort_values("time", kind="stable")
-        table = table[table["kind"] == KIND]
-        for key in ("preset", "backbone", "source"):
-            table = table[[value == wanted[key] for value in table[f"asked.{key}"]]] if len(table) else table
-        if len(table):
-            return dict(zip(table["asked.arm"], table["outcome.learning_rate"].astype(float), strict=True))
-    return {}
-
-
 def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> Preset:
     """The preset with the learning rates recorded for this source, preset and backbone; logged, also where none are.
 
     Records in their usual place come first, then the committed ones.
     """
     file = results or results_file(splits, settings)
-    rates = recorded(settings, splits, [file, paths.data_dir() / "results" / file.name])
+    committed = paths.data_dir() / "results" / file.name
+    rates = _recorded(settings, splits, file) or _recorded(settings, splits, committed)
     if rates:
         listed = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
         logger.info("learning rates from their record, chosen on the selection split: %s", listed)
     else:
         logger.info("no record of chosen learning rates for this source and preset: each stage keeps its own")
     return replace(settings, learning_rates=rates)
+
+
+def _recorded(settings: Preset, splits: Splits, file: Path) -> dict[str, float]:
+    """The latest choice for each arm of this preset, backbone and source."""
+    rates: dict[str, float] = {}
+    if file.is_file():
+        table = records.read(file).sort_values("time", kind="stable")
+        for _, row in table[table["kind"] == KIND].iterrows():
+            asked = _asked(row["asked.arm"], settings, splits)
+            if all(row[f"asked.{key}"] == value for key, value in asked.items()):
+                rates[asked["arm"]] = float(row["outcome.learning_rate"])
+    return rates
 
 
 def sweep_beside(
@@ -168,8 +167,7 @@ def sweep_beside(
             margins = margins_at(weak, strong, splits.test, frozen=settings.frozen)
             sweep = sweeps.rows(lambda factor: sweeps.ordering_of(margins(factor)), wanted)
         else:
-            at = partial(_on_benchmark, items, weak, strong, settings.frozen)
-            sweep = sweeps.rows(at, wanted)
+            sweep = sweeps.rows(partial(_on_benchmark, items, weak, strong, settings.frozen), wanted)
         record = records.append(file, kind=kind, asked=asked, outcome={"sweep": sweep}, seed=chosen.seed)
     return sweeps.beside(outcome["sweep"], record["outcome"]["sweep"])
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from rmlib import losses, records, statistics
 from rmlib.annotations import vote_share
 from rmlib.experiments import sweeps
-from rmlib.experiments.arms import ARMS, changes, graph, waits_for
+from rmlib.experiments.arms import ARMS, changes, line_of, waits_for
 from rmlib.experiments.derived import heads_margins_at
 from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, default_grid
 from rmlib.experiments.grid_fits import Fold
@@ -38,7 +38,7 @@ from rmlib.sources import Splits
 from rmlib.training.encoded import Encoded
 from rmlib.training.head_stacks import AnyHeads
 
-__all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_folds", "run_grid"]
+__all__ = ["Grid", "GridError", "GridResult", "default_grid", "run_grid"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,27 +90,25 @@ class GridResult:
 
 
 def run_grid(
-    arms: Sequence[str], splits: Splits, settings: Preset, grid: Grid, *, results: Path | None = None
+    arms: Sequence[str],
+    splits: Splits | Sequence[Splits],
+    settings: Preset,
+    grid: Grid,
+    *,
+    results: Path | None = None,
 ) -> GridResult:
     """Train the grid of every arm, choose each arm's setting on the selection split, read the test split once; record.
 
     Per arm the setting with the highest accuracy on the decided selection pairs (mean of the seeds) is chosen, among
     equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. An arm that is
     made from others is made from their chosen heads, seed by seed. Arms that need ratings or votes which these pairs
-    lack are left out, logged and recorded with the reason. What was trained before is read from `runs/`. Raises
-    ValueError for an unknown arm, GridError for one that needs rankings, where no arm is left, for an empty split and
-    for a backbone whose weights depend on the seed.
+    lack are left out, logged and recorded with the reason. What was trained before is read from `runs/`. Of several
+    splits, the folds of a source, each has a choice of its own, and their test pairs are pooled, one after another.
+
+    Raises ValueError for an unknown arm, GridError for one that needs rankings, where no arm is left, for an empty
+    split, where a pair is tested in two folds, and for a backbone whose weights depend on the seed.
     """
-    return run_folds(arms, [splits], settings, grid, results=results)
-
-
-def run_folds(
-    arms: Sequence[str], folds: Sequence[Splits], settings: Preset, grid: Grid, *, results: Path | None = None
-) -> GridResult:
-    """`run_grid` on each fold with a choice of its own; the test pairs of all folds are pooled, one fold after another.
-
-    Raises GridError where a pair is tested in two folds, and as `run_grid`.
-    """
+    folds = [splits] if isinstance(splits, Splits) else splits
     started = time.perf_counter()
     _check(arms, folds, settings)
     left_out = _left_out(arms, folds)
@@ -152,7 +150,7 @@ def _left_out(arms: Sequence[str], folds: Sequence[Splits]) -> dict[str, str]:
     voted = all(not np.isnan(vote_share(part)).all() for part in parts)
     reasons: dict[str, str] = {}
     for arm in arms:
-        line = [changes(name) for name, _ in graph([arm], [0])]
+        line = [changes(name) for name in line_of(arm)]
         if not rated and any(c["loss"] == "regression" or {"regression_weight", "affine"} & c.keys() for c in line):
             reasons[arm] = "needs ratings, and these pairs have none"
         elif not voted and any(c.get("soft_labels") for c in line):
@@ -217,7 +215,7 @@ def _sweeps_on_test(fits: dict[str, ArmFit], fold: Fold, texts: torch.Tensor) ->
         each = zip(heads_margins_at(weak, strong, fold.splits.test, texts), fits[arm].details, strict=True)
         for margins, own in each:
             factors = sorted({*sweeps.COARSE_FACTORS, own["factor"]})
-            found.append([{"factor": factor, **sweeps.ordering_of(margins(factor))} for factor in factors])
+            found.append(sweeps.rows(lambda factor, at=margins: sweeps.ordering_of(at(factor)), factors))  # type: ignore[misc]
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rmlib.experiments import scoring
-from rmlib.experiments.arms import changes, graph, is_derived, settings_for, waits_for
+from rmlib.experiments.arms import changes, is_derived, line_of, settings_for, waits_for
 from rmlib.experiments.derived import derived_heads
 from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, choose
 from rmlib.experiments.presets import Preset
@@ -56,7 +56,7 @@ class Fold:
 
     def fit(self, arms: Sequence[str]) -> dict[str, ArmFit]:
         """The fit of each arm; those that other arms are made from are trained first."""
-        missing = [arm for arm, _ in graph(arms, [0]) if not self._file(arm).is_file()]
+        missing = [arm for arm in line_of(*arms) if not self._file(arm).is_file()]
         derived = [arm for arm in missing if is_derived(arm)]
         together: dict[str, list[str]] = {}
         for arm in (arm for arm in missing if arm not in derived):

@@ -23,7 +23,6 @@ from rmlib import records, statistics
 from rmlib.experiments import arm_models
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import comparison_of, results_file, settings_of, shared_by
-from rmlib.experiments.run_or_reuse import rewards_on_test
 from rmlib.pairs.views import margins_of_chosen
 from rmlib.sources import Splits
 from rmlib.statistics.power_law import FEWEST_SIZES
@@ -54,15 +53,17 @@ def learning_curve(
     asked = shared_by(settings, [splits], comparison_of(settings, splits))
     asked |= {"arm": arm, "settings": settings_of(arm, settings, seed=0), "sizes": list(sizes), "seeds": list(seeds)}
     jobs = [(size, seed) for size in reversed(sizes) for seed in seeds]
-    parts = {(size, seed): replace(splits, train=subset(splits.train, size, seed)) for size, seed in jobs}
-    missing = [job for job, part in parts.items() if not arm_models.is_finished(arm, settings, part, job[1])]
-    work = partial(_work, arm=arm, settings=settings, splits=splits)
+    parts = [(replace(splits, train=subset(splits.train, size, seed)), seed) for size, seed in jobs]
+    finished = [arm_models.is_finished(arm, settings, part, seed) for part, seed in parts]
+    missing = [job for job, is_there in zip(jobs, finished, strict=True) if not is_there]
+    work = partial(_rewards, arm=arm, settings=settings, splits=splits)
     show = (arm + ", {0[0]} pairs, seed {0[1]}").format
     arm_models.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
     points = []
-    for size, seed in sorted(parts):
-        rewards = rewards_on_test(arm, settings, parts[size, seed], seed=seed)
-        points.append({"size": size, "seed": seed, **_answers(margins_of_chosen(splits.test, rewards))})
+    for size, seed in sorted(jobs):
+        margin = margins_of_chosen(splits.test, work((size, seed)))
+        correct = "".join("1" if right else "0" for right in margin > 0)
+        points.append({"size": size, "seed": seed, "accuracy": statistics.accuracy(margin), "correct": correct})
     file = results or results_file(splits, settings)
     return records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
@@ -76,15 +77,12 @@ def subset(pairs: Dataset, size: int, seed: int) -> Dataset:
     return pairs if size == len(pairs) else pairs.select(np.sort(chosen))
 
 
-def _work(job: Job, arm: str, settings: Preset, splits: Splits) -> None:
+def _rewards(job: Job, arm: str, settings: Preset, splits: Splits) -> Float[np.ndarray, "pair 2"]:
+    """Rewards of the test pairs by the arm trained on a subset, now or before."""
     size, seed = job
     part = replace(splits, train=subset(splits.train, size, seed))
-    rewards_on_test(arm, settings, part, seed=seed)
-
-
-def _answers(margin: Float[np.ndarray, "decided"]) -> dict[str, Any]:
-    correct = "".join("1" if right else "0" for right in margin > 0)
-    return {"accuracy": statistics.accuracy(margin), "correct": correct}
+    folder = arm_models.obtain(arm, settings, part, seed).model_folder
+    return arm_models.rewards_on_test(folder, part, settings)[0]
 
 
 def _check(sizes: Sequence[int], seeds: Sequence[int], n_train: int) -> None:

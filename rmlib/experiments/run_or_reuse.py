@@ -77,14 +77,6 @@ def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, prog
     return ArmRun(ARMS[arm], seed, found.run, found.model_folder, rewards, record)
 
 
-def rewards_on_test(
-    arm: str, settings: Preset, splits: Splits, *, seed: int, progress: bool = False
-) -> Float[np.ndarray, "pair 2"]:
-    """Rewards of the test pairs by an arm that is trained, or found among the finished runs; nothing is recorded."""
-    found = arm_models.obtain(arm, settings, splits, seed, progress)
-    return arm_models.rewards_on_test(found.model_folder, splits, settings)[0]
-
-
 def run_all(
     arms: Sequence[str],
     settings: Preset,
@@ -107,14 +99,11 @@ def run_all(
     record_overlap(splits, file)
     record_test_pairs(splits, file)
     record_comparison(comparison_of(settings, splits), settings, file)
-    found: dict[Job, list[Job]] = {}
-    for arm, own in under.items():
-        found |= arm_models.missing([arm], settings, splits, own)
-    missing = dict(sorted(found.items(), key=lambda job: job[0][1]))  # seed by seed
+    jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])  # seed by seed
+    missing = arm_models.missing(jobs, settings, splits)
     work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
     show = "{0[0]}, seed {0[1]}".format
     arm_models.run_training(missing, work, settings, splits, processes=processes, show=show)
-    jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])
     return [_run(arm, settings, splits, seed, file) for arm, seed in jobs]
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from rmlib import statistics
 
 COARSE_FACTORS = tuple(np.round(np.arange(1.0, 2.01, 0.1), 2).tolist())
-FINE_REACH, FINE_STEP = 0.05, 0.01
 
 Sweep = list[dict[str, float]]
 
@@ -30,14 +29,9 @@ def around_best(at: Callable[[float], dict[str, float]], coarse: Sequence[float]
     """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
     found = rows(at, coarse)
     seen = {row["factor"] for row in found}
-    fine = [factor for factor in fine_factors(best_factor(found)) if factor not in seen and factor >= min(coarse)]
+    fine = [round(best_factor(found) + step / 100, 2) for step in range(-5, 6)]
+    fine = [factor for factor in fine if factor not in seen and factor >= min(coarse)]
     return sorted(found + rows(at, fine), key=lambda row: row["factor"])
-
-
-def fine_factors(around: float) -> list[float]:
-    """Factors within 0.05 of one, in steps of 0.01."""
-    steps = round(FINE_REACH / FINE_STEP)
-    return [round(around + step * FINE_STEP, 2) for step in range(-steps, steps + 1)]
 
 
 def best_factor(found: Sweep) -> float:
