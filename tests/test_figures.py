@@ -63,7 +63,6 @@ def curve(axes: Axes, name: str) -> list[tuple[float, float]]:
 # --- weight -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=False, reason="training.settings imports torch for the names of the losses")
 def test_no_module_of_figures_imports_torch_or_transformers() -> None:
     folder = Path(figures.__path__[0])
     names = [f"rmlib.figures.{file.stem}" for file in sorted(folder.glob("[!_]*.py"))]

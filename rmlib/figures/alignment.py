@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,7 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
             _draw_law(axes[1], line, colour, best_of_n=method == BEST_OF_N)
     words = ("proxy gained (sd of the reward)", "gold gained (true points, 0-4 scale)")
     for panel, text in zip(axes, words, strict=True):
-        panel.set_xlabel("divergence from the start (KL, nats a response)")
-        panel.set_ylabel(text)
+        panel.set(xlabel="divergence from the start (KL, nats a response)", ylabel=text)
         panel.axhline(0, color="0.6", lw=0.8)
     legend_below(figure, 3)
     names = [METHOD_TITLES[method] for method in methods]
@@ -77,19 +77,10 @@ def _source_title(file: Path) -> str:
     return records.read(file, kind="alignment").iloc[-1]["asked.source"]["title"]
 
 
-def best_of_n_figure(file: Path) -> Figure:
-    """Gold and proxy of the best of n, for every reward."""
-    return curves_figure(file, [BEST_OF_N])
-
-
-def reinforce_figure(file: Path) -> Figure:
-    """Gold and proxy under REINFORCE, for every reward."""
-    return curves_figure(file, ["reinforce"])
-
-
-def other_methods_figure(file: Path) -> Figure:
-    """Gold and proxy under PPO and DPO."""
-    return curves_figure(file, ["ppo", "dpo", "dpo_margin", "dpo_scaled"], law=False)
+# Each takes the file alone.
+best_of_n_figure = partial(curves_figure, methods=[BEST_OF_N])
+reinforce_figure = partial(curves_figure, methods=["reinforce"])
+other_methods_figure = partial(curves_figure, methods=["ppo", "dpo", "dpo_margin", "dpo_scaled"], law=False)
 
 
 def over_optimisation_figure(file: Path) -> Figure:
@@ -150,30 +141,25 @@ def published_alignment_figure(_: Path | None = None) -> Figure:
     """Published results of aligned 70B models against the length of their answers."""
     table = records.published("alignment")
     panels = {
-        "mt_bench": "MT-Bench (1-10)",
-        "alpacaeval2_lc": "AlpacaEval 2, at equal length (%)",
+        "mt_bench": "MT-Bench (1-10)", "alpacaeval2_lc": "AlpacaEval 2, at equal length (%)",
         "arena_hard": "Arena Hard (%)",
-    }
+    }  # fmt: skip
     figure, axes = new_figure(11, 3.8, 3)
     for panel, (column, words) in zip(axes, panels.items(), strict=True):
         for colour, (kind, part) in zip(COLOURS, table.groupby("type", sort=False), strict=False):
             for marker, row in zip(MARKERS, part.to_dict("records"), strict=False):
                 look = {"color": colour, "marker": marker, "label": f"{row['model']} ({kind})"}
                 panel.scatter(row["mean_length_chars"], row[column], s=34, **look)
-        panel.set_xlabel("mean length (characters of MT-Bench answers)")
-        panel.set_ylabel(words)
+        panel.set(xlabel="mean length (characters of MT-Bench answers)", ylabel=words)
     legend_below(figure, 3)
     headline(figure, "Published: aligned policies of 70B, and others", str(table["citation"].iloc[0]))
     return figure
 
 
 FIGURES: dict[str, Callable[[Path], Figure]] = {
-    "best_of_n": best_of_n_figure,
-    "reinforce": reinforce_figure,
-    "ppo_and_dpo": other_methods_figure,
-    "over_optimisation": over_optimisation_figure,
-    "win_rates": win_rates_figure,
-}
+    "best_of_n": best_of_n_figure, "reinforce": reinforce_figure, "ppo_and_dpo": other_methods_figure,
+    "over_optimisation": over_optimisation_figure, "win_rates": win_rates_figure,
+}  # fmt: skip
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

@@ -68,11 +68,8 @@ def curve_table(file: Path) -> pd.DataFrame:
     with low and high (95 %, over seeds and prompts), proxy (its gain, in standard deviations of the reward among
     answers of the start to one prompt), length (characters), not_ended (share), seeds, n (prompts).
     """
-    parts = [
-        _curve(str(method), str(arm), runs)
-        for (method, arm), runs in current(file).groupby(["method", "arm"], sort=False)
-    ]
-    return pd.concat(parts, ignore_index=True)
+    groups = current(file).groupby(["method", "arm"], sort=False)
+    return pd.concat([_curve(str(method), str(arm), runs) for (method, arm), runs in groups], ignore_index=True)
 
 
 def _curve(method: str, arm: str, runs: pd.DataFrame) -> pd.DataFrame:

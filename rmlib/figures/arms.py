@@ -14,22 +14,7 @@ from matplotlib.figure import Figure
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED
-from rmlib.figures import breakdowns, summaries
-from rmlib.figures.style import (
-    COLOURS,
-    FAMILIES,
-    LINES,
-    MARKERS,
-    beside,
-    family,
-    family_legend,
-    forest,
-    headline,
-    label,
-    legend_below,
-    new_figure,
-    points,
-)  # fmt: skip
+from rmlib.figures import breakdowns, style, summaries
 from rmlib.figures.summaries import DETECTABLE, correct, interval_of, ladder, margins
 from rmlib.pairs import ANNOTATED
 from rmlib.records import RecordError
@@ -77,19 +62,19 @@ def ladder_figure(file: Path) -> Figure:
     """Test accuracy of every arm, with intervals, beside the rulers."""
     table, runs = summaries.arms_table(file), ladder(file)
     names = [str(arm) for arm in table.index]
-    figure, (axes,) = new_figure(8, 0.3 * len(table) + 1.3)
-    heights = forest(axes, table, names)
+    figure, (axes,) = style.new_figure(8, 0.3 * len(table) + 1.3)
+    heights = style.forest(axes, table, names)
     n, seeds = int(table["n"].iloc[0]), int(table["seeds"].max())
     for height, name in zip(heights, names, strict=True):
         single = correct(runs, name).mean(axis=1) if name in set(runs["name"]) and seeds > 1 else []
-        axes.plot(single, np.full(len(single), height), "|", color=FAMILIES[family(name)], ms=8)
-    beside(axes, heights, [f"{value:.3f}" for value in table["estimate"]])
+        axes.plot(single, np.full(len(single), height), "|", color=style.FAMILIES[style.family(name)], ms=8)
+    style.beside(axes, heights, [f"{value:.3f}" for value in table["estimate"]])
     axes.axvline(0.5, color="0.5", lw=1, ls=":")
     axes.set_xlabel("accuracy: share of held-out pairs ordered rightly (a tie is wrong; dotted: chance)")
-    family_legend(figure, names)
+    style.family_legend(figure, names)
     shown = f"ticks: seeds (up to {seeds}), dot: their mean" if seeds > 1 else "1 seed"
     detail = f"{n:,} decided test pairs; {shown}, line: 95 % bootstrap interval"
-    headline(figure, "The ladder of arms: one change a step", about(runs), detail)
+    style.headline(figure, "The ladder of arms: one change a step", about(runs), detail)
     return figure
 
 
@@ -100,18 +85,19 @@ def differences_figure(file: Path) -> Figure:
     table = table if changed.empty else changed
     names = [str(arm) for arm in table.index]
     shown = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
-    figure, (axes,) = new_figure(8, 0.38 * len(table) + 1.3)
-    heights = forest(axes, shown, names, [f"{label(one)}\nagainst {label(table['against'][one])}" for one in names])
+    figure, (axes,) = style.new_figure(8, 0.38 * len(table) + 1.3)
+    words = [f"{style.label(one)}\nagainst {style.label(table['against'][one])}" for one in names]
+    heights = style.forest(axes, shown, names, words)
     axes.tick_params(axis="y", labelsize=8)
     found = 100 * table[DETECTABLE]
     axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
-    beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
+    style.beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
     axes.axvline(0, color="0.5", lw=1, ls=":")
     axes.set_xlabel("difference in accuracy (percentage points)")
-    family_legend(figure, names)
+    style.family_legend(figure, names)
     test = "right: the difference, and p of the exact McNemar test, Holm-adjusted"
     detail = f"{int(table['n'].iloc[0]):,} decided test pairs; line: 95 % paired bootstrap interval; {test}"
-    headline(figure, "What one change does", about(ladder(file)), detail, could_have_shown(table))
+    style.headline(figure, "What one change does", about(ladder(file)), detail, could_have_shown(table))
     return figure
 
 
@@ -127,7 +113,8 @@ def could_have_shown(table: pd.DataFrame) -> str:
 def _side_by_side(axes: Axes, tables: Mapping[str, pd.DataFrame], width: float = 0.12, ms: float = 5) -> None:
     """Points with intervals at the groups that index the tables, arm beside arm, over the line of chance."""
     for number, (arm, table) in enumerate(tables.items()):
-        points(axes, table.index + (number - (len(tables) - 1) / 2) * width, table, number, label=label(arm), ms=ms)
+        places = table.index + (number - (len(tables) - 1) / 2) * width
+        style.points(axes, places, table, number, label=style.label(arm), ms=ms)
     axes.axhline(0.5, color="0.5", lw=1, ls=":")
 
 
@@ -139,16 +126,15 @@ def strength_figure(file: Path) -> Figure:
     for arm in compared(table, file):
         values = correct(table, arm)
         found[arm] = pd.DataFrame([vars(interval_of(values[:, strength == level])) for level in levels], levels)
-    figure, (axes,) = new_figure(8, 3.6)
+    figure, (axes,) = style.new_figure(8, 3.6)
     _side_by_side(axes, found)
     words = breakdowns.STRENGTHS
     ticks = [f"{level}: {words[int(level)]}\n{(strength == level).sum():,} pairs" for level in levels]
     axes.set_xticks(levels, ticks)
-    axes.set_xlabel(UNITS["strength"])
-    axes.set_ylabel("accuracy")
-    legend_below(figure, 3)
+    axes.set(xlabel=UNITS["strength"], ylabel="accuracy")
+    style.legend_below(figure, 3)
     detail = f"{len(strength):,} decided test pairs; line: 95 % bootstrap interval over pairs and seeds"
-    headline(figure, "Accuracy by strength of preference", about(table), detail)
+    style.headline(figure, "Accuracy by strength of preference", about(table), detail)
     return figure
 
 
@@ -158,7 +144,7 @@ def strata_figure(file: Path) -> Figure:
     shown = compared(runs, file)
     properties = [name for name in UNITS if name in set(table["property"])]
     widths = [table.loc[table["property"] == name, "stratum"].nunique() + 1 for name in properties]
-    figure, panels = new_figure(12.5, 4.2, len(properties), sharey=True, width_ratios=widths)
+    figure, panels = style.new_figure(12.5, 4.2, len(properties), sharey=True, width_ratios=widths)
     for panel, name in zip(panels, properties, strict=True):
         part = table[table["property"] == name]
         parts = {arm: part.loc[[arm]].reset_index() for arm in shown}
@@ -166,14 +152,13 @@ def strata_figure(file: Path) -> Figure:
         groups = [(str(row["stratum"]).replace(" to ", "\nto "), row["n"]) for _, row in parts[shown[0]].iterrows()]
         panel.set_xticks(range(len(groups)), [f"{words}\nn={n}" for words, n in groups])
         panel.tick_params(axis="x", labelsize=8)
-        panel.set_xlim(-0.6, len(groups) - 0.4)
-        panel.set_xlabel(UNITS[name])
+        panel.set(xlim=(-0.6, len(groups) - 0.4), xlabel=UNITS[name])
     panels[0].set_ylabel("accuracy")
-    legend_below(figure, len(shown))
+    style.legend_below(figure, len(shown))
     n = len(runs["outcome.margins"].iloc[-1])
     detail = f"{n:,} decided test pairs (n under each group); line: 95 % bootstrap interval over pairs and seeds; "
     detail += f"groups of fewer than {FEWEST} pairs are not drawn; dotted: chance; lengths in fifths of pairs"
-    headline(figure, "Where the arms are right", about(runs), detail)
+    style.headline(figure, "Where the arms are right", about(runs), detail)
     return figure
 
 
@@ -183,7 +168,7 @@ def uncertainty_figure(file: Path) -> Figure:
     shown = {arm: values for arm in compared(runs, file) if len(values := margins(runs, arm)) > 1}
     if not shown:
         raise RecordError(f"{file.name}: every arm has one seed; disagreement needs two")
-    figure, panels = new_figure(11, 3.6, 2, sharey=True)
+    figure, panels = style.new_figure(11, 3.6, 2, sharey=True)
     for panel, relative in zip(panels, (False, True), strict=True):
         found = {arm: summaries.accuracy_by_uncertainty(each, relative=relative) for arm, each in shown.items()}
         _side_by_side(panel, found)
@@ -193,11 +178,11 @@ def uncertainty_figure(file: Path) -> Figure:
     panels[0].set_title("By disagreement: standard deviation of the seeds' margins")
     panels[1].set_title("By disagreement over the size of the mean margin")
     panels[0].set_ylabel("accuracy of the seeds together")
-    legend_below(figure, 5)
+    style.legend_below(figure, 5)
     n_seeds, n = next(iter(shown.values())).shape
     detail = f"{n:,} decided test pairs; {n_seeds} seeds, each divided by its root "
     detail += "mean square margin; line: 95 % Wilson interval; dotted: chance"
-    headline(figure, "Is disagreement a warning?", about(runs), detail)
+    style.headline(figure, "Is disagreement a warning?", about(runs), detail)
     return figure
 
 
@@ -205,7 +190,7 @@ def agreement_of_arms_figure(file: Path) -> Figure:
     """How far each two arms order the test pairs alike: share of pairs, and kappa of being right."""
     table = breakdowns.agreement_table(file)
     names = list(dict.fromkeys([*table.index, *table["with"]]))
-    figure, panels = new_figure(12.5, 0.33 * len(names) + 1.9, 2, sharey=True)
+    figure, panels = style.new_figure(12.5, 0.33 * len(names) + 1.9, 2, sharey=True)
     titles = {"share": "Share of pairs ordered alike (%)", "kappa": "Cohen's kappa of being right (x 100)"}
     for panel, (column, title) in zip(panels, titles.items(), strict=True):
         matrix = table.pivot(columns="with", values=column).reindex(index=names, columns=names)
@@ -215,54 +200,51 @@ def agreement_of_arms_figure(file: Path) -> Figure:
         look: dict[str, Any] = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 7.5}, "cbar": False}
         sns.heatmap(shown, ax=panel, cmap=colours, linewidths=0.5, **look, **limits)
         panel.grid(False)
-        panel.set_title(title)
-        panel.set_xlabel("")
-        panel.set_ylabel("")
+        panel.set(title=title, xlabel="", ylabel="")
         panel.set_xticklabels([str(i + 1) for i in range(len(names))], rotation=0)
-    panels[0].set_yticklabels([f"{label(name)}  {i + 1}" for i, name in enumerate(names)], rotation=0)
+    panels[0].set_yticklabels([f"{style.label(name)}  {i + 1}" for i, name in enumerate(names)], rotation=0)
     widest = [50 * (table[f"{name} high"] - table[f"{name} low"]).max() for name in titles]
     detail = f"{int(table['n'].iloc[0]):,} decided test pairs, seed by seed; on the diagonal each two seeds of an arm "
     detail += "(empty: one seed, or always right); 95 % bootstrap intervals in the table, at the widest "
     detail += f"±{widest[0]:.0f} (share) and ±{widest[1]:.0f} (kappa)"
-    headline(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
+    style.headline(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
     return figure
 
 
 def learning_curve_figure(file: Path) -> Figure:
     """Test error over the number of training pairs, with a power law fitted to each arm."""
     table, laws = breakdowns.learning_curves(file), breakdowns.fitted_curves(file)
-    figure, (axes,) = new_figure(8.5, 4.4)
+    figure, (axes,) = style.new_figure(8.5, 4.4)
     for offset, (_, record) in enumerate(table.iterrows()):
         sizes, answers = breakdowns.curve_of(record)
         groups = summaries.prompt_groups(file, answers.shape[2])
         errors = pd.DataFrame([vars(interval_of(1 - part, groups)) for part in answers])
         x = np.array(sizes) * 1.02 ** (offset - (len(table) - 1) / 2)  # so that intervals of arms stand side by side
-        points(axes, x, errors, offset)
+        style.points(axes, x, errors, offset)
         law = laws[record["asked.arm"]]
         line = law.curve(np.geomspace(sizes[0], sizes[-1], 60))
-        colour = COLOURS[offset % len(COLOURS)]
-        look: dict[str, Any] = {"color": colour, "ls": LINES[offset % len(LINES)], "lw": 1.5}
+        colour = style.COLOURS[offset % len(style.COLOURS)]
+        look: dict[str, Any] = {"color": colour, "ls": style.LINES[offset % len(style.LINES)], "lw": 1.5}
         axes.plot(line["size"], line["estimate"], **look)
-        name = f"{label(record['asked.arm'])}\n{str(law).replace('], ', '],' + chr(10))}"
-        axes.plot([], [], marker=MARKERS[offset % len(MARKERS)], ms=5, label=name, **look)
+        name = f"{style.label(record['asked.arm'])}\n{str(law).replace('], ', '],' + chr(10))}"
+        axes.plot([], [], marker=style.MARKERS[offset % len(style.MARKERS)], ms=5, label=name, **look)
         axes.fill_between(line["size"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
-    axes.set_xlabel("training pairs (log scale)")
-    axes.set_ylabel("error: share of test pairs ordered wrongly")
+    axes.set(xlabel="training pairs (log scale)", ylabel="error: share of test pairs ordered wrongly")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     seeds = len(table["asked.seeds"].iloc[-1])
     detail = f"{answers.shape[2]:,} decided test pairs, {seeds} seeds (subset, head, order); points and bands: 95 % "
     detail += "bootstrap intervals over seeds and pairs; curve: error = a n^-exponent + floor, by least squares"
-    headline(figure, "How error falls with training pairs", about(table), detail)
+    style.headline(figure, "How error falls with training pairs", about(table), detail)
     return figure
 
 
 def calibration_figure(file: Path) -> Figure:
     """Reliability of the Bradley-Terry probability sigmoid(margin), arm by arm."""
     table = ladder(file)
-    figure, (axes,) = new_figure(7.2, 4.2)
+    figure, (axes,) = style.new_figure(7.2, 4.2)
     axes.plot([0.5, 1], [0.5, 1], color="0.5", ls=":", lw=1, label="perfectly calibrated")
     for offset, arm in enumerate(compared(table, file)):
         margin = margins(table, arm).ravel()
@@ -270,16 +252,15 @@ def calibration_figure(file: Path) -> Figure:
         area = 300 * bins["n"] / bins["n"].sum()
         bins = bins[bins["n"] >= FEWEST]
         distance = statistics.expected_calibration_error(margin, bins=8)
-        look: dict[str, Any] = {"color": COLOURS[offset], "marker": MARKERS[offset]}
-        name = f"{label(arm)}\nECE {distance:.3f}"
+        look: dict[str, Any] = {"color": style.COLOURS[offset], "marker": style.MARKERS[offset]}
+        name = f"{style.label(arm)}\nECE {distance:.3f}"
         axes.plot(bins["confidence"], bins["accuracy"], ms=3, lw=1.2, label=name, **look)
         axes.scatter(bins["confidence"], bins["accuracy"], s=area[bins.index], **look)
-    axes.set_xlabel("confidence: sigmoid of |margin|")
-    axes.set_ylabel("accuracy")
+    axes.set(xlabel="confidence: sigmoid of |margin|", ylabel="accuracy")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     pooled = f"all seeds pooled; 8 bins of equal width, drawn from {FEWEST} pairs on; area of a point: share of pairs"
     error = "ECE, expected calibration error: mean distance from the diagonal over all bins"
-    headline(figure, "Is the margin a probability?", about(table), pooled, error)
+    style.headline(figure, "Is the margin a probability?", about(table), pooled, error)
     return figure
 
 
@@ -296,23 +277,27 @@ def sweep_figure(file: Path) -> Figure:
         swept = summaries.optional(file, kind)
         swept = swept if swept.empty else swept[swept["asked.comparison"] == table["asked.comparison"].iloc[-1]]
         parts += [] if swept.empty else [(name, swept)]
-    figure, panels = new_figure(3.8 * len(parts) + 2, 3.4, len(parts), sharey=True)
+    figure, panels = style.new_figure(3.8 * len(parts) + 2, 3.4, len(parts), sharey=True)
     for panel, (name, rows) in zip(panels, parts, strict=True):
         for offset, row in enumerate(rows.to_dict(orient="records")):
-            sweep, colour = pd.DataFrame(row["outcome.sweep"]).set_index("factor")["accuracy"], COLOURS[offset]
-            look: dict[str, Any] = {"color": colour, "ls": LINES[offset % 4], "marker": MARKERS[offset % 7], "ms": 4}
+            sweep, colour = pd.DataFrame(row["outcome.sweep"]).set_index("factor")["accuracy"], style.COLOURS[offset]
+            look: dict[str, Any] = {
+                "color": colour,
+                "ls": style.LINES[offset % 4],
+                "marker": style.MARKERS[offset % 7],
+                "ms": 4,
+            }
             panel.plot(sweep.index, sweep, label=f"seed {row['seed']}", **look)
             if rows is table:
                 best = row["outcome.factor"]
                 panel.plot(best, sweep[best], "o", ms=11, mfc="none", color=colour)
         panel.axvline(1, color="0.5", lw=1, ls=":")
-        panel.set_title(name)
-        panel.set_xlabel("factor (1: the strong model; the paper took 1.52)")
+        panel.set(title=name, xlabel="factor (1: the strong model; the paper took 1.52)")
     panels[0].set_ylabel("accuracy")
     seeds = panels[0].get_legend_handles_labels()  # others may show fewer
     panels[-1].legend(*seeds, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     detail = "weak: regression, strong: scaled BT from it; weights are weak + factor x (strong - weak)"
-    headline(figure, "ExPO: how far to walk past the strong model", about(table), detail)
+    style.headline(figure, "ExPO: how far to walk past the strong model", about(table), detail)
     return figure
 
 
@@ -322,21 +307,20 @@ def affine_figure(file: Path) -> Figure:
     table = table[table["asked.comparison"].isin(ladder(file)["asked.comparison"].unique())]
     if table.empty:
         raise RecordError(f"{file.name}: no affine fit of the comparison shown; run notebook 03")
-    figure, (axes,) = new_figure(7.2, 4)
+    figure, (axes,) = style.new_figure(7.2, 4)
     for offset, row in enumerate(table.to_dict(orient="records")):
         bins = pd.DataFrame(row["outcome.bins"])
         r = row["outcome.r"]
-        name = f"{label(row['asked.arm'])}\n{row['outcome.scale']:.2f} x reward {row['outcome.offset']:+.2f}"
+        name = f"{style.label(row['asked.arm'])}\n{row['outcome.scale']:.2f} x reward {row['outcome.offset']:+.2f}"
         name += f"\nr={r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
-        points(axes, bins["reward"], bins, offset, label=name, ls="-", lw=1)
+        style.points(axes, bins["reward"], bins, offset, label=name, ls="-", lw=1)
     ends = np.array([axes.get_xlim(), axes.get_ylim()])
     line = [ends.min(), ends.max()]
     axes.plot(line, line, color="0.5", ls=":", lw=1, zorder=0, label="reward equals rating")
-    axes.set_xlabel("reward on the rating scale (points, 0-4)")
-    axes.set_ylabel("mean helpfulness rating (points)")
+    axes.set(xlabel="reward on the rating scale (points, 0-4)", ylabel="mean helpfulness rating (points)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     n = int(table["outcome.r"].iloc[-1]["n"])
     detail = f"{n:,} rated test responses, seed {table['seed'].iloc[-1]}; bins of equally many responses, "
     detail += "lines: 95 % bootstrap interval of the mean; scale and offset fitted on the selection split"
-    headline(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
+    style.headline(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
     return figure

@@ -114,9 +114,8 @@ def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
     found = _by_model(benchmark_runs(file, kind), "outcome.bias")
     answers, table = _answers(found, pd.DataFrame(items_record(file, kind)["outcome.comparisons"]))
-    parts = {
-        model: bias.accuracy_by_length(by_seed(right), table, seed=BOOTSTRAP_SEED) for model, right in answers.items()
-    }
+    right = {model: by_seed(values) for model, values in answers.items()}
+    parts = {model: bias.accuracy_by_length(each, table, seed=BOOTSTRAP_SEED) for model, each in right.items()}
     return pd.concat(parts, names=["model"]).reset_index().set_index("model")
 
 

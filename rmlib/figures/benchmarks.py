@@ -14,41 +14,25 @@ from matplotlib.figure import Figure
 from rmlib import records
 from rmlib.benchmarks.compare import OVERALL
 from rmlib.experiments.arms import FINETUNED
-from rmlib.figures import style
+from rmlib.figures import benchmark_tables, style
 from rmlib.figures.arms import COMPARED, about
-from rmlib.figures.benchmark_tables import (
-    DEFAULT,
-    benchmark_runs,
-    benchmark_table,
-    bias_table,
-    headline_section,
-    items_record,
-    leaderboard_table,
-    length_bias_table,
-    subsets_table,
-)
+from rmlib.figures.benchmark_tables import DEFAULT, benchmark_runs, headline_section, items_record
+from rmlib.figures.breakdowns import RULERS
 from rmlib.figures.summaries import PAPER_ROWS, ladder
 from rmlib.records import RecordError
 from rmlib.statistics import wilson_interval
 
 TITLES = {
-    "rewardbench": "RewardBench",
-    "rewardbench2": "RewardBench 2",
-    "rmbench": "RM-Bench",
-    "judgebench": "JudgeBench",
-    "rmb": "RMB",
-    "ppe": "PPE",
-    "hhh": "HHH alignment",
-    "own": "Own pairs",
-}
+    "rewardbench": "RewardBench", "rewardbench2": "RewardBench 2", "rmbench": "RM-Bench", "judgebench": "JudgeBench",
+    "rmb": "RMB", "ppe": "PPE", "hhh": "HHH alignment", "own": "Own pairs",
+}  # fmt: skip
 PUBLISHED_SECTIONS = (OVERALL, "Chat", "Chat Hard", "Safety", "Reasoning")
-BEFORE = ("longer", "bag of words")  # rulers beside the arms where all would crowd a plot
 OVER = "95 % bootstrap interval over items"
 
 
 def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Section scores of our models and of the rulers on a benchmark, the overall score first."""
-    newest, table = benchmark_runs(file, kind).iloc[-1], benchmark_table(file, kind)
+    newest, table = benchmark_runs(file, kind).iloc[-1], benchmark_tables.benchmark_table(file, kind)
     sections = sorted(dict.fromkeys(table["section"]), key=lambda name: name != OVERALL)
     names = list(dict.fromkeys(table["model"]))
     figure, panels = style.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
@@ -69,7 +53,7 @@ def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
 
 def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Models best first by the overall score; models that noise does not tell apart share a rank."""
-    table, newest = leaderboard_table(file, kind), benchmark_runs(file, kind).iloc[-1]
+    table, newest = benchmark_tables.leaderboard_table(file, kind), benchmark_runs(file, kind).iloc[-1]
     names = [str(name) for name in table.index]
     figure, (axes,) = style.new_figure(8.5, 0.3 * len(names) + 1.3)
     heights = style.forest(axes, table, names)
@@ -92,7 +76,10 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
 
 def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Does a model pay for length? Accuracy over the length difference, and the accuracy left at equal length."""
-    lengths, table = length_bias_table(file, kind), bias_table(file, kind).drop(index="chance")
+    lengths, table = (
+        benchmark_tables.length_bias_table(file, kind),
+        benchmark_tables.bias_table(file, kind).drop(index="chance"),
+    )
     newest, names = benchmark_runs(file, kind).iloc[-1], [str(name) for name in table.index]
     figure, (left, right) = style.new_figure(12, max(3.6, 0.27 * len(names) + 1.3), 2)
     shown = _few(names)
@@ -101,8 +88,7 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
         style.points(left, part["mean"], part, offset, label=style.label(name), ls="-", lw=1.2)
     left.axhline(0.5, color="0.5", lw=1, ls=":")
     left.axvline(0, color="0.5", lw=1, ls=":")
-    left.set_xlabel("length, right minus wrong response (characters, mean of a fifth)")
-    left.set_ylabel("share ordered rightly")
+    left.set(xlabel="length, right minus wrong response (characters, mean of a fifth)", ylabel="share ordered rightly")
     left.legend(loc="lower right", frameon=True, fontsize=7.5)  # where rulers of length leave room
     equal = table[["at equal length", "equal low", "equal high"]].set_axis(["estimate", "low", "high"], axis=1)
     heights = style.forest(right, equal, names)
@@ -119,7 +105,7 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
 
 def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Where models fail: the score of every model in every subset, subsets from worst to best within their section."""
-    table, newest = subsets_table(file, kind), benchmark_runs(file, kind).iloc[-1]
+    table, newest = benchmark_tables.subsets_table(file, kind), benchmark_runs(file, kind).iloc[-1]
     names = list(dict.fromkeys(table.index))
     arms = [name for name in names if style.family(name) != "ruler or control"] or names
     worst = table.loc[arms].groupby(["section", "subset"], sort=False)["estimate"].mean().reset_index()
@@ -143,7 +129,7 @@ def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
 
 def beside_published_figure(file: Path) -> Figure:
     """The paper's arms: this run's overall score in one panel, the published one of 70B models in another."""
-    table, newest = leaderboard_table(file), benchmark_runs(file).iloc[-1]
+    table, newest = benchmark_tables.leaderboard_table(file), benchmark_runs(file).iloc[-1]
     arms = [arm for arm in PAPER_ROWS if arm in table.index or arm + FINETUNED in table.index]
     if not arms:
         raise RecordError(f"{file.name}: none of the paper's arms was scored on RewardBench; run notebook 04")
@@ -154,8 +140,7 @@ def beside_published_figure(file: Path) -> Figure:
     left.set_title(f"This run: {newest['outcome.label']}", wrap=True)
     left.set_xlabel("overall score")
     style.forest(right, published.rename(columns={"overall": "estimate"}), arms)
-    right.set_title("Published: Llama-3.1-70B, the official 2,985 items")
-    right.set_xlabel("overall score (percent)")
+    right.set(title="Published: Llama-3.1-70B, the official 2,985 items", xlabel="overall score (percent)")
     style.family_legend(figure, arms)
     detail = f"left: {OVER} (and seeds), {about(ladder(file))}; right: published, no intervals or seeds known; source: "
     detail += f"{published['citation'].iloc[0]}. Other items and other models: compare the order of the arms alone"
@@ -194,8 +179,7 @@ def chat_hard_figure(_: Path | None = None) -> Figure:
         style.points(axes, part.index + 0.16 * (offset - 0.5), part, offset, label=row["model"], ms=6)
     axes.axvline(2.5, color="0.5", lw=1, ls=":")
     axes.set_xticks(range(len(subsets)), [f"{name.replace('llmbar-', '')}\nn={sizes[name]}" for name in subsets])
-    axes.set_xlim(-0.5, len(subsets) - 0.5)
-    axes.set_ylabel("accuracy (percent)")
+    axes.set(xlim=(-0.5, len(subsets) - 0.5), ylabel="accuracy (percent)")
     axes.set_title("truth: human (left of the dotted line) or GPT-4 (right)")
     style.legend_below(figure, 2)
     detail = f"published; source: {table['citation'].iloc[0]}. Lines: 95 % Wilson intervals for the official numbers "
@@ -226,7 +210,7 @@ def published_benchmarks_figure(_: Path | None = None) -> Figure:
 
 def _few(names: list[str]) -> list[str]:
     """Models that a crowded plot shows: the arms of COMPARED and two rulers, or what there is."""
-    shown = [name for name in names if name.removesuffix(FINETUNED) in COMPARED or name in BEFORE]
+    shown = [name for name in names if name.removesuffix(FINETUNED) in COMPARED or name in RULERS]
     return (shown or names)[: len(style.MARKERS)]
 
 

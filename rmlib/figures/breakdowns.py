@@ -16,7 +16,7 @@ from rmlib.statistics import PowerLaw, Temperature
 from rmlib.statistics.intervals import matched_seeds
 
 LENGTH_BINS = 5  # of equally many pairs
-RULERS = ("longer", "bag of words")  # beside the arms in the agreement table
+RULERS = ("longer", "bag of words")  # beside the arms where all rulers would crowd a plot or table
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
 
 
@@ -116,10 +116,8 @@ def temperature_table(file: Path) -> pd.DataFrame:
     """
     table, rows = ladder(file), []
     if "outcome.selection_margins" not in table or table["outcome.selection_margins"].isna().any():
-        raise RecordError(
-            f"{file.name}: arms without margins of the selection pairs; run notebook 02 again (of arms read on "
-            "several folds none are kept, since each fold has pairs and a choice of its own)"
-        )
+        folds = "of arms read on several folds none are kept, since each fold has pairs and a choice of its own"
+        raise RecordError(f"{file.name}: arms without margins of the selection pairs; run notebook 02 again ({folds})")
     groups = summaries.prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
         fitted = statistics.fit_temperature(by_seed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,9 @@ PUBLISHED = "published, HelpSteer2"
 STAGES = ("raw", "three most similar", "processed")
 # Which step each published stage stands beside. The sources name the stages without defining them: this is a reading.
 PUBLISHED_STAGES = {
-    "raw": "raw",
-    "initial": "raw",
-    "improved": "three most similar",
-    "processed": "processed",
-    "post-processed": "processed",
-}
+    "raw": "raw", "initial": "raw", "improved": "three most similar",
+    "processed": "processed", "post-processed": "processed",
+}  # fmt: skip
 LINE = 1.8  # points: the width of an interval
 SIZES = ("1 to 2", "3 to 9", "10 to 29", "30 and more")
 _SIZE_EDGES = (0, 2, 9, 29, np.inf)
@@ -42,19 +40,10 @@ def figure_1(file: Path) -> Figure:
     if not counts.any():
         raise RecordError(f"{file.name}: no pair has both a preference and ratings: Figure 1 needs data with both")
     figure, (axes,) = new_figure(7.5, 4)
-    sns.heatmap(
-        counts / np.maximum(counts.sum(axis=0, keepdims=True), 1),
-        annot=counts,
-        fmt="d",
-        annot_kws={"fontsize": 9},
-        cmap="cividis",
-        vmin=0,
-        vmax=1,
-        xticklabels=DIFFERENCES,
-        yticklabels=PREFERENCES,
-        cbar_kws={"label": "share of the column"},
-        ax=axes,
-    )
+    shares = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
+    look: dict[str, Any] = {"fmt": "d", "annot_kws": {"fontsize": 9}, "cbar_kws": {"label": "share of the column"}}
+    look |= {"cmap": "cividis", "vmin": 0, "vmax": 1, "xticklabels": DIFFERENCES, "yticklabels": PREFERENCES}
+    sns.heatmap(shares, annot=counts, ax=axes, **look)
     axes.invert_yaxis()
     axes.tick_params(axis="y", rotation=0)
     axes.set_xlabel("helpfulness of response 2 minus response 1 (points, 0-4 scale)")
@@ -160,26 +149,18 @@ def simulation_figure(file: Path) -> Figure:
     """Simulated minus published statistics, in units of the tolerance that the calibration aims at."""
     record = latest(file, "simulation")
     table = pd.DataFrame(record["outcome.rows"]).dropna(subset=["published", "tolerance"]).iloc[::-1]
-    misfit = pd.DataFrame(
-        {
-            "estimate": table["difference"] / table["tolerance"],
-            "low": (table["low"] - table["published"]) / table["tolerance"],
-            "high": (table["high"] - table["published"]) / table["tolerance"],
-        }
-    )
+    low, high = (table[bound] - table["published"] for bound in ("low", "high"))
+    misfit = pd.DataFrame({"estimate": table["difference"], "low": low, "high": high}).div(table["tolerance"], axis=0)
     figure, (axes,) = new_figure(9, 0.23 * len(table) + 1)
     heights = np.arange(len(table))
     inside = misfit["estimate"].abs() <= 1
-    for chosen, colour, marker, words in (
-        (inside, COLOURS[0], "o", "within tolerance"),
-        (~inside, COLOURS[3], "D", "misfit"),
-    ):
+    kinds = ((inside, COLOURS[0], "o", "within tolerance"), (~inside, COLOURS[3], "D", "misfit"))
+    for chosen, colour, marker, words in kinds:
         if chosen.any():
             rows(axes, heights[chosen], misfit[chosen], colour, LINE, marker=marker, label=words)
     axes.axvspan(-1, 1, color="0.9", zorder=0, lw=0)
     axes.set_yticks(heights, table["statistic"])
-    axes.set_ylim(-0.6, len(table) - 0.4)
-    axes.set_xlabel("simulated minus published, in tolerances (grey: within)")
+    axes.set(ylim=(-0.6, len(table) - 0.4), xlabel="simulated minus published, in tolerances (grey: within)")
     numbers = zip(table["simulated"], table["published"], strict=True)
     beside(axes, heights, [f"{simulated:.3f} / {published:.3f}" for simulated, published in numbers])
     axes.legend(loc="best")

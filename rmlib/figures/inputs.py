@@ -69,9 +69,8 @@ def _runs(file: Path) -> dict[str, pd.DataFrame]:
     """
     table = records.read(file, kind="arm").sort_values("time", kind="stable")
     if "asked.grid" not in table:
-        raise RecordError(
-            f"{file.name}: no grid of heads on a frozen backbone; run `python -m rmlib.experiments frozen`"
-        )
+        missing = "no grid of heads on a frozen backbone"
+        raise RecordError(f"{file.name}: {missing}; run `python -m rmlib.experiments frozen`")
     table = table[table["asked.grid"].notna() & table["outcome.training"].notna()]
     table = table.assign(inputs=table["asked.grid"].map(described))
     counts = table.groupby("asked.arm", sort=False)["inputs"].nunique()

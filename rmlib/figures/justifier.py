@@ -34,9 +34,8 @@ def runs(file: Path) -> pd.DataFrame:
 
 def winners(rows: pd.DataFrame) -> Float[np.ndarray, "seed order pair"]:
     """0 where the preferred response wins, 1 where the other does, NaN without a verdict."""
-    return np.array(
-        [[row[f"outcome.{order}"] for order in ("first", "second")] for _, row in rows.iterrows()], dtype=float
-    )
+    orders = [np.array(rows[f"outcome.{order}"].tolist(), dtype=float) for order in ("first", "second")]
+    return np.stack(orders, axis=1)
 
 
 def credit(won: Float[np.ndarray, "*seed order pair"]) -> Float[np.ndarray, "*seed pair"]:

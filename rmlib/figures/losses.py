@@ -14,17 +14,11 @@ from rmlib.figures.arms import about
 from rmlib.figures.style import COLOURS, FAMILIES, LINES, family, family_legend, headline, label, new_figure
 from rmlib.figures.summaries import ladder
 
-NAMES = {
-    "bradley_terry": "Regular",
-    "margin_bradley_terry": "Margin",
-    "scaled_bradley_terry": "Scaled",
-}
+NAMES = {"bradley_terry": "Regular", "margin_bradley_terry": "Margin", "scaled_bradley_terry": "Scaled"}
 LOSS_TITLES = {
-    "regression": "Regression (points²)",
-    "bradley_terry": "Regular BT (nats)",
-    "margin_bradley_terry": "Margin BT (nats)",
-    "scaled_bradley_terry": "Scaled BT (nats)",
-}
+    "regression": "Regression (points²)", "bradley_terry": "Regular BT (nats)",
+    "margin_bradley_terry": "Margin BT (nats)", "scaled_bradley_terry": "Scaled BT (nats)",
+}  # fmt: skip
 REACH = (-4.0, 6.0)  # of the margins that are drawn, in logits
 
 
@@ -43,8 +37,7 @@ def losses_figure(_: Path | None = None) -> Figure:
             axes[0].plot(margin, values, label=words, **look)
             axes[1].plot(margin, slope, **look)
     for panel, words in zip(axes, ("loss (nats)", "slope (nats per logit)"), strict=True):
-        panel.set_xlabel("margin: reward of chosen minus rejected (logits)")
-        panel.set_ylabel(words)
+        panel.set(xlabel="margin: reward of chosen minus rejected (logits)", ylabel=words)
     axes[0].legend(loc="upper right", frameon=False)
     headline(figure, "Three ways to use a preference of strength m", "Bradley-Terry losses, drawn from rmlib.losses")
     return figure
@@ -60,8 +53,7 @@ def loss_at_figure(margin: float, strength: float) -> Figure:
         x = np.array([margin - 1.5, margin + 1.5])
         panel.plot(x, value + slope * (x - margin), color="black", lw=1)
         panel.plot(margin, value, "o", color="black", ms=5)
-        panel.set_title(f"{name}: loss {value:.3f}, slope {slope:+.3f}")
-        panel.set_xlabel("margin (logits)")
+        panel.set(title=f"{name}: loss {value:.3f}, slope {slope:+.3f}", xlabel="margin (logits)")
     panels[0].set_ylabel("loss (nats)")
     panels[0].set(xlim=REACH, ylim=(-0.5, 3 * 4.5))
     detail = "black: value and tangent at the margin; one step down the slope moves the margin that way"
@@ -102,8 +94,7 @@ def curves_figure(file: Path) -> Figure:
             drawn.append(family(name))
         if len(set(drawn)) < len(drawn):  # colour alone does not name the line
             panel.legend(fontsize=7.5)
-        panel.set_title(LOSS_TITLES[loss])
-        panel.set_xlabel("optimizer step")
+        panel.set(title=LOSS_TITLES[loss], xlabel="optimizer step")
     axes[0].set_ylabel("training loss")
     family_legend(figure, loss_of)
     detail = "mean of the seeds, smoothed; each loss has its own scale"

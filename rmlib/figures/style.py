@@ -164,9 +164,6 @@ def legend_below(figure: Figure, columns: int, **options: Any) -> None:
 def family_legend(figure: Figure, names: Iterable[str]) -> None:
     """What the colours of `names` mean, below the figure."""
     shown = {family(name) for name in names}
-    handles = [
-        Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name)
-        for name, colour in FAMILIES.items()
-        if name in shown
-    ]
+    looks = {name: colour for name, colour in FAMILIES.items() if name in shown}
+    handles = [Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name) for name, colour in looks.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)

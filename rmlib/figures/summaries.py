@@ -13,6 +13,7 @@ from jaxtyping import Num, Shaped
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
+from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.records import RecordError
 from rmlib.statistics import Interval
@@ -123,9 +124,8 @@ def described_pairs(file: Path, n: int) -> pd.DataFrame:
     outcome = latest(file, "test_pairs").filter(like="outcome.").dropna()
     table = pd.DataFrame({str(name).removeprefix("outcome."): values for name, values in outcome.items()})
     if len(table) != n:
-        raise RecordError(
-            f"{file.name}: the newest test_pairs record is of other pairs than the arms'; run notebook 02"
-        )
+        other = "the newest test_pairs record is of other pairs than the arms'"
+        raise RecordError(f"{file.name}: {other}; run notebook 02")
     return table
 
 
@@ -266,8 +266,6 @@ def factor_choices(file: Path) -> pd.DataFrame:
     One row for each seed and each sweep recorded beside the choice; columns as in `sweeps.beside`, `optimism` in
     points. Raises RecordError where no such sweep was recorded.
     """
-    from rmlib.experiments import sweeps  # imports torch, which no other table needs
-
     arms, rows = ladder(file), []
     chosen = arms[arms["name"] == "bt_scaled_init_expo"].set_index("seed")
     for kind, place in (("sweep_on_test", "test"), ("sweep_on_benchmark", "benchmark")):
