@@ -1,6 +1,7 @@
 """Figures: what is drawn equals what was written by hand, titles say what the numbers are of, files repeat."""
 
 import io
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -303,10 +304,10 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_main_draws_every_figure_and_table_of_every_file(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_every_figure_and_table_of_every_file(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written.write_comparison(moved / "results" / "simulated-embedded.jsonl")
     written.write_arm(moved / "results" / "own-minilm.jsonl", "bt", [[1, 1, -1]], source=written.DERIVED)
-    figures.main()
+    runpy.run_module("rmlib.figures", run_name="__main__")
     names = {path.relative_to(moved / "figures").as_posix() for path in (moved / "figures").rglob("*.*")}
     expected = {f"{name}.{kind}" for name in figures.GENERAL for kind in ("pdf", "png")}
     expected |= {f"simulated-embedded/{name}.{kind}" for name in OF_ARMS for kind in ("pdf", "png")}
