@@ -1,9 +1,7 @@
-"""PPE: conflict pairs counted by hand, best-of-K against enumeration, human ties, and rows that are not official."""
+"""PPE: conflict pairs counted by hand, human ties, and rows that are not official."""
 
-from itertools import combinations
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from datasets import Dataset
 from written import write_rows
@@ -67,33 +65,6 @@ def test_several_models_answers_to_a_question_are_redrawn_together(tmp_path):
     scores = {name: [float("q0" in name), 0.0] for name in items["item_id"]}
     row = benchmarks.summarise(items, scores, partial=True).sections.loc["Correctness"]
     assert (row["low"], row["estimate"], row["high"]) == (0, 0.5, 1)  # of six single items: about 0.17 to 0.83
-
-
-def test_the_best_of_k_curve_is_that_of_every_draw_of_k_samples(tmp_path):
-    rng = np.random.default_rng(4)
-    listed = [samples(k, [bool(x) for x in rng.integers(2, size=6)], []) for k in range(3)]
-    items = benchmarks.load("ppe", write_rows(tmp_path, listed, "ifeval.jsonl"), partial=True)
-    scores = {name: [float(x) for x in rng.integers(4, size=6)] for name in items["item_id"]}  # with ties
-    curve = ppe.best_of_k(items, scores, draws=50).set_index("k")
-    for k in range(1, 7):
-        picked, reached = [], []
-        for name, correct in zip(items["item_id"], items["correct"], strict=True):
-            for draw in combinations(range(6), k):
-                best = max(scores[name][i] for i in draw)
-                picked.append(np.mean([correct[i] for i in draw if scores[name][i] == best]))
-                reached.append(any(correct[i] for i in draw))
-        assert curve.loc[k, ["estimate", "oracle"]].tolist() == pytest.approx([np.mean(picked), np.mean(reached)])
-    assert curve.loc[1, "estimate"] == curve.loc[1, "chance"] == pytest.approx(np.mean(items["correct"][:]))
-    assert (curve["low"] <= curve["estimate"]).all() and (curve["estimate"] <= curve["high"]).all()
-
-
-def test_best_of_k_of_a_perfect_reward_is_the_oracle_and_of_a_constant_one_chance(items):
-    perfect = {n: [float(c) for c in correct] for n, correct in zip(items["item_id"], items["correct"], strict=True)}
-    curve = ppe.best_of_k(items, perfect, draws=20)
-    assert curve["estimate"].tolist() == pytest.approx(curve["oracle"].tolist())
-    constant = ppe.best_of_k(items, {name: [0.0] * len(rewards) for name, rewards in perfect.items()}, draws=20)
-    assert constant["estimate"][constant["k"] <= 2].tolist() == pytest.approx([0.5] * 10)
-    assert set(curve["subset"]) == set(SETS) and curve["k"].max() == 4
 
 
 @pytest.mark.parametrize(

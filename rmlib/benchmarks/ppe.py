@@ -4,11 +4,11 @@ Human preference: an arena pair is right when the response that people preferred
 people called a tie have no right answer; they stay in the table and are counted, without a credit.
 Correctness: five sets with 32 samples a prompt. An item's credit is the share of its sampled conflict pairs (one right
 sample, one wrong) that the reward orders; a set's accuracy is over all of its pairs, Correctness the plain mean of the
-five. The two are separate results: there is no Score over both. `best_of_k` is the curve of picking by the reward.
+five. The two are separate results: there is no Score over both.
 
-The repository lmarena/PPE was not at hand: that a tie of rewards is wrong, that human ties are left out of accuracy,
-and that best-of-K means the expectation over all draws of K samples are our readings. Its further metrics (rank
-correlations over models, separability, Brier) are not here.
+The repository lmarena/PPE was not at hand: that a tie of rewards is wrong and that human ties are left out of accuracy
+are our readings. Its further metrics (best-of-K curves, rank correlations over models, separability, Brier) are not
+here.
 
 Files: question_id, prompt, response_1, response_2, ..., and winner, or scores and sampled_conflict_pairs; then the path
 (with the folder's own name) says which of the six sets, the parts, it is. Users and samplers produce empty and equal
@@ -20,13 +20,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
-from scipy.special import comb
 
-from rmlib.benchmarks.benchmark import Benchmark, Rewards, Scores, aligned, bounds
+from rmlib.benchmarks.benchmark import Benchmark, Rewards
 from rmlib.benchmarks.items import Given, Row, compared, field
 from rmlib.benchmarks.report import Subset
-from rmlib.benchmarks.sums import Sums
 from rmlib.records.errors import DataError, Place, shown
 
 HUMAN = "human-preference"
@@ -58,48 +55,6 @@ def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
     """A prompt that several models answered is redrawn with all of its items."""
     table["group"] = table["item_id"].str.partition("@")[0]
     return table.assign(weight=table["weight"].fillna(1) if "weight" in table else 1)
-
-
-def best_of_k(items: Dataset, scores: Scores, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> pd.DataFrame:
-    """Share of right answers when the highest reward of K samples is picked, for each correctness set and K.
-
-    The expectation over all ways to draw K of a prompt's samples without replacement, exactly; equal rewards are
-    picked from at random. Columns: subset, k, estimate, low, high, chance (K = 1), oracle (any of the K is right).
-    """
-    items = items.filter(lambda name: name != HUMAN, input_columns="subset")
-    table = pd.DataFrame({"item_id": items["item_id"][:], "subset": items["subset"][:]})
-    table["group"] = table["item_id"].str.partition("@")[0]
-    picked = [
-        _picked(rewards, np.asarray(correct, dtype=float))
-        for rewards, correct in zip(aligned(items, _of_these(items, scores)), items["correct"][:], strict=True)
-    ]
-    columns = [f"{kind}{k}" for kind in ("picked", "oracle") for k in range(1, max(map(len, items["correct"][:])) + 1)]
-    curves = pd.DataFrame(
-        [{f"picked{k}": p for k, p in enumerate(curve, 1)} | {f"oracle{k}": p for k, p in enumerate(best, 1)}
-         for curve, best in picked], columns=columns,
-    )  # fmt: skip
-    sums = Sums.draw(pd.concat([table, curves], axis=1), columns, seed=seed, draws=draws)
-    rows = []
-    for subset in sums:
-        for k in range(1, len(columns) // 2 + 1):
-            found = bounds(sums.mean([subset], f"picked{k}"), len(items), level)
-            chance, oracle = (float(sums.mean([subset], name)[0]) for name in ("picked1", f"oracle{k}"))
-            rows.append((subset, k, *found, chance, oracle))
-    return pd.DataFrame(rows, columns=["subset", "k", "estimate", "low", "high", "chance", "oracle"]).dropna()
-
-
-def _of_these(items: Dataset, scores: Scores) -> dict[str, Sequence[float]]:
-    return {name: scores[name] for name in items["item_id"][:] if name in scores}
-
-
-def _picked(rewards: Rewards | None, correct: Rewards) -> tuple[np.ndarray, np.ndarray]:
-    """For K = 1..n: the expected correctness of the pick, and the chance that any of the K is right."""
-    assert rewards is not None  # nothing is skipped here
-    n, values = len(rewards), pd.Series(correct).groupby(rewards).transform("mean").to_numpy()
-    k, rank = np.arange(1, n + 1), np.arange(n)
-    # The sample of a rank is picked where it is drawn and the other k - 1 come from the n - 1 - rank below it.
-    chances = comb(n - 1 - rank[None], k[:, None] - 1) / comb(n, k)[:, None]
-    return chances @ values[np.argsort(-rewards, kind="stable")], 1 - comb(n - correct.sum(), k) / comb(n, k)
 
 
 def _set_of(row: Row, place: Place, folder: str) -> str:

@@ -11,16 +11,14 @@ Files: prompt (text or messages), chosen, rejected, subset, id; of a download on
 Files of LLMBar's repository (input, output_1, output_2, label) are read as the five subsets that they became.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rmlib.benchmarks.benchmark import Benchmark, Rewards
 from rmlib.benchmarks.items import Given, Row, check_known, field
-from rmlib.benchmarks.report import Report, Subset
+from rmlib.benchmarks.report import Subset
 from rmlib.benchmarks.sums import Sums
 from rmlib.records.errors import DataError, Place
 
@@ -73,26 +71,6 @@ def section_scores(accuracy: Mapping[str, float]) -> dict[str, float]:
         raise ValueError(f"accuracies must lie in 0..1, got {outside}: divide percentages by 100")
     sums = Sums({name: {"credit": (np.array([value]), np.ones(1))} for name, value in accuracy.items()})
     return {name: float(score[0]) for name, score in BENCHMARK.scores(sums).items()}
-
-
-def write_results(
-    report: Report,
-    file: str | Path,
-    *,
-    model: str,
-    model_type: str = "Seq. Classifier",
-    chat_template: str = "tokenizer",
-) -> Path:
-    """The accuracies of the subsets as the official results repository keeps them: one JSON object a model.
-
-    Raises ValueError for a report of another benchmark or one that is partial: the official files hold all subsets.
-    """
-    accuracy = report.subsets["estimate"].to_dict()
-    if report.benchmark != "rewardbench" or "partial" in report.label:
-        raise ValueError(f"{report.title}: official results hold every subset of RewardBench; score all of it")
-    about = {"model": model, "model_type": model_type, "chat_template": chat_template}
-    Path(file).write_text(json.dumps(accuracy | about, indent=4, sort_keys=True), encoding="utf-8")
-    return Path(file)
 
 
 def _item(row: Row, place: Place) -> Given:
