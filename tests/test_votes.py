@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from rmlib.annotations import votes
-from rmlib.pairs import DataError, make_pairs
-from rmlib.sources import ukpconvarg1
+from rmlib.pairs import DataError
 
 Rows = list[dict[str, Any]]
 MODELS = ("ada", "bob", "cyd", "dot")
@@ -34,13 +32,6 @@ def written(folder: Path, rows: Rows, name: str = "votes.jsonl.gz") -> Path:
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     return folder / name
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RMLIB_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield
 
 
 @pytest.fixture
@@ -157,13 +148,11 @@ def test_the_interval_of_agreement_is_that_of_resampled_questions(table: Callabl
 
 
 def test_two_items_have_the_strengths_of_their_odds(table: Callable[[Rows], pd.DataFrame]) -> None:
-    read = table([vote("model_a", question_id=q) for q in range(9)] + [vote("model_b", question_id=9)] + [vote("tie")])
-    strengths = votes.strengths(read)
+    read = table([vote("model_a", judge=f"j{j}") for j in range(9)] + [vote("model_b", judge="j9"), vote("tie")])
+    strengths = votes.leaderboard(read, seed=0, draws=1)["strength"]  # of one question every draw is the same
     assert strengths["ada"] - strengths["bob"] == pytest.approx(400 * math.log10(9.5 / 1.5))
     assert strengths.mean() == pytest.approx(1000)
-    decided = votes.strengths(read, ties="left out")
-    assert decided["ada"] - decided["bob"] == pytest.approx(400 * math.log10(9))
-    with_prior = votes.strengths(read, prior=3)
+    with_prior = votes.leaderboard(read, seed=0, draws=1, prior=3)["strength"]
     assert with_prior["ada"] - with_prior["bob"] == pytest.approx(400 * math.log10(11 / 3))
 
 
@@ -173,7 +162,8 @@ def test_strengths_are_those_of_choix(table: Callable[[Rows], pd.DataFrame]) -> 
     data = [(MODELS.index(winner), MODELS.index(loser)) for winner, loser in won]
     expected = choix.ilsr_pairwise(len(MODELS), data, alpha=0)
     expected = 1000 + 400 / math.log(10) * (expected - expected.mean())
-    assert votes.strengths(table(rows))[list(MODELS)].to_numpy() == pytest.approx(expected, abs=1e-4)
+    board = votes.leaderboard(table(rows), seed=0, draws=1)
+    assert board.loc[list(MODELS), "strength"].to_numpy() == pytest.approx(expected, abs=1e-4)
 
 
 @given(seed=st.integers(0, 10**6), swaps=st.lists(st.booleans(), min_size=90, max_size=90))
@@ -250,14 +240,13 @@ def test_items_that_cannot_be_ranked_together_are_named(table: Callable[[Rows], 
     apart = table([vote("tie"), vote("tie", "cyd", "dot"), vote("tie", "dot", "eve")])
     for prior in (0, 1):
         with pytest.raises(DataError, match=re.escape("['ada', 'bob']: never compared with the others")):
-            votes.strengths(apart, prior=prior)
+            votes.leaderboard(apart, seed=0, prior=prior)
     unbeaten = table([vote("model_a"), vote("model_a", "ada", "cyd"), vote("tie", "bob", "cyd")])
     with pytest.raises(DataError, match=re.escape("['ada']: without a win, or without a loss")):
         votes.leaderboard(unbeaten, seed=0)
-    assert votes.strengths(unbeaten, prior=1).idxmax() == "ada"
-    tied = table([vote("tie")])
-    with pytest.raises(DataError, match="no vote that counts"):
-        votes.strengths(tied, ties="left out")
+    assert votes.leaderboard(unbeaten, seed=0, draws=1, prior=1).index[0] == "ada"
+    with pytest.raises(DataError, match="there is no vote"):
+        votes.leaderboard(unbeaten[:0], seed=0)
 
 
 def test_draws_without_finite_strengths_are_counted_not_dropped(table: Callable[[Rows], pd.DataFrame]) -> None:
@@ -271,38 +260,9 @@ def test_draws_without_finite_strengths_are_counted_not_dropped(table: Callable[
     assert board["high"].max() == pytest.approx(1000 + 200 * math.log10(2.5 / 0.5))
 
 
-def test_options_that_make_no_sense_are_refused(table: Callable[[Rows], pd.DataFrame]) -> None:
-    read = table([vote("tie")])
-    with pytest.raises(ValueError, match="unknown ties 'drop'"):
-        votes.strengths(read, ties="drop")  # type: ignore[arg-type]
+def test_a_prior_below_zero_is_refused(table: Callable[[Rows], pd.DataFrame]) -> None:
     with pytest.raises(ValueError, match="the prior is -1 votes"):
-        votes.strengths(read, prior=-1)
-
-
-def test_annotations_become_votes_between_responses(caplog: pytest.LogCaptureFixture) -> None:
-    prompt = [{"role": "user", "content": "Name a bird."}]
-    graded = [{"annotator": "w1", "preference": -3}, {"preference": 0}, {"preference": -100}]
-    rated = [{"annotator": "w2", "ratings_1": {"helpfulness": 3}}]
-    row = {"split": "train", "prompt": prompt, "response_1": "A wren.", "preference": None}
-    pairs = make_pairs(
-        [
-            row | {"response_2": "A stone.", "annotations": graded},
-            row | {"response_2": "A finch.", "annotations": [*rated, {"annotator": "w1", "preference": 2}]},
-            row | {"response_2": "A hat."},
-        ],
-        origin="test",
-    )
-    found = votes.from_pairs(pairs)
-    wren, stone, finch = (votes.response_id(f"A {bird}.") for bird in ("wren", "stone", "finch"))
-    won = {
-        frozenset((r.model_a, r.model_b)): getattr(r, r.winner) for r in found[found["winner"] != "tie"].itertuples()
-    }
-    assert won == {frozenset((wren, stone)): wren, frozenset((wren, finch)): finch}
-    assert len(found) == 3 and found["judge"].nunique() == 2 and found["question_id"].nunique() == 1
-    assert "'annotations without a choice': 2" in caplog.text and "'pairs without annotations': 1" in caplog.text
-    assert found["swapped"].tolist() == [wren > stone, wren > stone, wren > finch]
-    with pytest.raises(DataError, match="no annotation has a preference"):
-        votes.from_pairs(pairs.select([2]))
+        votes.leaderboard(table([vote("tie")]), seed=0, prior=-1)
 
 
 @pytest.fixture(scope="module")
@@ -342,20 +302,3 @@ def test_the_real_leaderboard_puts_gpt_4_first_and_llama_last(
         board = votes.leaderboard(mt_bench[judges], seed=0)
         assert board.index[0] == "gpt-4" and board.index[-3:].tolist() == ["vicuna-13b-v1.2", "alpaca-13b", "llama-13b"]
         assert board.iloc[0]["low"] > board.iloc[1]["high"] if judges == "gpt4" else board.iloc[0]["rank_high"] == 1
-
-
-def test_real_arguments_are_ranked_as_published_where_low_scores_are_the_convincing_ones(
-    shared_data: Callable[[str], Path],
-) -> None:
-    folder = shared_data("ukpconvarg1")
-    lines = {name: gzip.decompress((folder / f"{name}.jsonl.gz").read_bytes()) for name in ("arguments", "ranking")}
-    rows = {name: pd.DataFrame(map(json.loads, data.splitlines())) for name, data in lines.items()}
-    scores = rows["arguments"].merge(rows["ranking"], on="id", validate="one_to_one")
-    scores["model"] = scores["text"].map(votes.response_id)
-    published = scores.astype({"rank_score": float}).groupby("model")["rank_score"].mean()
-    table = votes.from_pairs(ukpconvarg1.load(folder))
-    correlations = []
-    for _, part in table.groupby("question_id"):
-        strengths = votes.strengths(part)
-        correlations.append(spearmanr(strengths, published[strengths.index]).statistic)
-    assert len(correlations) == 32 and max(correlations) < -0.6 and np.median(correlations) < -0.9

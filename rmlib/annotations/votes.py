@@ -1,30 +1,25 @@
-"""Pairwise votes, and leaderboards of them: who won between two items, according to a judge. No texts are needed.
+"""Pairwise votes, and leaderboards of them: who won between two models, according to a judge. No texts are needed.
 
 A table of votes has one row per vote and the columns judge, question_id, turn, model_a, model_b, winner ("model_a",
 "model_b" or "tie"), inconsistent (a tie because the judge's two readings of the pair disagreed), swapped (the source
 had the two the other way round) and repeated (the same judge voted on this before). model_a stands before model_b in
-alphabetical order, so that all votes on two items can be pooled. From a file of MT-bench's layout (arXiv 2306.05685)
-the items are models; from a table of pairs they are the responses to a prompt.
+alphabetical order, so that all votes on two models can be pooled. The layout is MT-bench's (arXiv 2306.05685).
 """
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
-from rmlib.records.hashing import prompt_key
 from rmlib.statistics import redrawn_sums
 
 logger = logging.getLogger(__name__)
@@ -36,7 +31,6 @@ SCORES = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}  # of model_a
 _MAX_STEPS = 200
 _TOLERANCE = 1e-9  # of the gradient, in wins, relative to an item's comparisons
 
-Ties = Literal["half", "left out"]
 _WINNERS = {"model_a": "model_a", "model_b": "model_b", "tie": "tie", "tie (inconsistent)": "tie"}
 _FLIPPED = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 _COMPARED = ["question_id", "turn", "model_a", "model_b"]
@@ -59,55 +53,15 @@ def read(path: str | Path) -> pd.DataFrame:
     return _table(rows, path.name)
 
 
-def from_pairs(pairs: Dataset) -> pd.DataFrame:
-    """The annotations of a table of pairs as votes: question_id names the prompt, a model is a `response_id`.
-
-    A vote is the sign of an annotator's preference. "Neither is valid", annotations without a preference and pairs
-    without annotations are left out, and counted. An annotator without a name is another one in each annotation.
-    """
-    rows, left_out = [], Counter[str]()
-    columns = ["pair_id", "prompt", "response_1", "response_2", "annotations"]
-    for pair in pairs.select_columns(columns).to_list():
-        question = hashlib.sha256(prompt_key(pair["prompt"]).encode()).hexdigest()[:16]
-        models = [response_id(pair[side]) for side in ("response_1", "response_2")]
-        left_out["pairs without annotations"] += not pair["annotations"]
-        for index, annotation in enumerate(pair["annotations"] or []):
-            preference = annotation["preference"]
-            if preference is None or preference == NEITHER_VALID:
-                left_out["annotations without a choice"] += 1
-                continue
-            judge = annotation["annotator"] or f"{pair['pair_id']}/{index}"
-            winner = ("tie", "model_b", "model_a")[int(np.sign(preference))]
-            rows.append((judge, question, 1, *models, winner))
-    if any(left_out.values()):
-        logger.warning("votes of the pairs: left out %s", dict(+left_out))
-    if not rows:
-        raise DataError(Place("the votes of the pairs"), "no annotation has a preference", "Give annotated pairs")
-    return _table(rows, "the votes of the pairs")
-
-
-def response_id(response: str) -> str:
-    """The name of a response as an item: first 16 hex digits of the SHA-256 of its text."""
-    return hashlib.sha256(response.encode()).hexdigest()[:16]
-
-
-def agreement(
-    votes: pd.DataFrame,
-    other: pd.DataFrame | None = None,
-    *,
-    seed: int,
-    draws: int = 1000,
-    unit: Sequence[str] = ("question_id",),
-) -> pd.DataFrame:
+def agreement(votes: pd.DataFrame, other: pd.DataFrame | None = None, *, seed: int, draws: int = 1000) -> pd.DataFrame:
     """How often two votes on the same two items, question and turn are equal, as MT-bench counts it (its Table 5).
 
     Every two votes of different judges are compared: both of `votes`, or one of `votes` with one of `other`.
 
-    Args:
-        unit: columns that name what the percentile bootstrap redraws; votes on one question depend on each other.
     Returns:
         Rows S1 (all votes; an inconsistent one is a tie) and S2 (neither vote is a tie); columns agreement, low, high
-        (shares, 95 %), n (compared votes), units, and chance (two judges that draw evenly: 1/3, 1/2).
+        (shares, 95 %, from a bootstrap over questions), n (compared votes), units (questions), and chance (two judges
+        that draw evenly: 1/3, 1/2).
     Where every compared vote is a tie, S2 has n = 0 and no share. Raises DataError where nothing can be compared.
     """
     within = other is None
@@ -121,47 +75,23 @@ def agreement(
         raise DataError(Place("the votes"), problem, "Give votes that overlap")
     decided = (compared["winner"] != "tie") & (compared["winner_other"] != "tie")
     setups = {"S1": (compared, 1 / 3), "S2": (compared[decided], 1 / 2)}
-    rows = {name: _agreement(part, list(unit), seed, draws) | {"chance": c} for name, (part, c) in setups.items()}
+    rows = {name: _agreement(part, seed, draws) | {"chance": c} for name, (part, c) in setups.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setup")
 
 
-def strengths(votes: pd.DataFrame, *, ties: Ties = "half", prior: float = 0.0) -> pd.Series:
-    """Bradley-Terry strengths on the Elo scale, by model: the mean is 1000, 400 points are odds of ten to one.
+def leaderboard(votes: pd.DataFrame, *, seed: int, draws: int = 1000, prior: float = 0.0) -> pd.DataFrame:
+    """Bradley-Terry strengths, best first, with 95 % percentile intervals from a bootstrap over questions.
 
     Args:
-        ties: half a win for both, or left out.
-        prior: votes added between every two items, half won by each; 0 is maximum likelihood.
-    Raises DataError where some items were never compared with the others, or, without a prior, never won or never lost
-    against them: no finite strengths exist then (Ford, 1957).
-    """
-    models, wins = _wins(votes, ties, list[str]())
-    _check_connected(wins[0], models, prior)
-    return pd.Series(_elo(fit(wins + _prior(models, prior)))[0], index=pd.Index(models, name="model"), name="strength")
-
-
-def leaderboard(
-    votes: pd.DataFrame,
-    *,
-    seed: int,
-    draws: int = 1000,
-    ties: Ties = "half",
-    prior: float = 0.0,
-    unit: Sequence[str] = ("question_id",),
-) -> pd.DataFrame:
-    """`strengths`, best first, with 95 % percentile intervals from a bootstrap over questions.
-
-    Args:
-        ties, prior: as `strengths` has them.
-        unit: columns that name what is redrawn, with all its votes. For the responses to one prompt, where there is but
-            one question, the compared pair: ("model_a", "model_b").
+        prior: votes added between every two models, half won by each; 0 is maximum likelihood.
     Returns:
-        Index model; strength, low, high (Elo), rank, rank_low, rank_high (from 1), win_rate (a tie counts half), n
-        (votes that count).
-    Raises DataError as `strengths` does, also where draws have no finite strengths: it names their number, and a prior
-    is the remedy.
+        Index model; strength, low, high on the Elo scale (the mean is 1000, 400 points are odds of ten to one), rank,
+        rank_low, rank_high (from 1), win_rate (a tie counts half), n (votes).
+    Raises DataError where some models were never compared with the others, or, without a prior, never won or never
+    lost against them: no finite strengths exist then (Ford, 1957). The same holds of every draw; their number is named.
     """
-    models, by_unit = _wins(votes, ties, list(unit))
-    sums = redrawn_sums(by_unit.reshape(len(by_unit), -1), seed=seed, draws=draws)
+    models, by_question = _wins(votes)
+    sums = redrawn_sums(by_question.reshape(len(by_question), -1), seed=seed, draws=draws)
     wins = sums.reshape(-1, len(models), len(models))
     _check_connected(wins[0], models, prior)
     fitted = wins + _prior(models, prior)
@@ -244,31 +174,28 @@ def _table(rows: Iterable[tuple[Any, ...]], origin: str) -> pd.DataFrame:
     return table
 
 
-def _agreement(compared: pd.DataFrame, unit: list[str], seed: int, draws: int) -> dict[str, float]:
+def _agreement(compared: pd.DataFrame, seed: int, draws: int) -> dict[str, float]:
     if compared.empty:
         return {"agreement": np.nan, "low": np.nan, "high": np.nan, "n": 0, "units": 0}
     equal = compared["winner"] == compared["winner_other"]
-    sums = compared.assign(equal=equal, n=1).groupby(unit)[["equal", "n"]].sum().to_numpy(float)
+    sums = compared.assign(equal=equal, n=1).groupby("question_id")[["equal", "n"]].sum().to_numpy(float)
     found, compared_in_draw = redrawn_sums(sums, seed=seed, draws=draws)[1:].T
     low, high = np.quantile(found / compared_in_draw, LEVEL)
     return {"agreement": equal.mean(), "low": low, "high": high, "n": len(compared), "units": len(sums)}
 
 
-def _wins(votes: pd.DataFrame, ties: Ties, unit: list[str]) -> tuple[list[str], Float[np.ndarray, "unit model model"]]:
-    """Names, and how often row beat column in each unit (in all, if none is named); a tie is half for both."""
-    if ties not in ("half", "left out"):
-        raise ValueError(f"unknown ties {ties!r}; use 'half' or 'left out'")
-    kept = votes if ties == "half" else votes[votes["winner"] != "tie"]
-    if kept.empty:
-        raise DataError(Place("the votes"), "there is no vote that counts", "Give some, or count ties as half")
+def _wins(votes: pd.DataFrame) -> tuple[list[str], Float[np.ndarray, "question model model"]]:
+    """Names, and how often row beat column in each question; a tie is half for both."""
+    if votes.empty:
+        raise DataError(Place("the votes"), "there is no vote", "Give some")
     models = sorted({*votes["model_a"], *votes["model_b"]})
     place = {model: index for index, model in enumerate(models)}
-    units = kept.groupby(unit).ngroup().to_numpy() if unit else np.zeros(len(kept), dtype=int)
-    a, b = kept["model_a"].map(place).to_numpy(), kept["model_b"].map(place).to_numpy()
-    score = kept["winner"].map(SCORES).to_numpy()
-    wins = np.zeros((units.max() + 1, len(models), len(models)))
-    np.add.at(wins, (units, a, b), score)
-    np.add.at(wins, (units, b, a), 1 - score)
+    question = votes.groupby("question_id").ngroup().to_numpy()
+    a, b = votes["model_a"].map(place).to_numpy(), votes["model_b"].map(place).to_numpy()
+    score = votes["winner"].map(SCORES).to_numpy()
+    wins = np.zeros((question.max() + 1, len(models), len(models)))
+    np.add.at(wins, (question, a, b), score)
+    np.add.at(wins, (question, b, a), 1 - score)
     return models, wins
 
 
