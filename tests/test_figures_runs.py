@@ -22,7 +22,7 @@ def row(step: int, **more: float) -> dict[str, Any]:
 def write_run(
     folder: Path, name: str, n_steps: int, *, finished: bool = True, settings: TrainSettings = SETTINGS
 ) -> Path:
-    claim(folder / name, settings, name)
+    claim(folder / name, settings.to_dict(), name)
     rows = [row(step) for step in range(1, n_steps)] + [row(n_steps, selection_accuracy=0.75)]
     (folder / name / LOG_FILE).write_text("".join(json.dumps(each) + "\n" for each in rows))
     if finished:
@@ -46,7 +46,7 @@ def test_a_run_that_has_logged_nothing_is_in_the_table_and_a_folder_without_runs
     tmp_path: Path,
 ) -> None:
     assert runs.runs_table(tmp_path / "nothing").empty
-    claim(tmp_path / "new", SETTINGS, "new")
+    claim(tmp_path / "new", SETTINGS.to_dict(), "new")
     table = runs.runs_table(tmp_path)
     assert table.loc["new", "state"] == "unfinished" and table.loc[["new"], "step"].isna().all()
 

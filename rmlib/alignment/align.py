@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from rmlib.alignment.dpo import DPO, PreferencePairs
-from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, Watch, claim, optimise
+from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Learner, Watch, optimise
 from rmlib.alignment.policies import Policy, Reference
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import Reinforce
@@ -22,7 +22,7 @@ from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import Processes
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, read_log
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim, read_log
 
 
 def align(
@@ -55,7 +55,7 @@ def align(
     run = Alignment(paths.runs_dir() / "alignment" / identity, settings)
     if processes.on_main(lambda: run.is_finished):
         return run
-    processes.on_main(lambda: claim(run.folder, settings, identity))
+    processes.on_main(lambda: claim(run.folder, settings.to_dict(), identity))
     _to_device(policy, reward, processes.device)
     if settings.method == "dpo":
         if pairs is None:

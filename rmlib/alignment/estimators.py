@@ -17,12 +17,14 @@ from torch import Tensor
 from rmlib import losses
 from rmlib.losses import same_shape
 
+PerResponse = Float[Tensor, "response"]
+PerToken = Float[Tensor, "response token"]
+Valid = Bool[Tensor, "response token"]
+
 # --- DPO --------------------------------------------------------------------------------------------------------------
 
 
-def implicit_reward(
-    policy_logp: Float[Tensor, "batch"], reference_logp: Float[Tensor, "batch"], beta: float
-) -> Float[Tensor, "batch"]:
+def implicit_reward(policy_logp: PerResponse, reference_logp: PerResponse, beta: float) -> PerResponse:
     """The reward that a policy expresses, `beta * (log pi(y|x) - log pi_ref(y|x))`, up to a constant of the prompt.
 
     Log-probabilities are summed over the response's tokens. Raises ValueError where the shapes differ or `beta` is not
@@ -35,15 +37,9 @@ def implicit_reward(
 
 
 def dpo_loss(
-    name: str,
-    policy_chosen: Float[Tensor, "batch"],
-    policy_rejected: Float[Tensor, "batch"],
-    reference_chosen: Float[Tensor, "batch"],
-    reference_rejected: Float[Tensor, "batch"],
-    strength: Float[Tensor, "batch"],
-    *,
-    beta: float,
-) -> Float[Tensor, "batch"]:
+    name: str, policy_chosen: PerResponse, policy_rejected: PerResponse, reference_chosen: PerResponse,
+    reference_rejected: PerResponse, strength: PerResponse, *, beta: float,
+) -> PerResponse:  # fmt: skip
     """A preference loss on implicit rewards: regular, margin or scaled DPO by the `name` of the reward loss.
 
     The strength `m` of the margin loss is subtracted as it is, not times `beta`. Raises ValueError for an unknown name
@@ -57,11 +53,7 @@ def dpo_loss(
 # --- REINFORCE --------------------------------------------------------------------------------------------------------
 
 
-def mean_absolute_divergence(
-    policy_logp: Float[Tensor, "batch token"],
-    reference_logp: Float[Tensor, "batch token"],
-    valid: Bool[Tensor, "batch token"],
-) -> Float[Tensor, "batch"]:
+def mean_absolute_divergence(policy_logp: PerToken, reference_logp: PerToken, valid: Valid) -> PerResponse:
     """Mean over a response's tokens of `|log pi - log pi_ref|`: the penalty of the authors' code, in nats per token.
 
     Absolute, so it is not an estimate of a KL divergence: it also charges for tokens that became less likely. Raises
@@ -96,11 +88,7 @@ def leave_one_out_baseline(
 
 
 def reinforce_loss(
-    logp: Float[Tensor, "batch token"],
-    advantage: Float[Tensor, "batch"],
-    valid: Bool[Tensor, "batch token"],
-    *,
-    reduce: str = "token_mean",
+    logp: PerToken, advantage: PerResponse, valid: Valid, *, reduce: str = "token_mean"
 ) -> Float[Tensor, ""]:
     """`-advantage * log pi(y|x)`, whose gradient is that of the expected reward.
 
@@ -125,13 +113,8 @@ def reinforce_loss(
 
 
 def generalised_advantages(
-    reward: Float[Tensor, "batch token"],
-    value: Float[Tensor, "batch token"],
-    valid: Bool[Tensor, "batch token"],
-    *,
-    gamma: float = 1.0,
-    lam: float = 0.95,
-) -> tuple[Float[Tensor, "batch token"], Float[Tensor, "batch token"]]:
+    reward: PerToken, value: PerToken, valid: Valid, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[PerToken, PerToken]:
     """Advantage and return of every token; 0 outside the response. The value after the last token is 0.
 
     `valid` must be one unbroken run in each row. With `lam=1` the advantage is the discounted sum of the rewards to
@@ -153,12 +136,7 @@ def generalised_advantages(
 
 
 def ppo_policy_loss(
-    logp: Float[Tensor, "batch token"],
-    old_logp: Float[Tensor, "batch token"],
-    advantage: Float[Tensor, "batch token"],
-    valid: Bool[Tensor, "batch token"],
-    *,
-    clip: float = 0.2,
+    logp: PerToken, old_logp: PerToken, advantage: PerToken, valid: Valid, *, clip: float = 0.2
 ) -> Float[Tensor, ""]:
     """Clipped surrogate, mean over tokens: no gain from moving a token's probability by more than the ratio `clip`.
 
@@ -171,12 +149,7 @@ def ppo_policy_loss(
 
 
 def ppo_value_loss(
-    value: Float[Tensor, "batch token"],
-    old_value: Float[Tensor, "batch token"],
-    returns: Float[Tensor, "batch token"],
-    valid: Bool[Tensor, "batch token"],
-    *,
-    clip: float = 0.2,
+    value: PerToken, old_value: PerToken, returns: PerToken, valid: Valid, *, clip: float = 0.2
 ) -> Float[Tensor, ""]:
     """Half the squared error of the value, the larger of that and the one after clipping its move; mean over tokens.
 
@@ -206,9 +179,8 @@ def best_of_n_expectation(
     if not 1 <= n <= total:
         raise ValueError(f"n must be from 1 to the {total} samples of a prompt, got {n}")
     rank = np.arange(1, total + 1)
-    log_weight = np.full(total, -np.inf)
-    log_weight[n - 1 :] = _log_binomial(rank[n - 1 :] - 1, n - 1) - _log_binomial(np.array([total]), n)
-    weight = np.exp(log_weight)
+    weight = np.zeros(total)
+    weight[n - 1 :] = np.exp(_log_binomial(rank[n - 1 :] - 1, n - 1) - _log_binomial(np.array([total]), n))
     return np.array([_weighted(p, g, weight) for p, g in zip(proxy, gold, strict=True)])
 
 
@@ -235,7 +207,7 @@ def _log_binomial(n: np.ndarray, k: int) -> np.ndarray:
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
-def _token_mean(values: Float[Tensor, "batch token"], valid: Bool[Tensor, "batch token"]) -> Float[Tensor, ""]:
+def _token_mean(values: PerToken, valid: Valid) -> Float[Tensor, ""]:
     if not bool(valid.any()):
         raise ValueError("no response of the batch has a token: leave empty generations out, and count them")
     return torch.where(valid, values, 0.0).sum() / valid.sum()

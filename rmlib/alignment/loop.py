@@ -32,22 +32,17 @@ from rmlib.records.progress import progress_bar
 from rmlib.training import checkpoints
 from rmlib.training.loop import scheduler_for
 from rmlib.training.parallel import ALONE, Processes
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, SETTINGS_FILE, read_log
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, RunFolder, read_log
 
 logger = logging.getLogger(__name__)
 POLICY_FOLDER, BEST_FOLDER = "policy", "best"
 
 
 @dataclass
-class Alignment:
+class Alignment(RunFolder):
     """A finished optimisation: its folder and settings; policies are read from the folder."""
 
-    folder: Path
     settings: AlignSettings
-
-    @property
-    def is_finished(self) -> bool:
-        return (self.folder / FINISHED_FILE).is_file()
 
     @cached_property
     def policy(self) -> Policy:
@@ -62,16 +57,12 @@ class Alignment:
     @property
     def history(self) -> pd.DataFrame:
         """One row a step: rewards of what was sampled, losses, counts of what did not end or was empty."""
-        return pd.DataFrame([{k: v for k, v in row.items() if k != "watched"} for row in read_log(self.folder)])
+        return super().history.drop(columns="watched", errors="ignore")
 
     @property
     def measured(self) -> list[dict[str, Any]]:
         """What was measured, the start first: a row for each time (`Watch.measure`), with its `step`."""
         return [row["watched"] | {"step": row["step"]} for row in read_log(self.folder) if "watched" in row]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return json.loads((self.folder / FINISHED_FILE).read_text())
 
 
 @dataclass(frozen=True)
@@ -195,12 +186,6 @@ def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:
 def seed_of(settings: AlignSettings, step: int, rank: int = 0) -> int:
     """The seed of the samples that a process draws in a step."""
     return int(np.random.default_rng([settings.seed, step, 7, *([rank] if rank else [])]).integers(2**31))
-
-
-def claim(folder: Path, settings: AlignSettings, identity: str) -> None:
-    """Write the settings into the folder of a run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings.to_dict()})
 
 
 def optimise(

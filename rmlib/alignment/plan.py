@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -111,23 +111,22 @@ def reward_of(plan: Plan, arm: str, seed: int) -> Scorer:
     that orders the selection pairs best. The ensemble of a seed holds the other seeds of `plan.ensemble`, so that seeds
     differ in more than the policy's.
     """
+    models = [arm_models.model_of(name, plan.rewards, plan.splits, of) for name, of in _models_of(plan, arm, seed)]
     if arm == EXPO:
-        weak, strong = (
-            arm_models.model_of(name, plan.rewards, plan.splits, seed) for name in ("regression", ENSEMBLE_OF)
-        )
-        return combining.extrapolate(weak, strong, PAPER_FACTOR)
+        return combining.extrapolate(models[0], models[1], PAPER_FACTOR)
     if arm != ENSEMBLE:
-        return scalar_model(arm_models.model_of(arm, plan.rewards, plan.splits, seed))
-    others = [other for other in plan.ensemble if other != seed] or [seed]
-    members = [scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, other)) for other in others]
+        return scalar_model(models[0])
     part = plan.splits.selection.select(range(min(200, len(plan.splits.selection))))
-    return Ensemble.fit(members, part["prompt"][:], part["response_1"][:])
+    return Ensemble.fit([scalar_model(model) for model in models], part["prompt"][:], part["response_1"][:])
 
 
-def watch_of(plan: Plan, proxy: Scorer) -> Watch:
-    """What is measured on the way."""
-    scorers = {"proxy": proxy} | ({} if plan.gold is None else {"gold": plan.gold})
-    return Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
+def _models_of(plan: Plan, arm: str, seed: int) -> list[ArmJob]:
+    """The reward models that a reward is made of; those who order pairs themselves are watched by one."""
+    if arm == EXPO:
+        return [("regression", seed), (ENSEMBLE_OF, seed)]
+    if arm == ENSEMBLE:
+        return [(ENSEMBLE_OF, other) for other in plan.ensemble if other != seed] or [(ENSEMBLE_OF, seed)]
+    return [(ENSEMBLE_OF if arm == ANNOTATORS else arm, seed)]
 
 
 def settings_of(plan: Plan, method: str, seed: int) -> AlignSettings:
@@ -139,23 +138,19 @@ def settings_of(plan: Plan, method: str, seed: int) -> AlignSettings:
 
 def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = False) -> Alignment:
     """The optimisation of a method under a reward and a seed, run now or found."""
-    settings = settings_of(plan, method, seed)
-    if method in DPO_LOSSES and arm == ANNOTATORS:
-        proxy = reward_of(plan, ENSEMBLE_OF, seed)  # no reward is optimised; one is watched
-        return align(
-            plan.start, settings, pairs=dpo.annotated(plan.splits.train), watch=watch_of(plan, proxy), progress=progress
-        )
     reward = reward_of(plan, arm, seed)
-    watch = watch_of(plan, reward)
-    if method in DPO_LOSSES:
-        pairs = dpo.labelled(_samples_to_label(plan, seed), reward)
-        return align(plan.start, settings, pairs=pairs, watch=watch, progress=progress)
-    critic = None
+    scorers = {"proxy": reward} | ({} if plan.gold is None else {"gold": plan.gold})
+    watch = Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
+    given: dict[str, Any] = {"watch": watch, "progress": progress}
+    if method not in DPO_LOSSES:
+        given |= {"reward": reward, "prompts": plan.prompts}
+    elif arm == ANNOTATORS:
+        given["pairs"] = dpo.annotated(plan.splits.train)
+    else:
+        given["pairs"] = dpo.labelled(_samples("dpo", plan, seed), reward)
     if method == "ppo" and not isinstance(reward, RewardModel):
-        critic = scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
-    return align(
-        plan.start, settings, reward=reward, prompts=plan.prompts, critic=critic, watch=watch, progress=progress
-    )
+        given["critic"] = reward_of(plan, ENSEMBLE_OF, seed)
+    return align(plan.start, settings_of(plan, method, seed), **given)
 
 
 def record_run(job: Job, plan: Plan) -> dict[str, Any]:
@@ -169,26 +164,25 @@ def record_run(job: Job, plan: Plan) -> dict[str, Any]:
         rows = kept_json(file, partial(_best_of_n_rows, plan, arm, seed))
     else:
         rows = optimised(plan, method, arm, seed).measured
-    outcome: dict[str, Any] = {"rows": [_thin(row) for row in rows], "settings": {}}
-    if method != BEST_OF_N:
-        outcome["settings"] = settings_of(plan, method, seed).to_dict()
+    # Of the proxy the mean alone, since only differences in gold are tested.
+    thin = [{**row, "proxy": float(np.mean(row["proxy"]))} for row in rows]
+    settings = {} if method == BEST_OF_N else settings_of(plan, method, seed).to_dict()
+    outcome = {"rows": thin, "settings": settings}
     seconds = time.perf_counter() - started
     return records.append(plan.file, kind="alignment", asked=asked, outcome=outcome, seconds=seconds, seed=seed)
 
 
-def _best_of_n_samples(plan: Plan, seed: int) -> Samples:
-    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": 1000 + seed}
-    return best_of_n.kept_samples(plan.start, plan.watched, plan.n_best, **drawing)
-
-
-def _samples_to_label(plan: Plan, seed: int) -> Samples:
-    n = plan.settings["dpo"].samples_per_prompt
-    drawing = {"max_new_tokens": plan.max_new_tokens, "seed": seed}
-    return best_of_n.kept_samples(plan.start, plan.prompts[: plan.n_labelled], n, **drawing)
+def _samples(of: str, plan: Plan, seed: int) -> Samples:
+    """Those of which best of n takes the best, or those that a reward labels for DPO."""
+    if of == BEST_OF_N:
+        prompts, n, offset = plan.watched, plan.n_best, 1000
+    else:
+        prompts, n, offset = plan.prompts[: plan.n_labelled], plan.settings["dpo"].samples_per_prompt, 0
+    return best_of_n.kept_samples(plan.start, prompts, n, max_new_tokens=plan.max_new_tokens, seed=offset + seed)
 
 
 def _best_of_n_rows(plan: Plan, arm: str, seed: int) -> list[dict[str, Any]]:
-    samples = _best_of_n_samples(plan, seed)
+    samples = _samples(BEST_OF_N, plan, seed)
     proxy = best_of_n.distinct_scores(reward_of(plan, arm, seed), samples)
     scores = {"length": np.array([len(text) for text in samples.texts], dtype=float).reshape(proxy.shape)}
     if plan.gold is not None:
@@ -199,11 +193,6 @@ def _best_of_n_rows(plan: Plan, arm: str, seed: int) -> list[dict[str, Any]]:
     return [row | counts | {"length": float(np.mean(row["length"])), "proxy_sd": spread} for row in rows]
 
 
-def _thin(row: dict[str, Any]) -> dict[str, Any]:
-    """A measurement as a record holds it: the proxy's mean alone, since only differences in gold are tested."""
-    return {name: value for name, value in row.items() if name != "proxy"} | {"proxy": float(np.mean(row["proxy"]))}
-
-
 def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) -> list[dict[str, Any]]:
     """Every job, several at a time; what is finished is found. What several jobs need is made before, once.
 
@@ -211,25 +200,13 @@ def run_all(jobs: Sequence[Job], plan: Plan, *, processes: int | None = None) ->
     """
     records.append(plan.file, kind="alignment_comparison", asked={}, outcome={"comparison": plan.identity})
     _ = plan.start
-    missing = arm_models.missing(sorted(rewards_needed(jobs, plan)), plan.rewards, plan.splits, tested=False)
+    models = {model for _, arm, seed in jobs for model in _models_of(plan, arm, seed)}
+    missing = arm_models.missing(sorted(models), plan.rewards, plan.splits, tested=False)
     run_jobs(missing, partial(_train, plan=plan), processes=processes, show=lambda job: f"{job[0]}, seed {job[1]}")
     waiting: dict[Job, list[Job]] = {job: _waits_for(job) for job in jobs}
     waiting |= {drawn: [] for others in list(waiting.values()) for drawn in others}
     run_jobs(waiting, partial(_record, plan=plan), processes=processes, show=lambda job: ", ".join(map(str, job)))
     return [record_run(job, plan) for job in jobs]
-
-
-def rewards_needed(jobs: Iterable[Job], plan: Plan) -> set[ArmJob]:
-    """The reward models that some jobs read."""
-    needed: set[ArmJob] = set()
-    for _, arm, seed in jobs:
-        if arm == EXPO:
-            needed |= {("regression", seed), (ENSEMBLE_OF, seed)}
-        elif arm == ENSEMBLE:
-            needed |= {(ENSEMBLE_OF, other) for other in plan.ensemble if other != seed or len(plan.ensemble) == 1}
-        else:
-            needed.add((ENSEMBLE_OF if arm == ANNOTATORS else arm, seed))
-    return needed
 
 
 def _waits_for(job: Job) -> list[Job]:
@@ -246,9 +223,7 @@ def _train(job: ArmJob, plan: Plan) -> None:
 
 def _record(job: Job, plan: Plan) -> None:
     method, of, seed = job
-    if method != SAMPLES:
-        record_run(job, plan)
-    elif of == BEST_OF_N:
-        _best_of_n_samples(plan, seed)
+    if method == SAMPLES:
+        _samples(of, plan, seed)
     else:
-        _samples_to_label(plan, seed)
+        record_run(job, plan)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from rmlib.alignment import estimators
+from rmlib.alignment.estimators import PerResponse, PerToken, Valid
 from rmlib.alignment.loop import parts
 from rmlib.alignment.policies import Policy, Samples, in_passes, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
@@ -30,11 +31,11 @@ class Rollout(NamedTuple):
     """A step's samples with what PPO needs of each token."""
 
     samples: Samples
-    old_logp: Float[Tensor, "sample token"]
-    old_value: Float[Tensor, "sample token"]
-    advantage: Float[Tensor, "sample token"]
-    returns: Float[Tensor, "sample token"]
-    valid: Bool[Tensor, "sample token"]
+    old_logp: PerToken
+    old_value: PerToken
+    advantage: PerToken
+    returns: PerToken
+    valid: Valid
 
 
 class PPO(OnPolicy):
@@ -133,12 +134,8 @@ def check_critic(policy: Policy, critic: RewardModel) -> None:
 
 
 def token_rewards(
-    logp: Float[Tensor, "sample token"],
-    reference_logp: Float[Tensor, "sample token"],
-    reward: Float[Tensor, "sample"],
-    valid: Bool[Tensor, "sample token"],
-    kl_coefficient: float,
-) -> Float[Tensor, "sample token"]:
+    logp: PerToken, reference_logp: PerToken, reward: PerResponse, valid: Valid, kl_coefficient: float
+) -> PerToken:
     """The penalty of every token, and the response's reward on its last; 0 outside. Source: arXiv 2203.02155."""
     rewards = torch.where(valid, -kl_coefficient * (logp - reference_logp), 0.0)
     last = valid.sum(dim=1) - 1
@@ -147,7 +144,7 @@ def token_rewards(
     return rewards
 
 
-def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) -> Float[Tensor, "sample token"]:
+def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) -> PerToken:
     """The value before each token of each response: the head on the state from which the policy chose the token."""
 
     def read(groups: Sequence[Group]) -> Sequence[Float[Tensor, "token"]]:

@@ -173,7 +173,7 @@ def readers(plan: Plan, arm: str, seed: int) -> dict[str, Scorer]:
     """
     found: dict[str, Scorer] = {} if plan.gold is None else {TRUTH: plan.gold}
     if arm == ANNOTATORS:
-        return found | {OTHER: reward_of(plan, ENSEMBLE_OF, seed)}
+        return found | {OTHER: reward_of(plan, arm, seed)}
     others = [other for other in plan.ensemble if other > seed] or [other for other in plan.ensemble if other != seed]
     other = reward_of(plan, ENSEMBLE_OF, seed) if arm == ENSEMBLE else reward_of(plan, arm, (others or [seed])[0])
     return found | {OWN: reward_of(plan, arm, seed), OTHER: other}

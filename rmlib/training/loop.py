@@ -55,7 +55,7 @@ def train(
     identity = runs.run_identity(model.identity, pairs, settings, selection, watched)
     path = Path(folder) if folder is not None else runs.run_folder(identity)
     run = Run(path, settings)
-    processes.on_main(lambda: runs.claim(path, settings, identity))
+    processes.on_main(lambda: runs.claim(path, settings.to_dict(), identity))
     if not processes.on_main(lambda: run.is_finished):
         with without_weights(settings.sharding == "full" and not processes.is_main):
             made = model if isinstance(model, RewardModel) else model.make()

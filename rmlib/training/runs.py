@@ -113,11 +113,10 @@ def _data_identity(table: Dataset, settings: TrainSettings) -> list[Any]:
 
 
 @dataclass
-class Run:
-    """A finished run: its folder, settings and model."""
+class RunFolder:
+    """Where something is or was optimised."""
 
     folder: Path
-    settings: TrainSettings
 
     @property
     def identity(self) -> str:
@@ -132,11 +131,6 @@ class Run:
     def is_finished(self) -> bool:
         return (self.folder / FINISHED_FILE).is_file()
 
-    @cached_property
-    def model(self) -> models.RewardModel:
-        """The trained model, read from the run's folder."""
-        return models.RewardModel.load(self.folder / MODEL_FOLDER)
-
     @property
     def history(self) -> pd.DataFrame:
         """The log: one row per optimizer step."""
@@ -148,10 +142,22 @@ class Run:
         return json.loads((self.folder / FINISHED_FILE).read_text())
 
 
-def claim(folder: Path, settings: TrainSettings, identity: str) -> None:
+@dataclass
+class Run(RunFolder):
+    """A finished run: its folder, settings and model."""
+
+    settings: TrainSettings
+
+    @cached_property
+    def model(self) -> models.RewardModel:
+        """The trained model, read from the run's folder."""
+        return models.RewardModel.load(self.folder / MODEL_FOLDER)
+
+
+def claim(folder: Path, settings: dict[str, Any], identity: str) -> None:
     """Write the settings into a new run folder; refuse one that belongs to another run, or whose settings are lost."""
     if (folder / SETTINGS_FILE).is_file():
-        if (found := Run(folder, settings).identity) != identity:
+        if (found := RunFolder(folder).identity) != identity:
             raise TrainingError(
                 f"{folder.name} holds run {found}, not {identity}: settings, data or initial model differ; "
                 "name another folder, or remove that one"
@@ -160,7 +166,7 @@ def claim(folder: Path, settings: TrainSettings, identity: str) -> None:
     if lost := [name for name in (FINISHED_FILE, LOG_FILE) if (folder / name).is_file()]:
         raise TrainingError(f"{folder.name} holds {lost[0]} but no {SETTINGS_FILE}: whose run it is is lost; remove it")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings.to_dict()})
+    write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings})
 
 
 @contextmanager
