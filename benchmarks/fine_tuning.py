@@ -50,7 +50,7 @@ TRAINERS: dict[str, Callable[[Policy, Dataset, FineTuning], dict[str, Any]]] = {
 def alternate(n_steps: int, rounds: int) -> list[dict[str, Any]]:
     """One row for each round and trainer: seconds a step, tokens a second, last mean loss."""
     torch.set_num_threads(1)
-    rows = justifier.examples(sources.load("simulated").select(range(PAIRS)), both_orders=True).rows
+    rows = justifier.examples(sources.load("simulated").select(range(PAIRS))).rows
     found = []
     for number in range(rounds):
         for trainer in list(TRAINERS)[:: 1 if number % 2 else -1]:

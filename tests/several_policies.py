@@ -12,9 +12,8 @@ import torch
 from tiny import save_language_model
 
 from rmlib.alignment.align import align
-from rmlib.alignment.dpo import PreferencePairs
 from rmlib.alignment.fine_tuning import Answers, FitSettings, fit
-from rmlib.alignment.loop import Alignment, Watch
+from rmlib.alignment.loop import Alignment, PreferencePairs, Task, Watch
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import RewardModel
@@ -56,7 +55,7 @@ def optimised(method: str, folder: Path) -> Alignment:
     if method == "ppo":
         given["critic"] = critic
     watch = Watch(PROMPTS, {"proxy": Early()}, every_steps=2, samples_per_prompt=2)
-    return align(policy, SETTINGS[method], watch=watch, progress=False, **given)
+    return align(policy, SETTINGS[method], Task(**given, watch=watch), progress=False)
 
 
 def work(folder: Path) -> None:

@@ -18,8 +18,8 @@ from rmlib import alignment
 from rmlib.alignment import __main__ as command
 from rmlib.alignment import ppo
 from rmlib.alignment.align import align
-from rmlib.alignment.dpo import DPO, PreferencePairs, labelled
-from rmlib.alignment.loop import Watch
+from rmlib.alignment.dpo import DPO, labelled
+from rmlib.alignment.loop import PreferencePairs, Task, Watch
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of
@@ -65,7 +65,7 @@ def weights(network: nn.Module) -> torch.Tensor:
 
 def test_one_update_follows_the_gradient_of_the_estimator_over_ended_samples(policy: Policy) -> None:
     settings = SMALL.change(kl_coefficient=0.3, clip_norm=1e9)
-    learner = Reinforce(policy, Scorer(early), PROMPTS, settings)
+    learner = Reinforce(policy, settings, Task(Scorer(early), PROMPTS))
     learner.prepare()
     learner.policy.network.lm_head.weight.data.mul_(0.9)  # away from the reference, so that the penalty counts
     samples, reward, ended = learner.draw(0)
@@ -95,7 +95,9 @@ def test_one_update_follows_the_gradient_of_the_estimator_over_ended_samples(pol
 def test_an_update_does_not_depend_on_how_many_prompts_are_held_at_once(policy: Policy) -> None:
     found = []
     for size in (1, 64):
-        learner = Reinforce(policy, Scorer(early), PROMPTS, SMALL.change(prompts_at_once=size, prompts_per_step=4))
+        learner = Reinforce(
+            policy, SMALL.change(prompts_at_once=size, prompts_per_step=4), Task(Scorer(early), PROMPTS)
+        )
         learner.prepare()
         learner.update(0)
         found.append(weights(learner.network))
@@ -105,7 +107,7 @@ def test_an_update_does_not_depend_on_how_many_prompts_are_held_at_once(policy: 
 def test_the_reward_rises_and_the_start_stays_as_it_was(policy: Policy) -> None:
     before = weights(policy.network)
     settings = SMALL.change(n_steps=25, prompts_per_step=4, samples_per_prompt=8, learning_rate=2e-3)
-    run = align(policy, settings, reward=Scorer(early), prompts=PROMPTS, progress=False)
+    run = align(policy, settings, Task(reward=Scorer(early), prompts=PROMPTS), progress=False)
     rewards = run.history["reward"].dropna()
     assert rewards.tail(5).mean() > rewards.head(5).mean() + 0.1
     torch.testing.assert_close(weights(policy.network), before)
@@ -113,7 +115,7 @@ def test_the_reward_rises_and_the_start_stays_as_it_was(policy: Policy) -> None:
 
 def test_samples_that_do_not_end_may_have_no_reward_and_are_counted(policy: Policy) -> None:
     never = AlignSettings(n_steps=1, prompts_per_step=2, max_new_tokens=1, learning_rate=1e-2)
-    learner = Reinforce(policy, Scorer(lambda text: float("nan") if text else 1.0), PROMPTS, never)
+    learner = Reinforce(policy, never, Task(Scorer(lambda text: float("nan") if text else 1.0), PROMPTS))
     learner.prepare()
     before = weights(learner.network)
     row = learner.update(0)
@@ -125,7 +127,7 @@ def test_samples_that_do_not_end_may_have_no_reward_and_are_counted(policy: Poli
 def test_where_no_sample_ends_the_policy_stays_as_it_is(tmp_path: Path) -> None:
     endless = Policy.create(save_language_model(tmp_path))
     endless.network.lm_head.weight.data[endless.end_id] = 0.0
-    learner = Reinforce(endless, Scorer(early), PROMPTS, SMALL)
+    learner = Reinforce(endless, SMALL, Task(Scorer(early), PROMPTS))
     learner.draw = lambda step: _none_ended(Reinforce.draw(learner, step))  # type: ignore[method-assign]
     learner.prepare()
     before = weights(learner.network)
@@ -140,7 +142,7 @@ def _none_ended(drawn: tuple) -> tuple:
 
 def test_a_reward_that_is_no_number_stops_the_run_with_the_text(policy: Policy) -> None:
     with pytest.raises(AlignmentError, match="responses got a reward that is no finite number, e.g."):
-        align(policy, SMALL, reward=Scorer(lambda text: float("nan")), prompts=PROMPTS, progress=False)
+        align(policy, SMALL, Task(reward=Scorer(lambda text: float("nan")), prompts=PROMPTS), progress=False)
 
 
 def test_several_rewards_a_response_are_refused() -> None:
@@ -168,23 +170,25 @@ def test_a_run_is_found_again_and_one_that_was_killed_goes_on_to_the_same_bits(p
             return super().score(prompts, responses)
 
     with pytest.raises(KeyboardInterrupt):
-        align(policy, settings, reward=Killed(early), prompts=PROMPTS, watch=watch, progress=False)
+        align(policy, settings, Task(reward=Killed(early), prompts=PROMPTS, watch=watch), progress=False)
     resumed_reward = Scorer(early)
-    resumed = align(policy, settings, reward=resumed_reward, prompts=PROMPTS, watch=watch, progress=False)
+    resumed = align(policy, settings, Task(reward=resumed_reward, prompts=PROMPTS, watch=watch), progress=False)
     assert resumed_reward.n_calls == 3  # steps 3, 4 and 5
-    whole = align(policy, settings, reward=Scorer(early, "another"), prompts=PROMPTS, watch=watch, progress=False)
+    whole = align(policy, settings, Task(reward=Scorer(early, "another"), prompts=PROMPTS, watch=watch), progress=False)
     assert whole.folder != resumed.folder
     assert torch.equal(weights(whole.policy.network), weights(resumed.policy.network))
     assert [row["step"] for row in resumed.measured] == [0, 2, 4, 5]
     assert resumed.measured == whole.measured
     again = Scorer(early)
-    align(policy, settings, reward=again, prompts=PROMPTS, watch=watch, progress=False)
+    align(policy, settings, Task(reward=again, prompts=PROMPTS, watch=watch), progress=False)
     assert again.n_calls == 0
 
 
 def test_at_the_start_the_divergence_is_zero_and_the_best_policy_is_kept(policy: Policy) -> None:
     watch = Watch(PROMPTS, {"proxy": Scorer(early)}, every_steps=1, samples_per_prompt=8)
-    run = align(policy, SMALL.change(n_steps=4), reward=Scorer(early), prompts=PROMPTS, watch=watch, progress=False)
+    run = align(
+        policy, SMALL.change(n_steps=4), Task(reward=Scorer(early), prompts=PROMPTS, watch=watch), progress=False
+    )
     assert run.measured[0]["divergence"] == pytest.approx(0.0, abs=1e-6)
     assert run.measured[-1]["divergence"] > 0
     means = [np.mean(row["proxy"]) for row in run.measured]
@@ -194,15 +198,15 @@ def test_at_the_start_the_divergence_is_zero_and_the_best_policy_is_kept(policy:
 
 def test_missing_parts_are_named(policy: Policy) -> None:
     with pytest.raises(AlignmentError, match="reinforce needs a reward"):
-        align(policy, SMALL, prompts=PROMPTS, progress=False)
+        align(policy, SMALL, Task(prompts=PROMPTS), progress=False)
     with pytest.raises(AlignmentError, match="DPO learns from pairs"):
-        align(policy, SMALL.change(method="dpo"), progress=False)
-    with pytest.raises(AlignmentError, match="no prompt"):
-        align(policy, SMALL, reward=Scorer(early), progress=False)
+        align(policy, SMALL.change(method="dpo"), Task(), progress=False)
+    with pytest.raises(AlignmentError, match="0 prompts to optimise on"):
+        align(policy, SMALL, Task(reward=Scorer(early)), progress=False)
     with pytest.raises(AlignmentError, match="neither identity nor name"):
-        align(policy, SMALL, reward=object(), prompts=PROMPTS, progress=False)  # type: ignore[arg-type]
+        align(policy, SMALL, Task(reward=object(), prompts=PROMPTS), progress=False)  # type: ignore[arg-type]
     with pytest.raises(AlignmentError, match="the reward is a Scorer: give critic"):
-        align(policy, SMALL.change(method="ppo"), reward=Scorer(early), prompts=PROMPTS, progress=False)
+        align(policy, SMALL.change(method="ppo"), Task(reward=Scorer(early), prompts=PROMPTS), progress=False)
     with pytest.raises(ValueError, match="at least 2 samples_per_prompt"):
         AlignSettings(samples_per_prompt=1)
 
@@ -222,7 +226,7 @@ def test_a_reference_may_be_of_another_size_but_not_of_other_tokens(policy: Poli
 
 def test_adapters_alone_are_trained_and_the_reference_is_the_policy_without_them(policy: Policy) -> None:
     settings = SMALL.change(lora_rank=2, learning_rate=5e-2)
-    learner = Reinforce(policy, Scorer(early), PROMPTS, settings)
+    learner = Reinforce(policy, settings, Task(Scorer(early), PROMPTS))
     trained = [name for name, weight in learner.named_parameters() if weight.requires_grad]
     assert trained and all("lora" in name for name in trained)
     learner.prepare()
@@ -238,7 +242,7 @@ def test_adapters_alone_are_trained_and_the_reference_is_the_policy_without_them
 
 
 def test_an_adapted_policy_is_saved_whole(policy: Policy) -> None:
-    run = align(policy, SMALL.change(lora_rank=2), reward=Scorer(early), prompts=PROMPTS, progress=False)
+    run = align(policy, SMALL.change(lora_rank=2), Task(reward=Scorer(early), prompts=PROMPTS), progress=False)
     assert weights(run.policy.network).shape == weights(policy.network).shape
     assert not torch.equal(weights(run.policy.network), weights(policy.network))
 
@@ -250,7 +254,7 @@ def test_an_exported_folder_with_another_tokenizer_is_a_reward(policy: Policy, t
     found = rewards_of(load_reward(tmp_path / "exported"), samples)
     expected = model.score(samples.repeated_prompts, samples.texts).reshape(4, 4)
     np.testing.assert_allclose(found + bias, expected, atol=1e-4)
-    run = align(policy, SMALL, reward=load_reward(tmp_path / "exported"), prompts=PROMPTS, progress=False)
+    run = align(policy, SMALL, Task(reward=load_reward(tmp_path / "exported"), prompts=PROMPTS), progress=False)
     assert run.is_finished
 
 
@@ -297,10 +301,14 @@ def test_the_reward_falls_on_the_last_token_and_the_penalty_on_each() -> None:
 def test_the_second_round_starts_from_the_best_policy_of_the_first(policy: Policy, critic: RewardModel) -> None:
     settings = SMALL.change(method="ppo", n_steps=2, prompts_per_step=4, learning_rate=3e-2)
     watch = Watch(PROMPTS, {"proxy": Scorer(early)}, every_steps=1, samples_per_prompt=4)
-    run = align(policy, settings, reward=Scorer(early), prompts=PROMPTS, critic=critic, watch=watch, progress=False)
+    run = align(
+        policy, settings, Task(reward=Scorer(early), prompts=PROMPTS, critic=critic, watch=watch), progress=False
+    )
     assert [row["step"] for row in run.measured] == [0, 1, 2, 3, 4]
     best = max(run.measured[:3], key=lambda row: np.mean(row["proxy"]))
-    second = ppo.PPO(Policy.create(str(run.folder / "round-1" / "best")), Scorer(early), PROMPTS, settings, critic)
+    second = ppo.PPO(
+        Policy.create(str(run.folder / "round-1" / "best")), settings, Task(Scorer(early), PROMPTS, critic=critic)
+    )
     origin = Reference(policy, policy)
     again = watch.measure(second.policy, origin, max_new_tokens=settings.max_new_tokens)
     assert again["divergence"] == pytest.approx(best["divergence"], abs=1e-4)
@@ -309,7 +317,9 @@ def test_the_second_round_starts_from_the_best_policy_of_the_first(policy: Polic
 def test_ppo_moves_policy_and_value_model_and_needs_one_on_the_policys_tokens(
     policy: Policy, critic: RewardModel
 ) -> None:
-    learner = ppo.PPO(policy, Scorer(early), PROMPTS, SMALL.change(method="ppo", prompts_per_step=4), critic)
+    learner = ppo.PPO(
+        policy, SMALL.change(method="ppo", prompts_per_step=4), Task(Scorer(early), PROMPTS, critic=critic)
+    )
     learner.prepare()
     before = weights(learner.network), weights(learner.critic)
     row = learner.update(0)
@@ -318,7 +328,7 @@ def test_ppo_moves_policy_and_value_model_and_needs_one_on_the_policys_tokens(
     assert not torch.equal(weights(learner.critic), before[1])
     torch.testing.assert_close(weights(critic), before[1])  # the reward model itself is left alone
     with pytest.raises(AlignmentError, match="whose tokenizer is not that of the policy"):
-        ppo.check_critic(policy, RewardModel.create("embedded"))
+        ppo.critic_of(Task(critic=RewardModel.create("embedded")), policy)
 
 
 # --- DPO ---
@@ -329,7 +339,7 @@ PAIRS = PreferencePairs(PROMPTS, ["good"] * 4, ["bad one"] * 4, np.array([1.0, 2
 @pytest.mark.parametrize("loss", ["bradley_terry", "margin_bradley_terry", "scaled_bradley_terry"])
 def test_dpo_begins_at_the_loss_of_equal_rewards_and_learns_the_pairs(policy: Policy, loss: str) -> None:
     settings = SMALL.change(method="dpo", loss=loss, prompts_per_step=4, n_steps=12)
-    run = align(policy, settings, pairs=PAIRS, progress=False)
+    run = align(policy, settings, Task(pairs=PAIRS), progress=False)
     strength = torch.tensor([1.0, 2.0, 3.0, 1.0])
     zero = torch.zeros(4)
     at_start = alignment.dpo_loss(loss, zero, zero, zero, zero, strength, beta=0.1).mean()
@@ -340,7 +350,7 @@ def test_dpo_begins_at_the_loss_of_equal_rewards_and_learns_the_pairs(policy: Po
 
 
 def test_the_implicit_margin_is_summed_over_the_tokens_of_each_text(policy: Policy) -> None:
-    learner = DPO(policy, PAIRS, SMALL.change(method="dpo", prompts_per_step=4))
+    learner = DPO(policy, SMALL.change(method="dpo", prompts_per_step=4), Task(pairs=PAIRS))
     learner.policy.network.lm_head.weight.data.mul_(0.8)
     margin, _ = learner._margin_and_loss([2, 0])
     for place, index in enumerate([2, 0]):
@@ -367,7 +377,7 @@ def test_a_reward_labels_the_best_and_the_worst_of_the_ended_samples() -> None:
 def test_regular_dpo_has_the_loss_of_trl(policy: Policy, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
-    learner = DPO(policy, PAIRS, SMALL.change(method="dpo"))
+    learner = DPO(policy, SMALL.change(method="dpo"), Task(pairs=PAIRS))
     learner.policy.network.lm_head.weight.data.mul_(0.7)
     _, ours = learner._margin_and_loss([0, 1, 2, 3])
     answers = (

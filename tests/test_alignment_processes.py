@@ -10,7 +10,7 @@ from notebook_launch import launch
 from several_policies import PAIRS, PROMPTS, SETTINGS, Early, fitted_policy, optimised
 from tiny import save_backbone
 
-from rmlib.alignment.loop import Alignment, seed_of
+from rmlib.alignment.loop import Alignment, Task, seed_of
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.ppo import PPO
 from rmlib.alignment.reinforce import OnPolicy, Reinforce
@@ -79,8 +79,8 @@ def test_two_processes_take_the_step_of_one_on_the_samples_of_both(folder: Path,
     two, settings = of_two(folder, method), SETTINGS[method]
     policy, critic = Policy.create(str(folder / "policy")), RewardModel.create(str(folder / "critic"), seed=1)
     makers: dict[str, Callable[[], OnPolicy]] = {
-        "reinforce": lambda: Reinforce(policy, Early(), PROMPTS, settings),
-        "ppo": lambda: PPO(policy, Early(), PROMPTS, settings, critic),
+        "reinforce": lambda: Reinforce(policy, settings, Task(Early(), PROMPTS)),
+        "ppo": lambda: PPO(policy, settings, Task(Early(), PROMPTS, critic=critic)),
     }
     learner = makers[method]()
     learner.prepare()
@@ -98,7 +98,7 @@ def test_two_processes_take_the_step_of_one_on_the_samples_of_both(folder: Path,
 def test_every_prompt_of_a_step_is_drawn_for_by_one_process(folder: Path) -> None:
     policy = Policy.create(str(folder / "policy"))
     shares = [
-        Reinforce(policy, Early(), PROMPTS, SETTINGS["reinforce"], Processes(rank, 2)).own(step=3, n=4)
+        Reinforce(policy, SETTINGS["reinforce"], Task(Early(), PROMPTS), Processes(rank, 2)).own(step=3, n=4)
         for rank in range(2)
     ]
     assert sorted(sum(shares, [])) == [0, 1, 2, 3]
@@ -107,7 +107,7 @@ def test_every_prompt_of_a_step_is_drawn_for_by_one_process(folder: Path) -> Non
 def test_prompts_that_cannot_be_dealt_evenly_are_refused(folder: Path) -> None:
     policy = Policy.create(str(folder / "policy"))
     with pytest.raises(AlignmentError, match="3 prompts a step cannot be dealt evenly to 2 processes"):
-        Reinforce(policy, Early(), PROMPTS, SETTINGS["reinforce"].change(prompts_per_step=3), SEVERAL)
+        Reinforce(policy, SETTINGS["reinforce"].change(prompts_per_step=3), Task(Early(), PROMPTS), SEVERAL)
     with pytest.raises(AlignmentError, match="1 prompts to optimise on are too few"):
-        Reinforce(policy, Early(), PROMPTS[:1], SETTINGS["reinforce"], SEVERAL)
+        Reinforce(policy, SETTINGS["reinforce"], Task(Early(), PROMPTS[:1]), SEVERAL)
     assert len(PAIRS.prompts) % SEVERAL.size == 0

@@ -9,7 +9,7 @@ import tiny
 import torch
 from datasets import Dataset
 
-from rmlib.alignment import justifier, justifier_runs
+from rmlib.alignment import justifier
 from rmlib.alignment.justifier import Justifier, examples, instruction, stated_verdict, target, verdict_of
 from rmlib.alignment.policies import Samples
 from rmlib.benchmarks import own
@@ -83,7 +83,8 @@ def test_an_example_is_an_annotation_that_agrees_with_its_pair_and_the_rest_is_c
             -2, annotation(-2, better_1), annotation(2, better_2), annotation(-2, None), annotation(-2, "A fruit.")
         )
     )
-    assert found.rows["completion"][:] == [[{"role": "assistant", "content": f"It is one. {better_1}"}]]
+    texts = [completion[0]["content"] for completion in found.rows["completion"][:]]
+    assert texts == [f"It is one. {better_1}", f"It is one. {better_2}"]
     assert found.left_out == {justifier.AGAINST: 1, justifier.NO_TEXT: 1, justifier.NO_STATEMENT: 1}
 
 
@@ -94,7 +95,7 @@ def test_annotations_of_a_tie_are_no_examples() -> None:
 
 def test_an_example_in_the_other_order_exchanges_responses_and_names() -> None:
     said = annotation(-2, "@Response 1 is better than @Response 2.", "Response 1 is a fruit, @Response 2 is none.")
-    found = examples(one_pair(-2, said), both_orders=True)
+    found = examples(one_pair(-2, said))
     orders = [("Apple.", "Stone."), ("Stone.", "Apple.")]
     assert found.rows["prompt"][:] == [instruction(PROMPT, *order) for order in orders]
     texts = [completion[0]["content"] for completion in found.rows["completion"][:]]
@@ -105,9 +106,9 @@ def test_an_example_in_the_other_order_exchanges_responses_and_names() -> None:
 @pytest.mark.parametrize("words", ["The first one is a fruit.", "A2 is hard.", "the second answer is hard"])
 def test_what_names_responses_in_other_words_is_not_exchanged_but_counted(words: str) -> None:
     said = annotation(-2, "@Response 1 is better than @Response 2.", words)
-    found = examples(one_pair(-2, said), both_orders=True)
+    found = examples(one_pair(-2, said))
     assert len(found.rows) == 1 and found.left_out == {justifier.ONE_ORDER: 1}
-    alone = examples(one_pair(-2, said), both_orders=True, reasons=False)  # the statement can be exchanged
+    alone = examples(one_pair(-2, said), with_reasons=False)  # the statement can be exchanged
     assert len(alone.rows) == 2 and alone.left_out == {}
 
 
@@ -168,15 +169,15 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
         for number, (one, two) in enumerate(texts, start=1)
     ]
     items = own.of_pairs(make_pairs(rows, origin="test"), "by hand")  # response 1 is always the preferred one
-    outcome = justifier_runs.judged(judge_of(Says()), items, progress=False)
+    outcome = justifier.judged(judge_of(Says()), items, progress=False)
     assert (outcome["first"], outcome["second"]) == ([0, 1, None], [0, 1, None])  # Apple right, Apple wrong, both an e
     assert outcome["problems"] == {"unparsable": 2} and outcome["strength"] == [1, 2, 3]
     assert outcome["words"] == pytest.approx((4 * 7 + 2 * 3) / 6)  # "@Response 1 is better than @Response 2.": 7 words
 
     file, about = tmp_path / "records.jsonl", SourceInfo("test", "test pairs", "annotated", "0")
-    justifier_runs.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
+    justifier.record(file, "parrot", outcome, items=items, source=about, about={"kind": "double"})
     leans = {"first": [0, 0, 0], "second": [1, 1, 0], "problems": {}, "strength": [1, 2, 3]}
-    justifier_runs.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
+    justifier.record(file, "leans", leans, items=items, source=about, about={"kind": "double"})
     table = justifier_figures.summary(file)
     assert table["agreement"].to_list() == [pytest.approx((1 + 0 + 0.5) / 3), pytest.approx((0.5 + 0.5 + 1) / 3)]
     assert table["consistent"].to_list() == [1.0, pytest.approx(1 / 3)]  # the parrot's third pair is not decided
@@ -192,7 +193,7 @@ def test_what_a_record_says_of_a_judge_can_be_counted_by_hand(tmp_path: Path) ->
 def test_a_scorer_wins_or_ties_alike_in_both_orders() -> None:
     shared = {"split": "validation", "prompt": PROMPT, "response_1": "two", "preference": -1, "annotations": []}
     rows = [shared | {"response_2": word} for word in ("a", "six", "three")]
-    outcome = justifier_runs.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
+    outcome = justifier.by_reward(Longer(), own.of_pairs(make_pairs(rows, origin="test"), "by hand"))
     assert outcome["first"] == outcome["second"] == [0, None, 1] and outcome["problems"] == {"tie": 2}
 
 
@@ -201,6 +202,6 @@ def test_what_is_said_of_simulated_responses_is_held_against_the_truth() -> None
     texts = [f"{praise} @Response 1 is better than @Response 2.", "@Response 1 shows more expertise.", "Both are fine."]
     equal = dict.fromkeys(ATTRIBUTES, 2.0)
     better = equal | {"correctness": 3.0, "coherence": 3.0}
-    found = justifier_runs.claims(texts, [(better, equal)] * 3)
+    found = justifier.claims(texts, [(better, equal)] * 3)
     # accurate: true, as the verdict; detail: equal; clearer: false; expertise: equal, without a verdict
     assert found == {"claims": 4, "true": 1, "equal": 2, "decided": 3, "with verdict": 1}

@@ -17,7 +17,7 @@ from typing import Any
 
 from rmlib.alignment import dpo
 from rmlib.alignment.align import align
-from rmlib.alignment.loop import Alignment, Watch
+from rmlib.alignment.loop import Alignment, Task, Watch
 from rmlib.alignment.plan import distinct_prompts
 from rmlib.alignment.policies import Policy
 from rmlib.alignment.rewards import load_reward
@@ -45,9 +45,10 @@ def run(asked: Mapping[str, Any], *, progress: bool = True) -> Alignment:
         watch = Watch(prompts, {} if reward is None else {"proxy": reward}, asked.get("every_steps", 10))
     policy = Policy.create(asked["policy"])
     if settings.method == "dpo":
-        return align(policy, settings, pairs=dpo.annotated(splits.train), watch=watch, progress=progress)
-    prompts = distinct_prompts(splits.train)
-    return align(policy, settings, reward=reward, prompts=prompts, watch=watch, progress=progress)
+        task = Task(pairs=dpo.annotated(splits.train), watch=watch)
+    else:
+        task = Task(reward, distinct_prompts(splits.train), watch=watch)
+    return align(policy, settings, task, progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

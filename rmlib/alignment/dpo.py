@@ -6,37 +6,21 @@ Not taken from TRL: its DPO has neither the margin nor the scaled loss; a test c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float
 from torch import Tensor
 
 from rmlib.alignment import estimators
-from rmlib.alignment.loop import Learner, parts
+from rmlib.alignment.loop import Learner, PreferencePairs, Task, parts
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, Scorer
+from rmlib.models import Scorer
 from rmlib.pairs import preference_view
-from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.parallel import ALONE, Processes
-
-
-class PreferencePairs(NamedTuple):
-    """What DPO learns from."""
-
-    prompts: Sequence[Prompt]
-    chosen: Sequence[str]
-    rejected: Sequence[str]
-    strength: Float[np.ndarray, "pair"]
-
-    @property
-    def identity(self) -> str:
-        keys = [prompt_key(prompt) for prompt in self.prompts]
-        return fingerprint("pairs", keys, list(self.chosen), list(self.rejected), self.strength.tolist())
 
 
 def annotated(pairs: Dataset) -> PreferencePairs:
@@ -67,12 +51,12 @@ def labelled(samples: Samples, reward: Scorer) -> PreferencePairs:
 class DPO(Learner):
     """Regular, margin or scaled DPO on pairs of given texts (`estimators.dpo_loss`)."""
 
-    def __init__(
-        self, start: Policy, pairs: PreferencePairs, settings: AlignSettings, processes: Processes = ALONE
-    ) -> None:
+    def __init__(self, start: Policy, settings: AlignSettings, task: Task, processes: Processes = ALONE) -> None:
         super().__init__(start, settings, processes)
-        texts = [text for couple in zip(pairs.chosen, pairs.rejected, strict=True) for text in couple]
-        self.pairs, self.samples = pairs, start.read(pairs.prompts, 2, texts)
+        if task.pairs is None:
+            raise AlignmentError("DPO learns from pairs: give some (dpo.annotated, dpo.labelled)")
+        texts = [text for couple in zip(task.pairs.chosen, task.pairs.rejected, strict=True) for text in couple]
+        self.pairs, self.samples = task.pairs, start.read(task.pairs.prompts, 2, texts)
 
     def update(self, step: int) -> dict[str, Any]:
         chosen = self.own(step, len(self.pairs.prompts))

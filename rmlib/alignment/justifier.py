@@ -2,29 +2,51 @@
 
 Prompt and target are those of HelpSteer2-Preference (arXiv 2410.01257): the conversation, both responses, a question;
 then an annotator's elaboration and, last, the statement, from which the verdict is read.
+
+A record of kind "pairwise_judge", one for each judge (and seed of a justifier), holds:
+
+    asked     judge (its name), about (how it came about), source, items (a hash of them), n
+    outcome   first, second: the winner when the preferred response is shown first and when it is shown second, 0 for
+              the preferred one, 1 for the other, None without a verdict; problems (number of verdicts by kind),
+              strength (of each pair's preference), words (mean number written), training (of a justifier)
+
+Tables and figures of these records are in `rmlib.figures.justifier`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 
+from rmlib import records
+from rmlib.alignment.fine_tuning import FineTuning, Tuned, fine_tune, on_reward_model
 from rmlib.alignment.policies import Policy
 from rmlib.annotations.parsing import sentences, stated_preference, without_names
-from rmlib.benchmarks.judges import TIE, UNPARSABLE, Verdict, question_text
-from rmlib.benchmarks.judging import Question
-from rmlib.models import Message
+from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge, Verdict, question_text
+from rmlib.benchmarks.judging import Question, ask, both_orders
+from rmlib.benchmarks.scoring import score
+from rmlib.experiments import arm_models
+from rmlib.experiments.jobs import run_jobs
+from rmlib.experiments.presets import Preset
+from rmlib.models import Message, RewardModel, Scorer, backbones
 from rmlib.models.network import hash_of_weights
 from rmlib.models.tokens import hash_of_tokenizer
 from rmlib.pairs.schema import NEITHER_VALID
 from rmlib.records.hashing import fingerprint, text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
+from rmlib.sources import SourceInfo
+from rmlib.sources.simulated import reasons
+from rmlib.sources.splits import Splits
 
 QUESTION = "Between @Response 1 and @Response 2, which is better?"
 # Why an annotation is no example; `examples` counts them.
@@ -35,6 +57,8 @@ NO_TEXT, NO_STATEMENT, AGAINST, UNDECIDED, ONE_ORDER = (
     "a pair without a decided preference",
     "in the other order: responses named by other words than @Response 1 and 2",
 )
+VARIANTS = {"reasons, then statement": True, "statement alone": False}
+Job = tuple[str, int]  # of VARIANTS, and a seed
 ALMOST_ZERO = 1e-4  # temperature at which the likeliest word is taken
 _NUMBERED = re.compile(r"(@?\bResponse\s*)([12])\b", re.IGNORECASE)
 
@@ -56,22 +80,19 @@ def stated_verdict(text: str) -> int | None:
     return next((value for value in reversed(stated) if value is not None), None)
 
 
-@dataclass(frozen=True)
-class Justifications:
+class Justifications(NamedTuple):
     """Prompt and completion of each usable annotation, as message lists, and what was left out."""
 
     rows: Dataset  # columns prompt, completion, pair_id
     left_out: dict[str, int]
 
 
-def examples(pairs: Dataset, *, both_orders: bool = False, reasons: bool = True) -> Justifications:
-    """One example for each annotation that agrees with the preference of its pair and has statement and elaboration.
+def examples(pairs: Dataset, *, with_reasons: bool = True) -> Justifications:
+    """Two examples for each annotation that agrees with the preference of its pair and has statement and elaboration.
 
-    Args:
-        both_orders: show the responses of each pair in the other order too, and exchange their names in the text.
-        reasons: write the elaboration before the statement; else the statement alone.
-
-    What is left out is counted by reason, in annotations (a pair without a decided preference counts with all of its).
+    The second shows the responses in the other order, their names in the text exchanged. `with_reasons`: the
+    elaboration is written before the statement. What is left out is counted by reason, in annotations (a pair without a
+    decided preference counts with all of its).
     """
     rows: list[dict[str, object]] = []
     left_out: Counter[str] = Counter()
@@ -82,13 +103,12 @@ def examples(pairs: Dataset, *, both_orders: bool = False, reasons: bool = True)
             if reason:
                 left_out[reason] += 1
                 continue
-            text = target(annotation["elaboration"] if reasons else "", annotation["statement"])
-            texts = [text, exchanged(text)] if both_orders else [text]
-            for order, written in zip((shown, shown[::-1]), texts, strict=False):
-                if written is None:
+            text = target(annotation["elaboration"] if with_reasons else "", annotation["statement"])
+            for order, said in ((shown, text), (shown[::-1], exchanged(text))):
+                if said is None:
                     left_out[ONE_ORDER] += 1
                     continue
-                completion = [{"role": "assistant", "content": written}]
+                completion = [{"role": "assistant", "content": said}]
                 asked = instruction(pair["prompt"], *order)
                 rows.append({"prompt": asked, "completion": completion, "pair_id": pair["pair_id"]})
     return Justifications(Dataset.from_list(rows), dict(left_out))
@@ -138,9 +158,8 @@ class Justifier:
 
         Raises ValueError for another number of responses, and for a question that leaves no room for an answer.
         """
-        for _, responses in questions:
-            if len(responses) != 2:
-                raise ValueError(f"a justifier compares two responses, not {len(responses)}")
+        if other := [len(responses) for _, responses in questions if len(responses) != 2]:
+            raise ValueError(f"a justifier compares two responses, not {other[0]}")
         keys = [text_key(prompt, *responses) for prompt, responses in questions]
         asked = {key: instruction(prompt, *two) for key, (prompt, two) in zip(keys, questions, strict=True)}
         rest = sorted(asked.keys() - self._kept.known.keys(), key=lambda key: (len(asked[key][0]["content"]), key))
@@ -176,7 +195,137 @@ class Justifier:
 
 def verdict_of(text: str) -> Verdict:
     """A justification as a verdict: the index of the better response, a tie, or unparsable."""
-    preference = stated_verdict(text)
-    if preference is None:
-        return Verdict(None, UNPARSABLE)
-    return Verdict(float(preference > 0)) if preference else Verdict(None, TIE)
+    if preference := stated_verdict(text):
+        return Verdict(float(preference > 0))
+    return Verdict(None, UNPARSABLE if preference is None else TIE)
+
+
+# --- the justifiers of a comparison -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all justifiers of a comparison share.
+
+    `reward_arm`: whose model of the same seed the embedded decoder starts from, grown by some layers and heads, since
+    it has never read a sentence; any other backbone starts from its own weights.
+    """
+
+    splits: Splits
+    settings: Preset
+    taught: Mapping[str, Justifications]  # the examples of each variant (`teach`)
+    items: Dataset  # the pairs that are judged
+    tuning: FineTuning
+    reward_arm: str
+    new_layers: int = 1
+    new_heads: int = 1
+    max_new_tokens: int = 256  # of an answer; a longer one is cut
+
+    def reward_model(self, seed: int) -> RewardModel:
+        """The reward model of a seed, trained where it is not yet."""
+        return arm_models.model_of(self.reward_arm, self.settings, self.splits, seed)
+
+    def start(self, seed: int) -> Policy:
+        """The policy before fine-tuning."""
+        if self.settings.backbone != backbones.EMBEDDED:
+            return Policy.create(self.settings.backbone)
+        model = self.reward_model(seed)
+        return on_reward_model(model, new_layers=self.new_layers, new_heads=self.new_heads, seed=seed)
+
+
+def teach(pairs: Dataset) -> dict[str, Justifications]:
+    """The examples of each variant, in both orders. Raises ValueError where no annotation is one."""
+    taught = {variant: examples(pairs, with_reasons=told) for variant, told in VARIANTS.items()}
+    for variant, found in taught.items():
+        if not len(found.rows):
+            raise ValueError(f"{variant}: no annotation is an example; left out: {found.left_out or 'there are none'}")
+    return taught
+
+
+def justifier_of(job: Job, plan: Plan) -> tuple[Tuned, Justifier]:
+    """One justifier, trained now where it is not yet; errors as `fine_tune` and `Plan.start`."""
+    variant, seed = job
+    tuned = fine_tune(plan.start(seed), plan.taught[variant].rows, replace(plan.tuning, seed=seed))
+    return tuned, Justifier(tuned.policy, max_new_tokens=plan.max_new_tokens)
+
+
+def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -> dict[Job, tuple[Tuned, Justifier]]:
+    """Every variant under every seed; what was finished before is found, text by text. Raises JobFailed."""
+    jobs = [(variant, seed) for seed in seeds for variant in VARIANTS]
+    for seed in dict.fromkeys(seed for _, seed in jobs):
+        plan.reward_model(seed)  # once, not by two processes at a time
+    work, show = partial(_write, plan=plan), "{0[0]}, seed {0[1]}".format
+    run_jobs(dict.fromkeys(jobs, ()), work, processes=processes, show=show)
+    return {job: justifier_of(job, plan) for job in jobs}
+
+
+def _write(job: Job, plan: Plan) -> None:
+    written(justifier_of(job, plan)[1], plan.items)
+
+
+# --- judging held-out pairs -------------------------------------------------------------------------------------------
+
+
+def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, Any]:
+    """Both orders of every pair, as the outcome of a record; kept verdicts are not asked for again."""
+    outcome = _outcome(items, both_orders(items, partial(ask, judge, progress=progress)))
+    if isinstance(judge, Justifier):
+        outcome["words"] = float(np.mean([len(text.split()) for text in written(judge, items)]))
+    return outcome
+
+
+def written(judge: Justifier, items: Dataset) -> list[str]:
+    """What a justifier says of every pair, the preferred response shown first, then shown second."""
+    pairs = [(item["prompt"], tuple(item["candidates"])) for item in items]
+    return judge.write([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
+
+
+def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
+    """Of simulated pairs: what texts say is better about a response, held against the truth and against their verdict.
+
+    `truths` are those of response 1 and 2 as each text was shown them. Counts: claims; true, those of which the named
+    response is truly better in that attribute; equal, where the truth is the same for both; with verdict, those in
+    favour of the response that the text prefers in the end (of `decided` claims, whose text has a verdict).
+    """
+    counted = dict.fromkeys(("claims", "true", "equal", "decided", "with verdict"), 0)
+    for text, truth in zip(texts, truths, strict=True):
+        verdict = verdict_of(text).value
+        for attribute, good in reasons.claims(text):
+            difference = truth[good - 1][attribute] - truth[2 - good][attribute]
+            counted["claims"] += 1
+            counted["true"] += difference > 0
+            counted["equal"] += difference == 0
+            counted["decided"] += verdict is not None
+            counted["with verdict"] += verdict == good - 1
+    return counted
+
+
+def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
+    """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
+    rewards = score(scorer, items, progress=False)
+    sides = np.sign([rewards[name][1] - rewards[name][0] for name in items["item_id"]])
+    winner = np.select([sides < 0, sides > 0], [0.0, 1.0], np.nan)
+    problem = np.where(sides == 0, TIE, None)
+    return _outcome(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
+
+
+def _outcome(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
+    """What a record keeps of `judging.both_orders`."""
+    both = ["first", "second"]
+    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in both}
+    problems: Counter[str] = Counter()
+    for met, missing in zip(orders["problem"], orders[both].isna().sum(axis=1), strict=True):
+        kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
+        problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
+    strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]
+    return {**values, "problems": dict(problems), "strength": strength}
+
+
+def record(
+    file: Path, judge: str, outcome: Mapping[str, Any], *, items: Dataset, source: SourceInfo,
+    about: Mapping[str, Any], seed: int | None = None,
+) -> None:  # fmt: skip
+    """Append the record of one judge on these pairs."""
+    ids = items["item_id"][:]
+    asked = {"judge": judge, "about": about, "source": source, "items": fingerprint(ids), "n": len(ids)}
+    records.append(file, kind="pairwise_judge", asked=asked, outcome=outcome, seed=seed)

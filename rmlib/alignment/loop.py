@@ -15,17 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, Scorer
+from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
@@ -99,6 +100,43 @@ class Watch:
             if self.samples_per_prompt > 1:  # of answers to one prompt: rewards compare nothing else
                 row[f"{name}_sd"] = float(table.std(axis=1, ddof=1).mean())
         return row
+
+
+class PreferencePairs(NamedTuple):
+    """What DPO learns from."""
+
+    prompts: Sequence[Prompt]
+    chosen: Sequence[str]
+    rejected: Sequence[str]
+    strength: Float[np.ndarray, "pair"]
+
+    @property
+    def identity(self) -> str:
+        keys = [prompt_key(prompt) for prompt in self.prompts]
+        return fingerprint("pairs", keys, list(self.chosen), list(self.rejected), self.strength.tolist())
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a policy learns from: DPO from `pairs`, REINFORCE and PPO from a `reward` of answers to `prompts`.
+
+    PPO's value model starts as the `critic`, or as the reward where that is a RewardModel with the policy's tokens.
+    """
+
+    reward: Scorer | None = None
+    prompts: Sequence[Prompt] = ()
+    pairs: PreferencePairs | None = None
+    critic: RewardModel | None = None
+    watch: Watch | None = None
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a run's name says of it."""
+        rewarded = None if self.reward is None else reward_identity(self.reward)
+        valued, learnt, measured = (
+            None if one is None else one.identity for one in (self.critic, self.pairs, self.watch)
+        )
+        return [[rewarded, valued], [prompt_key(prompt) for prompt in self.prompts], learnt, measured]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rmlib import combining, records
 from rmlib.alignment import best_of_n, dpo
 from rmlib.alignment.align import align
 from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
-from rmlib.alignment.loop import Alignment, Watch
+from rmlib.alignment.loop import Alignment, Task, Watch
 from rmlib.alignment.policies import Policy, Samples
 from rmlib.alignment.settings import AlignSettings
 from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF, EXPO
@@ -141,16 +141,15 @@ def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = 
     reward = reward_of(plan, arm, seed)
     scorers = {"proxy": reward} | ({} if plan.gold is None else {"gold": plan.gold})
     watch = Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
-    given: dict[str, Any] = {"watch": watch, "progress": progress}
     if method not in DPO_LOSSES:
-        given |= {"reward": reward, "prompts": plan.prompts}
+        given = Task(reward, plan.prompts, watch=watch)
     elif arm == ANNOTATORS:
-        given["pairs"] = dpo.annotated(plan.splits.train)
+        given = Task(pairs=dpo.annotated(plan.splits.train), watch=watch)
     else:
-        given["pairs"] = dpo.labelled(_samples("dpo", plan, seed), reward)
+        given = Task(pairs=dpo.labelled(_samples("dpo", plan, seed), reward), watch=watch)
     if method == "ppo" and not isinstance(reward, RewardModel):
-        given["critic"] = reward_of(plan, ENSEMBLE_OF, seed)
-    return align(plan.start, settings_of(plan, method, seed), **given)
+        given = replace(given, critic=scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed)))
+    return align(plan.start, settings_of(plan, method, seed), given, progress=progress)
 
 
 def record_run(job: Job, plan: Plan) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from rmlib.alignment import estimators
 from rmlib.alignment.estimators import PerResponse, PerToken, Valid
-from rmlib.alignment.loop import parts
+from rmlib.alignment.loop import Task, parts
 from rmlib.alignment.policies import Policy, Samples, in_passes, valid_tokens
 from rmlib.alignment.reinforce import OnPolicy
 from rmlib.alignment.rewards import AlignmentError
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, RewardModel, Scorer, batches
+from rmlib.models import RewardModel, batches
 from rmlib.models.batches import Group
 from rmlib.models.likelihood import targets_of
 from rmlib.training.parallel import ALONE, Processes
@@ -43,21 +43,12 @@ class PPO(OnPolicy):
 
     The reward falls on the last token, the penalty `kl_coefficient * (log pi - log pi_ref)` on every one. Advantages
     are standardised over the tokens of the step. Samples that did not end are left out, and counted.
-    Raises AlignmentError for a value model whose tokens are not the policy's: values are of tokens, not of texts.
+    Raises AlignmentError as `critic_of`.
     """
 
-    def __init__(
-        self,
-        start: Policy,
-        reward: Scorer,
-        prompts: Sequence[Prompt],
-        settings: AlignSettings,
-        critic: RewardModel,
-        processes: Processes = ALONE,
-    ) -> None:
-        super().__init__(start, reward, prompts, settings, processes)
-        check_critic(start, critic)
-        self.critic = copy.deepcopy(critic).requires_grad_(True).to(self.policy.device)
+    def __init__(self, start: Policy, settings: AlignSettings, task: Task, processes: Processes = ALONE) -> None:
+        super().__init__(start, settings, task, processes)
+        self.critic = copy.deepcopy(critic_of(task, start)).requires_grad_(True).to(self.policy.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         value = {"params": list(self.critic.parameters()), "lr": self.settings.value_learning_rate}
@@ -122,8 +113,15 @@ class PPO(OnPolicy):
         return float(policy_loss.detach()), float(value_loss.detach())
 
 
-def check_critic(policy: Policy, critic: RewardModel) -> None:
-    """Raise AlignmentError where a value model does not read the policy's tokens, or has several outputs."""
+def critic_of(task: Task, policy: Policy) -> RewardModel:
+    """What the value model starts as. Values are of tokens, not of texts, and each is one number.
+
+    Raises AlignmentError where there is no reward model, or it does not read the policy's tokens, or has more outputs.
+    """
+    critic = task.critic or task.reward
+    if not isinstance(critic, RewardModel):
+        kind = type(task.reward).__name__
+        raise AlignmentError(f"PPO's value model starts as a RewardModel, the reward is a {kind}: give critic")
     if critic.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise AlignmentError(
             f"the value model starts as the reward model {critic.name}, whose tokenizer is not that of the policy "
@@ -131,6 +129,7 @@ def check_critic(policy: Policy, critic: RewardModel) -> None:
         )
     if len(critic.attributes) != 1:
         raise AlignmentError(f"a value model has one output, this one {len(critic.attributes)}; use weigh_attributes")
+    return critic
 
 
 def token_rewards(

@@ -6,7 +6,6 @@ authors' code has the mean of absolute log-ratios and leaves out what did not en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,31 +13,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rmlib.alignment import estimators
-from rmlib.alignment.loop import Learner, parts, seed_of
+from rmlib.alignment.loop import Learner, Task, parts, seed_of
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, Scorer
 from rmlib.training.parallel import ALONE, Processes
 
 
 class OnPolicy(Learner):
     """What REINFORCE and PPO share: answers drawn from the policy as it is, and their rewards."""
 
-    def __init__(
-        self,
-        start: Policy,
-        reward: Scorer,
-        prompts: Sequence[Prompt],
-        settings: AlignSettings,
-        processes: Processes = ALONE,
-    ) -> None:
+    def __init__(self, start: Policy, settings: AlignSettings, task: Task, processes: Processes = ALONE) -> None:
         super().__init__(start, settings, processes)
-        self.reward, self.prompts = reward, prompts
-        if not prompts:
-            raise AlignmentError("there is no prompt to optimise on")
-        if len(prompts) < processes.size:
-            raise AlignmentError(f"{len(prompts)} prompts to optimise on are too few for {processes.size} processes")
+        if task.reward is None:
+            needed = "a model, an ensemble, or rewards.load_reward(folder)"
+            raise AlignmentError(f"{settings.method} needs a reward: {needed}")
+        self.reward, self.prompts = task.reward, task.prompts
+        if (n := len(task.prompts)) < processes.size:
+            raise AlignmentError(f"{n} prompts to optimise on are too few for {processes.size} processes")
 
     def draw(self, step: int) -> tuple[Samples, Float[Tensor, "prompt sample"], Bool[Tensor, "prompt sample"]]:
         """This process's samples of a step with their rewards, and which of them ended."""

@@ -1,4 +1,4 @@
-"""Tables and figures of pairwise judges, from their records (`alignment.justifier_runs` says what these hold)."""
+"""Tables and figures of pairwise judges, from their records (`alignment.justifier` says what these hold)."""
 
 from __future__ import annotations
 
