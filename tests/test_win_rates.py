@@ -74,6 +74,6 @@ class Judge:
 
 def test_a_judge_sees_both_orders_and_one_that_takes_the_first_gives_half() -> None:
     new, before = ["good", "bad", "same", "silent"], ["bad", "good", "other", "bad"]
-    found = win_rates.judge_credits(Judge(), [PROMPT] * 4, new, before, progress=False)
-    np.testing.assert_array_equal(found.credits, [1, 0, 0.5, 0.5])
-    assert found.problems == {"unparsable": 1}
+    found, problems = win_rates.judge_credits(Judge(), [PROMPT] * 4, new, before, progress=False)
+    np.testing.assert_array_equal(found, [1, 0, 0.5, 0.5])
+    assert problems == {"unparsable": 1}

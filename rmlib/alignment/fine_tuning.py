@@ -1,8 +1,7 @@
 """Fine-tuning language models: one loop that minimises the cross-entropy of the written tokens, and what it makes.
 
 That is the starting policy of the embedded scale, which writes as the authors of the pairs do, and the justifier, which
-writes why a response is preferred. What was trained is kept in `runs/` under a name made of everything that it depends
-on, and found again there.
+writes why a response is preferred. Both are kept in `runs/` under a name made of everything that they depend on.
 """
 
 from __future__ import annotations
@@ -121,11 +120,7 @@ def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) ->
 
 
 def starting_policy(answers: Answers, settings: FitSettings | None = None, *, progress: bool = True) -> Policy:
-    """The policy fitted to the answers; fitted once, then found in runs/.
-
-    It answers as their authors do, good and bad ones together: what optimisation starts from where no instruct model
-    is at hand.
-    """
+    """The policy fitted to the answers, once: what optimisation starts from where no instruct model is at hand."""
     settings = settings or FitSettings()
     identity = fingerprint("starting policy", asdict(settings), answers.identity)
 
@@ -133,18 +128,14 @@ def starting_policy(answers: Answers, settings: FitSettings | None = None, *, pr
         policy = new_policy(settings)
         return policy, {"history": fit(policy, answers, settings, progress=progress), "settings": asdict(settings)}
 
-    policy, _ = _kept(_folder_of_start(identity), make)
+    policy, _ = _kept(paths.runs_dir() / "policies" / identity, make)
     policy.name, policy.identity = "fitted to answers", identity
     return policy
 
 
 def fit_history(policy: Policy) -> list[list[float]]:
     """Steps and losses (nats per token) of a policy that `starting_policy` returned."""
-    return json.loads((_folder_of_start(policy.identity) / FINISHED_FILE).read_text())["history"]
-
-
-def _folder_of_start(identity: str) -> Path:
-    return paths.runs_dir() / "policies" / identity
+    return json.loads((paths.runs_dir() / "policies" / policy.identity / FINISHED_FILE).read_text())["history"]
 
 
 def new_policy(settings: FitSettings) -> Policy:
@@ -161,19 +152,15 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bo
     """Maximum likelihood of the answers given their prompts; steps with their losses, nats per token."""
     groups = policy.read(answers.prompts, 2, answers.texts).groups()
     n_steps = max(1, int(settings.epochs * len(groups) / settings.prompts_per_step))
-    take = _order(len(groups), settings)
+    size, rng = min(settings.prompts_per_step, len(groups)), np.random.default_rng(settings.seed)
+    order = np.concatenate([rng.permutation(len(groups)) for _ in range(int(settings.epochs) + 2)])
 
     def parts(step: int) -> Iterator[Tensor]:
-        yield -torch.cat(list(policy.token_logp([groups[index] for index in take(step)]))).mean()
+        taken = [groups[index] for index in order[step * size : (step + 1) * size]]
+        yield -torch.cat(list(policy.token_logp(taken))).mean()
 
     losses = _minimise(policy, parts, settings, n_steps, progress)
     return [[step, round(loss, 4)] for step, loss in enumerate(losses, start=1)]
-
-
-def _order(n: int, settings: FitSettings) -> Callable[[int], list[int]]:
-    size, rng = min(settings.prompts_per_step, n), np.random.default_rng(settings.seed)
-    rows = np.concatenate([rng.permutation(n) for _ in range(int(settings.epochs) + 2)])
-    return lambda step: rows[step * size : (step + 1) * size].tolist()
 
 
 # --- justifiers -------------------------------------------------------------------------------------------------------

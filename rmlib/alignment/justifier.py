@@ -305,7 +305,7 @@ def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
     rewards = score(scorer, items, progress=False)
     sides = np.sign([rewards[name][1] - rewards[name][0] for name in items["item_id"]])
     winner = np.select([sides < 0, sides > 0], [0.0, 1.0], np.nan)
-    problem = np.where(sides == 0, TIE, None)
+    problem = [None if side else TIE for side in sides]
     return _outcome(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from rmlib.alignment.plan import Plan, distinct_prompts, optimised, reward_of
 from rmlib.alignment.titles import ANNOTATORS, BEST_OF_N, ENSEMBLE, ENSEMBLE_OF
 from rmlib.benchmarks.judges import Judge
 from rmlib.benchmarks.judging import ask, both_orders
+from rmlib.benchmarks.judging import problems as problems_of
 from rmlib.experiments.jobs import run_jobs
 from rmlib.models import Prompt, Scorer
 from rmlib.records import paths
@@ -55,14 +55,13 @@ class WinRate(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """As a record or a table holds it."""
-        row: dict[str, Any] = {f"win rate{end}": getattr(self.rate, name) for end, name in _COLUMNS}
-        if self.equal_length is not None:
-            row |= {f"at equal length{end}": getattr(self.equal_length, name) for end, name in _COLUMNS}
-        row |= {"ties": self.ties, "length": self.length, "length before": self.length_before, "n": self.rate.n}
-        return row
-
-
-_COLUMNS = (("", "estimate"), (" low", "low"), (" high", "high"))
+        row: dict[str, Any] = {}
+        for title, found in (("win rate", self.rate), ("at equal length", self.equal_length)):
+            if found is not None:
+                row |= {title: found.estimate, f"{title} low": found.low, f"{title} high": found.high}
+        return row | {
+            "ties": self.ties, "length": self.length, "length before": self.length_before, "n": self.rate.n,
+        }  # fmt: skip
 
 
 def win_rate(
@@ -106,20 +105,14 @@ def credits(new: ArrayLike, before: ArrayLike) -> Float[np.ndarray, "item"]:
     return 0.5 + 0.5 * np.sign(one - other)
 
 
-class Judged(NamedTuple):
-    """Credits by a judge that saw both orders, and what it met with how often."""
-
-    credits: Float[np.ndarray, "item"]
-    problems: dict[str, int]
-
-
 def judge_credits(
     judge: Judge, prompts: Sequence[Prompt], new: Sequence[str], before: Sequence[str], *, workers: int = 1,
     progress: bool = True,
-) -> Judged:  # fmt: skip
+) -> tuple[Float[np.ndarray, "item"], dict[str, int]]:  # fmt: skip
     """Both orders of each two answers are judged: a win in both is 1, in one 1/2; a tie or no verdict counts half.
 
-    Where one order is won and the other undecided, the answer that won gets the point. Problems are counted by kind.
+    Where one order is won and the other undecided, the answer that won gets the point. Problems that the judge met with
+    are counted by kind.
     """
     rows = [
         {"item_id": str(index), "prompt": [dict(message) for message in prompt], "candidates": list(two)}
@@ -127,43 +120,37 @@ def judge_credits(
     ]
     orders = both_orders(Dataset.from_list(rows), partial(ask, judge, workers=workers, progress=progress))
     points = sum(np.sign(0.5 - orders[name].fillna(0.5).to_numpy()) for name in ("first", "second"))
-    problems = {str(kind): int(count) for kind, count in orders["problem"].value_counts().items()}
-    return Judged(0.5 + 0.5 * np.sign(points), problems)
+    return 0.5 + 0.5 * np.sign(points), problems_of(orders)
 
 
 # --- the policies of a plan -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Answers of a policy to test prompts under several seeds, and of the start; what did not end is counted."""
+class Answered(NamedTuple):
+    """Answers of a policy to test prompts under each seed, and of the start; what did not end is counted."""
 
     prompts: list[Prompt]
-    before: dict[int, list[str]]
-    after: dict[int, list[str]]
+    before: list[list[str]]
+    after: list[list[str]]
     counts: dict[str, int]
-
-    def lengths(self, of: dict[int, list[str]]) -> np.ndarray:
-        """Characters of each answer, seed after seed."""
-        return np.array([len(text) for texts in of.values() for text in texts], dtype=float)
 
 
 def answered(plan: Plan, method: str, arm: str, seeds: Sequence[int], *, n_prompts: int, n: int = 16) -> Answered:
     """One answer to each of the first test prompts before and after; for best of n the best of `n` by the reward."""
     prompts = distinct_prompts(plan.splits.test)[:n_prompts]
-    before, after, counts = {}, {}, {"samples": 0, "not ended": 0, "empty": 0}
+    before, after, counts = [], [], Counter[str]()
     for seed in seeds:
         drawing: dict[str, Any] = {"max_new_tokens": plan.max_new_tokens, "seed": SEED + seed}
-        before[seed] = best_of_n.kept_samples(plan.start, prompts, 1, **drawing).texts
+        before.append(best_of_n.kept_samples(plan.start, prompts, 1, **drawing).texts)
         if method == BEST_OF_N:
             samples = best_of_n.kept_samples(plan.start, prompts, n, **drawing)
             proxy = best_of_n.distinct_scores(reward_of(plan, arm, seed), samples)
-            after[seed] = best_of_n.best_of_n(samples, proxy)
+            after.append(best_of_n.best_of_n(samples, proxy))
         else:
             samples = optimised(plan, method, arm, seed).policy.sample(prompts, 1, **drawing)
-            after[seed] = samples.texts
-        counts = {name: counts[name] + count for name, count in samples.counts().items()}
-    return Answered(prompts, before, after, counts)
+            after.append(samples.texts)
+        counts.update(samples.counts())
+    return Answered(prompts, before, after, dict(counts))
 
 
 def readers(plan: Plan, arm: str, seed: int) -> dict[str, Scorer]:
@@ -198,14 +185,9 @@ def win_rates(
 
 
 def run_all(
-    policies: Sequence[tuple[str, str]],
-    plan: Plan,
-    seeds: Sequence[int],
-    *,
-    n_prompts: int,
-    n: int = 16,
+    policies: Sequence[tuple[str, str]], plan: Plan, seeds: Sequence[int], *, n_prompts: int, n: int = 16,
     processes: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """`win_rates` of policies given as method and reward arm, several at a time. Raises JobFailed, which names one."""
     rates = partial(win_rates, plan=plan, seeds=seeds, n_prompts=n_prompts, n=n)
     _ = plan.start  # once, not by two processes at a time
@@ -217,10 +199,10 @@ def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: in
     """What a record holds, by reader."""
     texts = answered(plan, method, arm, seeds, n_prompts=n_prompts, n=n)
     given: dict[str, list[np.ndarray]] = {}
-    for seed in seeds:
+    for seed, *two in zip(seeds, texts.after, texts.before, strict=True):
         for name, reader in readers(plan, arm, seed).items():
-            scores = [reader.score(texts.prompts, of[seed]) for of in (texts.after, texts.before)]
-            given.setdefault(name, []).append(credits(*scores))
+            new, before = (reader.score(texts.prompts, answers) for answers in two)
+            given.setdefault(name, []).append(credits(new, before))
     return {name: _outcome(texts, parts) for name, parts in given.items()}
 
 
@@ -229,11 +211,9 @@ def judged(
 ) -> dict[str, Any]:
     """The same by a judge that sees both orders, such as `judges.ChatJudge(Endpoint(url, model))`; recorded."""
     texts = answered(plan, method, arm, seeds, n_prompts=n_prompts)
-    verdicts = [
-        judge_credits(judge, texts.prompts, texts.after[seed], texts.before[seed], workers=workers) for seed in seeds
-    ]
-    problems = sum((Counter(verdict.problems) for verdict in verdicts), Counter[str]())
-    outcome = _outcome(texts, [verdict.credits for verdict in verdicts], problems=problems)
+    two = zip(texts.after, texts.before, strict=True)
+    given, met = zip(*(judge_credits(judge, texts.prompts, *each, workers=workers) for each in two), strict=True)
+    outcome = _outcome(texts, given, problems=sum(map(Counter, met), Counter[str]()))
     asked = _asked(plan, method, arm, seeds, n_prompts) | {"reader": judge.name}
     return records.append(plan.file, kind="win_rate", asked=asked, outcome=outcome)
 
@@ -245,5 +225,6 @@ def _asked(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: i
 def _outcome(texts: Answered, credits: Sequence[np.ndarray], **further: Any) -> dict[str, Any]:
     """What a record holds of a reader's credits, an array a seed."""
     groups = np.tile(np.arange(len(texts.prompts)), len(texts.after))
-    rate = win_rate(np.concatenate(credits), texts.lengths(texts.after), texts.lengths(texts.before), groups)
+    after, before = ([len(text) for of_seed in of for text in of_seed] for of in (texts.after, texts.before))
+    rate = win_rate(np.concatenate(credits), after, before, groups)
     return rate.row() | {"prompts": len(texts.prompts), "seeds": len(texts.after)} | further | texts.counts
