@@ -95,36 +95,43 @@ def ukp(shared_data: Callable[[str], Path]) -> tuple[Dataset, pd.Series, pd.Seri
     return pairs, known.dropna(), pd.Series(competence)
 
 
-def test_the_published_example_of_dawid_and_skene() -> None:
+def test_the_published_example_of_dawid_and_skene(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotators, "SMOOTHING", 0)
     observers = [1, 1, 1, 2, 3, 4, 5]
     rows = [(p, o, int(g)) for p, row in enumerate(GRADES.split()) for o, g in zip(observers, row, strict=True)]
-    fitted = annotators.dawid_skene(votes_of(rows), smoothing=0)
-    assert fitted.converged and len(fitted.items) == 45 and fitted.annotators == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose(fitted.prevalence, [0.40, 0.42, 0.11, 0.07], atol=0.005)  # their table 2
+    posterior, quality = annotators.dawid_skene(votes_of(rows))
+    assert posterior.shape == (45, 4) and quality.index.tolist() == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(posterior.mean(), [0.40, 0.42, 0.11, 0.07], atol=0.005)  # their table 2
     first = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0], [0, 0.34, 0.66, 0], [0, 0, 0.56, 0.44]]
-    np.testing.assert_allclose(fitted.confusion[0], first, atol=0.006)
+    np.testing.assert_allclose(confusion_of(votes_of(rows), posterior, 1), first, atol=0.006)
 
 
-def test_one_step_from_the_shares_of_votes_by_hand() -> None:
+def confusion_of(votes: pd.DataFrame, posterior: pd.DataFrame, annotator: Any) -> np.ndarray:
+    """`[true, given]`: how an annotator labels what the posterior takes for true."""
+    own = votes[votes["annotator"] == annotator]
+    counts = posterior.loc[own["item"]].groupby(own["label"].to_numpy()).sum().to_numpy().T
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def test_one_step_from_the_shares_of_votes_by_hand(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(annotators, "SMOOTHING", 0)
+    monkeypatch.setattr(annotators, "MAX_ITERATIONS", 1)
     votes = votes_of([("A", 1, 1), ("A", 2, 1), ("A", 3, 0), ("B", 1, 0), ("B", 2, 0), ("B", 3, 1)])
-    fitted = annotators.dawid_skene(votes, smoothing=0, max_iterations=1)
+    posterior, quality = annotators.dawid_skene(votes)
     # Shares: A is 1 with 2/3, B with 1/3. So 1 and 2 are right with 2/3, 3 with 1/3, and both labels are as frequent.
-    third = [[2 / 3, 1 / 3], [1 / 3, 2 / 3]]
-    np.testing.assert_allclose(fitted.confusion, [third, third, np.flip(third, axis=1)])
     # Joint probability of A: 1/2 (1/3)^3 for truth 0, 1/2 (2/3)^3 for truth 1, together 9/54.
-    np.testing.assert_allclose(fitted.posterior, [[1 / 9, 8 / 9], [8 / 9, 1 / 9]])
-    np.testing.assert_allclose(fitted.log_likelihood, [2 * np.log(9 / 54)])
-    assert not fitted.converged and fitted.most_probable.to_dict() == {"A": 1, "B": 0}
-    np.testing.assert_allclose(fitted.quality["estimate"], [8 / 9, 8 / 9, 1 / 9])
+    np.testing.assert_allclose(posterior, [[1 / 9, 8 / 9], [8 / 9, 1 / 9]])
+    assert "not converged after 1 iterations" in caplog.text and posterior.index.tolist() == ["A", "B"]
+    np.testing.assert_allclose(quality["estimate"], [8 / 9, 8 / 9, 1 / 9])
 
 
-def test_smoothing_adds_to_every_cell() -> None:
-    votes = votes_of([("A", 1, 1), ("A", 2, 1), ("B", 1, 0), ("B", 2, 0)])
-    fitted = annotators.dawid_skene(votes, smoothing=0.5, max_iterations=1)
-    np.testing.assert_allclose(fitted.confusion, [[[0.75, 0.25], [0.25, 0.75]]] * 2)  # (1 + 1/2) / (1 + 1)
-    # Each item: 1/2 (1/4)^2 + 1/2 (3/4)^2 = 10/32; the prior: half the logs of the eight cells.
-    expected = 2 * np.log(10 / 32) + 0.5 * 4 * (np.log(0.75) + np.log(0.25))
-    np.testing.assert_allclose(fitted.log_likelihood, [expected])
+def test_smoothing_adds_to_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotators, "MAX_ITERATIONS", 1)
+    posterior, _ = annotators.dawid_skene(votes_of([("A", 1, 1), ("A", 2, 1), ("B", 1, 0), ("B", 2, 0)]))
+    # Both are right with (1 + 1/2) / (1 + 1) = 3/4, so the odds of A are 9 to 1.
+    np.testing.assert_allclose(posterior, [[0.1, 0.9], [0.9, 0.1]])
 
 
 def test_known_confusion_matrices_are_recovered() -> None:
@@ -132,26 +139,23 @@ def test_known_confusion_matrices_are_recovered() -> None:
     even = [np.full((3, 3), (1 - p) / 2) + np.eye(3) * (p - (1 - p) / 2) for p in (good, fair, fair, 1 / 3)]
     confusion = np.array([*even, biased])
     votes, truth = simulated(confusion, n_items=4000, per_item=4, seed=0)
-    fitted = annotators.dawid_skene(votes)
-    order = np.argsort(fitted.annotators)
-    np.testing.assert_allclose(fitted.confusion[order], confusion, atol=0.05)
+    posterior, quality = annotators.dawid_skene(votes)
+    for annotator, expected in enumerate(confusion):
+        np.testing.assert_allclose(confusion_of(votes, posterior, f"w{annotator}"), expected, atol=0.05)
     majority = votes.groupby("item")["label"].agg(lambda labels: labels.mode()[0])
-    found = fitted.most_probable.loc[range(4000)]
+    found = posterior.idxmax(axis=1).loc[range(4000)]
     assert (found == truth).mean() > (majority.loc[range(4000)] == truth).mean() + 0.03
     right = (votes["label"].to_numpy() == truth[votes["item"]]).astype(float)
     share = pd.Series(right).groupby(votes["annotator"]).mean()
-    np.testing.assert_allclose(fitted.quality["estimate"].sort_index(), share, atol=0.04)
+    np.testing.assert_allclose(quality["estimate"].sort_index(), share, atol=0.04)
 
 
-def test_the_likelihood_never_falls_and_the_order_of_votes_does_not_matter() -> None:
+def test_the_order_of_votes_does_not_matter() -> None:
     confusion = np.random.default_rng(1).dirichlet([1.0] * 4, size=(12, 4)) * 0.5 + np.eye(4) * 0.5
     votes, _ = simulated(confusion, n_items=150, per_item=3, seed=2)
-    for smoothing in (0.0, 0.5):
-        fitted = annotators.dawid_skene(votes, smoothing=smoothing)
-        assert len(fitted.log_likelihood) > 3 and (np.diff(fitted.log_likelihood) > -1e-9).all()
-        turned = annotators.dawid_skene(votes.sample(frac=1, random_state=3), smoothing=smoothing)
-        pd.testing.assert_frame_equal(turned.quality.sort_index(), fitted.quality.sort_index(), rtol=1e-6)
-        np.testing.assert_allclose(turned.posterior[np.argsort(turned.items)], fitted.posterior, atol=1e-6)
+    fitted, turned = annotators.dawid_skene(votes), annotators.dawid_skene(votes.sample(frac=1, random_state=3))
+    pd.testing.assert_frame_equal(turned.quality.sort_index(), fitted.quality.sort_index(), rtol=1e-6)
+    np.testing.assert_allclose(turned.posterior.sort_index(), fitted.posterior, atol=1e-6)
 
 
 def test_labels_far_apart_or_renamed_give_the_same_fit() -> None:
@@ -159,28 +163,12 @@ def test_labels_far_apart_or_renamed_give_the_same_fit() -> None:
     fitted = annotators.dawid_skene(votes)
     renamed = annotators.dawid_skene(votes.assign(label=votes["label"].map({0: -3, 1: 0.5, 2: 100})))
     np.testing.assert_array_equal(renamed.posterior, fitted.posterior)
-    assert renamed.labels.tolist() == [-3, 0.5, 100]
+    assert renamed.posterior.columns.tolist() == [-3, 0.5, 100]
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([("A", "w1", 1), ("B", None, 0)], "of item B, annotator (None|nan), label 0"),
-        ([("A", "w1", 1), ("B", "w2", None)], "of item B, annotator w2, label nan"),
-        ([("A", "w1", 1), (None, "w2", 0)], "of item (None|nan), annotator w2"),
-        ([("A", "w1", 1), ("B", "w2", "x")], "annotator w2, label x"),
-        ([("A", "w1", 1), ("A", "w2", 1)], "every label is 1"),
-        ([], "no votes"),
-    ],
-)
-def test_bad_votes_are_refused_by_name(rows: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        annotators.dawid_skene(votes_of(rows))
-
-
-def test_votes_need_their_three_columns() -> None:
-    with pytest.raises(ValueError, match=r"lack the columns \['annotator'\]"):
-        annotators.dawid_skene(pd.DataFrame({"item": ["A"], "label": [1]}))
+def test_one_label_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="every label is 1"):
+        annotators.dawid_skene(votes_of([("A", "w1", 1), ("A", "w2", 1)]))
 
 
 def test_the_table_of_annotators_counts_and_compares() -> None:
@@ -214,23 +202,22 @@ def test_one_circle_and_one_order_by_hand() -> None:
     order = tournament(("a", "b"), ("b", "c"), ("a", "c"), prompt="another?")
     pairs = make_pairs([*circle, *order], origin="test")
     found = annotators.cycles(pairs)
-    assert found.cyclic == wilson_interval(1, 2) and found.expected_by_chance == 0.5 and found.n_prompts == 2
+    assert found.cyclic == wilson_interval(1, 2)
     assert found.transitive == wilson_interval(1, 4)  # a circle closes three chains, an order holds one
-    assert [set(ids) for ids in found.examples] == [set(pairs["pair_id"][:3])]
     assert found.table()["estimate"].tolist() == [0.5, 0.25]
 
 
 def test_ties_contradictions_and_missing_pairs_are_no_circles() -> None:
     tied = tournament(("a", "b"), ("b", "c"), ties=[("a", "c")])
     found = annotators.cycles(make_pairs(tied, origin="test"))
-    assert found.cyclic is None and found.transitive == wilson_interval(0, 1) and found.chains_tied == 1
+    assert found.cyclic is None and found.transitive == wilson_interval(0, 1)
     twice = tournament(("a", "b"), ("b", "c"), ("c", "a"))
     twice.append(twice[2] | {"response_1": "a", "response_2": "c", "preference": -1})  # decided both ways: a tie
     assert annotators.cycles(make_pairs(twice, origin="test")).cyclic is None
     unknown = tournament(("a", "b"), ("b", "c"), ("c", "d"), ("c", "a"))
     unknown[3]["preference"] = None
     missing = annotators.cycles(make_pairs(unknown, origin="test"))
-    assert missing.cyclic is None and missing.transitive is None and missing.n_prompts == 0
+    assert missing.cyclic is None and missing.transitive is None
     assert missing.table()["n"].tolist() == [0, 0]
 
 
@@ -253,11 +240,9 @@ def test_circles_are_those_that_enumeration_finds(seed: int) -> None:
     ]
     chains = [(a, c) for a, b, c in itertools.permutations(names, 3) if {(a, b), (b, c)} <= beats]
     closed = [chain for chain in chains if outcome[min(chain), max(chain)] != 2]
-    found = annotators.cycles(make_pairs(rows, origin="test"), examples=100)
+    found = annotators.cycles(make_pairs(rows, origin="test"))
     assert found.cyclic == (wilson_interval(len(circles), len(triads)) if triads else None)
     assert found.transitive == (wilson_interval(sum(c in beats for c in closed), len(closed)) if closed else None)
-    assert found.chains_tied == sum(outcome[min(chain), max(chain)] == 0 for chain in closed)
-    assert len({frozenset(ids) for ids in found.examples}) == len(found.examples) == len(circles)
 
 
 def _couples(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -270,8 +255,7 @@ def test_coin_flips_run_in_circles_a_quarter_of_the_time() -> None:
     wins = [couple[:: 1 if flip else -1] for couple, flip in zip(_couples(names), rng.random(780) < 0.5, strict=True)]
     found = annotators.cycles(make_pairs(tournament(*wins), origin="test"))
     assert found.cyclic is not None and found.cyclic.n == 9880  # 40 choose 3
-    assert found.cyclic.estimate == pytest.approx(0.25, abs=0.02) and found.expected_by_chance == 2470
-    assert len(found.examples) == 5
+    assert found.cyclic.estimate == pytest.approx(0.25, abs=0.02)
 
 
 def test_on_real_votes_quality_follows_the_published_competence_and_labels_the_published_gold(
@@ -279,12 +263,12 @@ def test_on_real_votes_quality_follows_the_published_competence_and_labels_the_p
 ) -> None:
     pairs, gold, competence = ukp
     fitted = annotators.dawid_skene(annotators.pair_votes(pairs))
-    assert fitted.converged and len(fitted.annotators) > 3800 and len(gold) > 15000
+    assert len(fitted.quality) > 3800 and len(gold) > 15000
     quality = fitted.quality["estimate"]
     assert stats.spearmanr(quality, competence[quality.index]).statistic > 0.5
     often = fitted.quality.query("n >= 20").index
     assert stats.spearmanr(quality[often], competence[often]).statistic > 0.5
-    right = fitted.most_probable[gold.index] == gold
+    right = fitted.posterior.idxmax(axis=1)[gold.index] == gold
     majority = annotators.pair_votes(pairs).groupby("item")["label"].agg(lambda labels: labels.mode()[0])
     assert right.mean() > 0.8 and right.mean() > gold.value_counts(normalize=True).max() + 0.3
     assert right.mean() > (majority[gold.index] == gold).mean()
@@ -294,7 +278,7 @@ def test_on_real_votes_circles_are_far_rarer_than_by_chance(
     ukp: tuple[Dataset, pd.Series, pd.Series],
 ) -> None:
     found = annotators.cycles(ukp[0])
-    assert found.n_prompts == 32 and found.cyclic is not None and found.cyclic.n > 100_000
+    assert found.cyclic is not None and found.cyclic.n > 100_000
     assert found.cyclic.high < 0.1
 
 

@@ -1,9 +1,8 @@
 """How good each annotator is, what is probably true (Dawid and Skene, 1979), and whether preferences run in circles."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,26 +19,17 @@ from rmlib.statistics import Interval, wilson_interval
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DawidSkene:
-    """Latent labels and annotators as `dawid_skene` fits them; rows are in the order of `items` and `annotators`."""
+SMOOTHING = 0.5  # pseudo-annotations in each cell of a confusion matrix; without, three votes make one sure of anything
+MAX_ITERATIONS, TOLERANCE = 1000, 1e-8  # of EM: it stops where the log-likelihood gains less than this per annotation
 
-    items: list[Any]
-    annotators: list[Any]
-    labels: np.ndarray  # ascending
-    posterior: Float[np.ndarray, "item label"]
-    prevalence: Float[np.ndarray, "label"]
-    confusion: Float[np.ndarray, "annotator true given"]
+
+class DawidSkene(NamedTuple):
+    """What is probably true, and how often each annotator says it."""
+
+    posterior: pd.DataFrame  # probability of each label (columns, ascending) for each item (index)
     # Index annotator: estimate (expected share of right annotations, 0..1), low, high, n. An annotation is evidence of
     # the truth it is held against, which flatters who shares items with few; the interval takes the model as given.
     quality: pd.DataFrame
-    log_likelihood: Float[np.ndarray, "iteration"]  # with the log of the prior (up to a constant); it never falls
-    converged: bool
-
-    @property
-    def most_probable(self) -> pd.Series:
-        """The label of highest posterior probability of each item; the lower label of a tie."""
-        return pd.Series(self.labels[self.posterior.argmax(axis=1)], index=self.items, name="label")
 
 
 @dataclass(frozen=True)
@@ -50,15 +40,11 @@ class Cycles:
     intervals are somewhat narrow.
     """
 
-    n_prompts: int  # with at least one decided triad
     cyclic: Interval | None  # share of the decided triads that run in a circle; None where there is no triad
-    expected_by_chance: float  # cyclic triads if every direction were a coin flip: a quarter of the triads
     transitive: Interval | None  # share of the chains a > b > c with a and c compared where a > c, too
-    chains_tied: int  # chains where a and c tie; what is neither transitive nor tied closes a circle
-    examples: list[tuple[str, str, str]]  # pair ids of cyclic triads
 
     def table(self) -> pd.DataFrame:
-        """Shares with intervals and counts: rows cyclic triads (expected by chance beside it), transitive chains."""
+        """Shares with intervals: rows cyclic triads (beside it the quarter that coin flips give), transitive chains."""
         rows = {"cyclic triads": (self.cyclic, 0.25), "transitive chains": (self.transitive, np.nan)}
         nothing = Interval(np.nan, np.nan, np.nan, 0)
         named = {name: vars(found or nothing) | {"by chance": chance} for name, (found, chance) in rows.items()}
@@ -82,45 +68,37 @@ def pair_votes(pairs: Dataset) -> pd.DataFrame:
     return votes[["item", "annotator", "label"]].astype({"label": int}).reset_index(drop=True)
 
 
-def dawid_skene(
-    votes: pd.DataFrame, *, smoothing: float = 0.5, tolerance: float = 1e-8, max_iterations: int = 1000
-) -> DawidSkene:
-    """Maximum-likelihood labels and confusion matrices by EM, started from the shares of votes (Dawid & Skene, 1979).
+def dawid_skene(votes: pd.DataFrame) -> DawidSkene:
+    """Labels and confusion matrices by EM, started from the shares of votes (Dawid & Skene, 1979).
 
-    Args:
-        votes: columns item, annotator, label (a number); one row an annotation, in any order.
-        smoothing: pseudo-annotations added to every cell of every confusion matrix, that is a symmetric Dirichlet
-            prior of 1 + smoothing, without which an annotator of three votes is sure of anything. 0 is the paper's.
-        tolerance: EM stops when the log-likelihood gains less than this per annotation.
-    Raises:
-        ValueError: a column is missing, no votes, a vote without item, annotator or finite label (named), or fewer
-            than two different labels.
+    `votes` are those of `pair_votes`, in any order. Unlike in the paper the matrices have a symmetric Dirichlet prior
+    of 1 + SMOOTHING. Raises ValueError for fewer than two different labels.
     """
-    _check_votes(votes)
     item, items = pd.factorize(votes["item"])
     annotator, annotators = pd.factorize(votes["annotator"])
     labels, given = np.unique(votes["label"].to_numpy(float), return_inverse=True)
     if len(labels) < 2:
         raise ValueError(f"every label is {labels[0]:g}: nothing tells annotators apart")
-    shape = len(annotators), len(labels)
     posterior = _sums(np.eye(len(labels))[given], item, len(items))
     posterior /= posterior.sum(axis=1, keepdims=True)
-    trace, converged = list[float](), False
-    while not converged and len(trace) < max_iterations:
-        prevalence, confusion = _maximised(posterior, item, annotator * len(labels) + given, shape, smoothing)
-        posterior, likelihood = _expected(prevalence, confusion, item, annotator, given)
-        trace.append(likelihood + float(xlogy(smoothing, confusion).sum()))
-        converged = len(trace) > 1 and trace[-1] - trace[-2] <= tolerance * len(votes)
-    if not converged:
-        logger.warning("Dawid-Skene: not converged after %d iterations; raise max_iterations", max_iterations)
+    likelihood = -np.inf
+    for _ in range(MAX_ITERATIONS):
+        prevalence, confusion = _maximised(posterior, item, annotator * len(labels) + given, len(annotators))
+        posterior, evidence = _expected(prevalence, confusion, item, annotator, given)
+        before, likelihood = (
+            likelihood,
+            evidence + float(xlogy(SMOOTHING, confusion).sum()),
+        )  # with the log of the prior
+        if likelihood - before <= TOLERANCE * len(votes):
+            break
+    else:
+        logger.warning("Dawid-Skene: not converged after %d iterations", MAX_ITERATIONS)
     right = np.bincount(annotator, weights=posterior[item, given])
     quality = _shares(right, np.bincount(annotator), pd.Index(annotators, name="annotator"))
-    return DawidSkene(
-        list(items), list(annotators), labels, posterior, prevalence, confusion, quality, np.array(trace), converged
-    )
+    return DawidSkene(pd.DataFrame(posterior, index=items, columns=labels), quality)
 
 
-def annotator_table(pairs: Dataset, *, smoothing: float = 0.5) -> pd.DataFrame:
+def annotator_table(pairs: Dataset) -> pd.DataFrame:
     """One row an annotator id, most annotations first: how much they did, how often others and the model agree.
 
     Columns: annotations; agreement, agreement_low, agreement_high (mean share of the other annotators of a pair who
@@ -128,7 +106,7 @@ def annotator_table(pairs: Dataset, *, smoothing: float = 0.5) -> pd.DataFrame:
     (`DawidSkene.quality`). 95 %. Raises ValueError as `pair_votes` and `dawid_skene`.
     """
     votes = pair_votes(pairs)
-    fitted = dawid_skene(votes, smoothing=smoothing).quality
+    fitted = dawid_skene(votes).quality
     others = votes.groupby("item")["label"].transform("size") - 1
     same = votes.groupby(["item", "label"])["label"].transform("size") - 1
     shared = votes.assign(same=same / others)[others > 0].groupby("annotator")["same"].agg(["sum", "size"])
@@ -154,49 +132,27 @@ def true_share_right(pairs: Dataset) -> pd.Series:
     return right.groupby(votes["annotator"]).mean()
 
 
-def cycles(pairs: Dataset, *, examples: int = 5) -> Cycles:
+def cycles(pairs: Dataset) -> Cycles:
     """Count circles among the preferences where responses recur in several pairs of one prompt.
 
     A triad is three responses to one prompt, each two compared and decided. Two responses compared in both orders
     count by the sum of the two signs, so that a contradiction is a tie; pairs without a preference are left out.
     """
-    totals = np.zeros(5, dtype=int)
-    found: list[tuple[str, str, str]] = []
+    totals = np.zeros(4, dtype=int)
     for group in _by_prompt(pairs):
-        beats, compared, ids = _tournament(group)
+        beats, compared = _tournament(group)
         wins, tied = beats.astype(float), compared & ~beats & ~beats.T  # float: BLAS multiplies these matrices
         chains = wins @ wins
         either = wins + wins.T
         triads = round(np.sum(either @ either * either) / 6)
         held, closed = round(np.sum(chains * wins)), round(np.sum(chains * wins.T))
-        totals += [triads > 0, triads, closed // 3, held, round(np.sum(chains * tied))]
-        found += _examples(beats, ids, examples - len(found))
-    n_prompts, triads, cyclic, held, chains_tied = totals.tolist()
+        totals += [triads, closed // 3, held, round(np.sum(chains * tied))]
+    triads, cyclic, held, chains_tied = totals.tolist()
     n_chains = held + chains_tied + 3 * cyclic
     return Cycles(
-        n_prompts,
         wilson_interval(cyclic, triads) if triads else None,
-        triads / 4,
         wilson_interval(held, n_chains) if n_chains else None,
-        chains_tied,
-        found,
     )
-
-
-def _check_votes(votes: pd.DataFrame) -> None:
-    missing = {"item", "annotator", "label"} - set(votes.columns)
-    if missing:
-        raise ValueError(f"votes lack the columns {sorted(missing)}: give item, annotator and label")
-    if votes.empty:
-        raise ValueError("no votes: give at least one annotation")
-    numbers = pd.to_numeric(votes["label"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    bad = votes["item"].isna() | votes["annotator"].isna() | ~np.isfinite(numbers)
-    if bad.any():
-        row = votes[bad].iloc[0]
-        raise ValueError(
-            f"{bad.sum()} votes lack an item, an annotator or a finite label; the first is of item {row['item']}, "
-            f"annotator {row['annotator']}, label {row['label']}: complete them or leave them out"
-        )
 
 
 def _sums(values: Float[np.ndarray, "vote label"], group: np.ndarray, size: int) -> Float[np.ndarray, "group label"]:
@@ -205,16 +161,13 @@ def _sums(values: Float[np.ndarray, "vote label"], group: np.ndarray, size: int)
 
 
 def _maximised(
-    posterior: np.ndarray, item: np.ndarray, cell: np.ndarray, shape: tuple[int, int], smoothing: float
+    posterior: np.ndarray, item: np.ndarray, cell: np.ndarray, annotators: int
 ) -> tuple[Float[np.ndarray, "label"], Float[np.ndarray, "annotator true given"]]:
     """Prevalence and confusion matrices that fit the posterior best; `cell` numbers (annotator, given label)."""
-    annotators, labels = shape
+    labels = posterior.shape[1]
     counts = _sums(posterior[item], cell, annotators * labels).reshape(annotators, labels, labels)
-    counts = counts.transpose(0, 2, 1) + smoothing
-    totals = counts.sum(axis=2, keepdims=True)
-    # A true label that an annotator surely never met says nothing about the annotator: any row fits equally well.
-    confusion = np.divide(counts, totals, out=np.full_like(counts, 1 / labels), where=totals > 0)
-    return posterior.mean(axis=0), confusion
+    counts = counts.transpose(0, 2, 1) + SMOOTHING
+    return posterior.mean(axis=0), counts / counts.sum(axis=2, keepdims=True)
 
 
 def _expected(
@@ -239,36 +192,24 @@ def _shares(successes: np.ndarray, n: np.ndarray, index: pd.Index) -> pd.DataFra
 def _by_prompt(pairs: Dataset) -> list[list[dict[str, Any]]]:
     """The pairs with a preference of each prompt that has three or more of them, the fewest that make a triad."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for pair in pairs.select_columns(["pair_id", "prompt", "response_1", "response_2", "preference"]).to_list():
+    for pair in pairs.select_columns(["prompt", "response_1", "response_2", "preference"]).to_list():
         if pair["preference"] is not None:
             groups.setdefault(prompt_key(pair["prompt"]), []).append(pair)
     return [group for group in groups.values() if len(group) > 2]
 
 
 def _tournament(
-    group: Sequence[dict[str, Any]],
-) -> tuple[Bool[np.ndarray, "response response"], Bool[np.ndarray, "response response"], dict[tuple[int, int], str]]:
-    """Who beats whom, who met whom, and the id of the (last) pair in which two responses met."""
+    group: list[dict[str, Any]],
+) -> tuple[Bool[np.ndarray, "response response"], Bool[np.ndarray, "response response"]]:
+    """Who beats whom, and who met whom."""
     number: dict[str, int] = {}
     for pair in group:
         for side in ("response_1", "response_2"):
             number.setdefault(pair[side], len(number))
     score = np.zeros((len(number), len(number)), dtype=int)
     compared = np.zeros_like(score, dtype=bool)
-    ids = {}
     for pair in group:
         first, second = number[pair["response_1"]], number[pair["response_2"]]
         score[second, first] = np.sign(pair["preference"])
         compared[first, second] = compared[second, first] = True
-        ids[first, second] = ids[second, first] = pair["pair_id"]
-    return score > score.T, compared, ids
-
-
-def _examples(beats: np.ndarray, ids: dict[tuple[int, int], str], count: int) -> list[tuple[str, str, str]]:
-    """The pair ids of the first `count` circles a > b > c > a, each once (a is the lowest number)."""
-    found: list[tuple[str, str, str]] = []
-    for a, b in np.argwhere(beats).tolist() if count > 0 else []:
-        for c in np.flatnonzero(beats[b] & beats[:, a]).tolist():
-            if a < min(b, c) and len(found) < count:
-                found.append((ids[a, b], ids[b, c], ids[c, a]))
-    return found
+    return score > score.T, compared
