@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmlib import benchmarks
-from rmlib.benchmarks.benchmark import Benchmark, aligned
+from rmlib.benchmarks.benchmark import Benchmark, Scores, aligned
 from rmlib.benchmarks.items import Given
 from rmlib.benchmarks.report import Subset
 from rmlib.benchmarks.sums import Sums
@@ -72,10 +72,10 @@ def test_scores_that_cannot_be_credited_are_refused_by_id(change, message):
 
 def test_skipped_items_need_a_known_id_and_have_no_reward():
     scores = scores_of(FULL, {"a/0"})
-    assert aligned(FULL, {n: s for n, s in scores.items() if n != "a/1"}, {"a/1": "cut"})[1] is None
+    assert aligned(FULL, Scores({n: s for n, s in scores.items() if n != "a/1"}, {"a/1": "cut"}))[1] is None
     with pytest.raises(ValueError, match=r"no item for 1 ids, e.g. \['z/0'\]"):
-        aligned(FULL, scores, {"z/0": "cut"})
-    table = PLAIN.credits(FULL, scores, skipped={"a/1": "cut"})  # named as skipped: its scores are not used
+        aligned(FULL, Scores(scores, {"z/0": "cut"}))
+    table = PLAIN.credits(FULL, Scores(scores, {"a/1": "cut"}))  # named as skipped: its scores are not used
     assert np.isnan(table.loc[1, "credit"]) and table.loc[1, "reason"] == "cut"
 
 
@@ -115,14 +115,14 @@ def test_reasons_that_belong_to_the_rule_do_not_make_a_report_partial():
     items = items_of({"a": 2, "b": 4, "c": 1})
     scores = {name: score for name, score in scores_of(items, set()).items() if name != "a/0"}
     ruled = replace(PLAIN, overall=(), extra={}, unscored=frozenset({"people tied"}))
-    report = ruled.summarise(items, scores, skipped={"a/0": "people tied"})
+    report = ruled.summarise(items, Scores(scores, {"a/0": "people tied"}))
     assert report.label == "complete" and report.skipped == {"people tied": 1}
 
 
 def test_a_subset_without_any_credit_has_an_empty_interval_and_survives_a_record():
     skipped = {"c/0": "cut"}
     scores = {name: score for name, score in scores_of(FULL, set()).items() if name not in skipped}
-    report = PLAIN.summarise(FULL, scores, skipped=skipped, partial=True)
+    report = PLAIN.summarise(FULL, Scores(scores, skipped), partial=True)
     assert np.isnan(report.subsets.loc["c", "estimate"]) and report.to_records()["subsets"]["c"]["estimate"] is None
 
 

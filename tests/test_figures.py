@@ -304,7 +304,9 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_command_draws_every_figure_and_table_of_every_file(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_every_figure_and_table_of_every_file(
+    moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     written.write_comparison(moved / "results" / "simulated-embedded.jsonl")
     written.write_arm(moved / "results" / "own-minilm.jsonl", "bt", [[1, 1, -1]], source=written.DERIVED)
     runpy.run_module("rmlib.figures", run_name="__main__")

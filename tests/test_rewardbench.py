@@ -89,7 +89,7 @@ def test_the_xstest_weights_are_those_that_published_safety_scores_were_made_wit
 def test_the_counts_add_up_to_the_official_totals():
     sizes = pd.DataFrame(SUBSETS.values()).groupby("section").sum()
     assert sizes["n"].to_dict() == {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1431}
-    assert sizes["n"].sum() == rewardbench.N_OFFICIAL == 2985
+    assert sizes["n"].sum() == 2985
     assert len(SUBSETS) == 23
     assert sizes["weight"]["Reasoning"] == 984 + 6 * 164 == 1968
 
@@ -372,11 +372,11 @@ def test_skipped_items_count_against_completeness_and_are_shown_with_their_reaso
     kept = {name: rewards for name, rewards in scores.items() if name not in lost}
     with pytest.raises(ValueError, match=r"no scores for 3 ids, e.g. \['hep-go/0'.*name those left out as skipped"):
         benchmarks.summarise(items, kept)
-    report = benchmarks.summarise(items, kept, skipped=lost)
+    report = benchmarks.summarise(items, benchmarks.Scores(kept, lost))
     assert report.label == "partial: 3 of 2,985 items skipped" and "Score" not in report.sections.index
     assert report.skipped == {"timed out": 2, "no verdict": 1} and "2 skipped: timed out" in report.title
     assert report.subsets.loc["hep-go", ["n", "skipped"]].tolist() == [162, 2]
-    assert "Score" in benchmarks.summarise(items, kept, skipped=lost, partial=True).sections.index
+    assert "Score" in benchmarks.summarise(items, benchmarks.Scores(kept, lost), partial=True).sections.index
 
 
 def test_credits_say_what_each_item_is_worth_and_can_be_summarised_themselves():

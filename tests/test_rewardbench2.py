@@ -153,9 +153,8 @@ def test_a_missing_domain_is_refused_and_a_partial_set_has_no_score(tmp_path):
 def test_a_skipped_reference_leaves_its_question_out_of_the_margins_alone(items):
     scores = {name: [0.0] * len(texts) for name, texts in zip(items["item_id"], items["candidates"], strict=True)}
     scores |= {"Ties/ref:7": [1, 0, 0], "Ties/tied:7": [3, 2.9, 2.8, 0, 0], "Ties/tied:8": [1, 1, 0, 0]}
-    table = benchmarks.credits(
-        items, {name: value for name, value in scores.items() if name != "Ties/ref:8"}, skipped={"Ties/ref:8": "cut"}
-    ).set_index("item_id")
+    del scores["Ties/ref:8"]
+    table = benchmarks.credits(items, benchmarks.Scores(scores, {"Ties/ref:8": "cut"})).set_index("item_id")
     assert pd.isna(table.loc["Ties/tied:8", "preferred"]) and table.loc["Ties/tied:8", "credit"] == 1
     assert table.loc["Ties/ref:8", "reason"] == "cut"
     assert table.loc["Ties/tied:7", ["preferred", "preferred_hard"]].tolist() == [1, 1]

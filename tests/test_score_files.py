@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset
 
 from rmlib import benchmarks
-from rmlib.benchmarks.scoring import Scores, read_scores, write_scores
+from rmlib.benchmarks.benchmark import Scores
+from rmlib.benchmarks.scoring import read_scores, write_scores
 from rmlib.records.errors import DataError
 from rmlib.statistics import Longer
 

@@ -6,10 +6,11 @@
 Each benchmark is a file that says where its rows come from, how a row becomes an item, and what the official rule is.
 """
 
+from rmlib.benchmarks.benchmark import Scores
 from rmlib.benchmarks.catalogue import BENCHMARKS, credits, load, name_of, summarise
 from rmlib.benchmarks.items import FEATURES
 from rmlib.benchmarks.report import Report
-from rmlib.benchmarks.scoring import Scores, score
+from rmlib.benchmarks.scoring import score
 from rmlib.models import Scorer
 
 __all__ = [

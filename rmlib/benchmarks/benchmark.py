@@ -21,19 +21,32 @@ from rmlib.records import paths
 from rmlib.records.errors import Place
 from rmlib.statistics import percentile_interval, wilson_interval
 
-Scores = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
+Scored = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 Rewards = Float[np.ndarray, "candidate"]
 Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
 
 BASE = ("item_id", "subset", "credit", "tie", "reason")
 
 
-def aligned(items: Dataset, scores: Scores, skipped: Mapping[str, str] | None = None) -> list[Rewards | None]:
+class Scores(dict[str, list[float]]):
+    """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}."""
+
+    def __init__(self, rewards: Mapping[str, list[float]] | None = None, skipped: Mapping[str, str] | None = None):
+        super().__init__(rewards or {})
+        self.skipped = dict(skipped or {})
+
+
+def skipped_of(scores: Scored) -> dict[str, str]:
+    """Why items have no scores; plain rewards say nothing of it."""
+    return scores.skipped if isinstance(scores, Scores) else {}
+
+
+def aligned(items: Dataset, scores: Scored) -> list[Rewards | None]:
     """The rewards of each item in the order of the items, None for those skipped.
 
     Raises ValueError naming ids whose scores are missing, left over, not one a candidate, or not finite.
     """
-    names, skipped = items["item_id"][:], dict(skipped or {})
+    names, skipped = items["item_id"][:], skipped_of(scores)
     sizes = dict(zip(names, map(len, items["candidates"][:]), strict=True))
     given = [name for name in scores if name in sizes and name not in skipped]
     problems = {
@@ -172,18 +185,18 @@ class Benchmark:
 
     # --- credits and report -------------------------------------------------------------------------------------------
 
-    def credits(self, items: Dataset, scores: Scores, *, skipped: Mapping[str, str] | None = None) -> pd.DataFrame:
+    def credits(self, items: Dataset, scores: Scored) -> pd.DataFrame:
         """One row an item, in their order: item_id, subset, credit (0..1, the official rule), tie, reason, and more.
 
-        `skipped` names items that have no scores, with the reason: their credit is NaN.
+        Items that are skipped (`Scores.skipped`) have the credit NaN.
         Raises ValueError for no items, items of unknown subsets, and scores that do not fit them (see `aligned`).
         """
         if len(items) == 0:
             raise ValueError("no items to summarise: load some, or loosen the filter")
         self.check_subsets(items.unique("subset"))
         known = {name: items[name][:] for name in ("item_id", "subset", "correct", "pairs") if name in items.features}
-        rows, reasons = [], dict(skipped or {})
-        for values, rewards in zip(zip(*known.values(), strict=True), aligned(items, scores, skipped), strict=True):
+        rows, reasons = [], skipped_of(scores)
+        for values, rewards in zip(zip(*known.values(), strict=True), aligned(items, scores), strict=True):
             row = dict(zip(known, values, strict=True))
             item_id = row["item_id"]
             found = {"reason": reasons[item_id]} if rewards is None else self.rule(rewards, row)
@@ -194,9 +207,8 @@ class Benchmark:
     def summarise(
         self,
         items: Dataset,
-        scores: Scores | pd.DataFrame,
+        scores: Scored | pd.DataFrame,
         *,
-        skipped: Mapping[str, str] | None = None,
         seed: int = 0,
         draws: int = 2000,
         level: float = 0.95,
@@ -210,12 +222,9 @@ class Benchmark:
         there. Raises ValueError as `credits`, or for a table of credits that are not of these items.
         """
         if self.one_split:
-            options: dict[str, Any] = {"seed": seed, "draws": draws, "level": level, "partial": partial}
-            return self.of_split(items.unique("subset")).summarise(items, scores, skipped=skipped, **options)
-        if isinstance(scores, pd.DataFrame):
-            table = self._checked(items, scores)
-        else:
-            table = self.credits(items, scores, skipped=skipped)
+            of_split = self.of_split(items.unique("subset"))
+            return of_split.summarise(items, scores, seed=seed, draws=draws, level=level, partial=partial)
+        table = self._checked(items, scores) if isinstance(scores, pd.DataFrame) else self.credits(items, scores)
         sources = sorted(items.unique("source"))
         label = label_of(table, self.subsets, self.totals, unscored=self.unscored, simulated="simulated" in sources)
         sums = Sums.draw(table, self.columns, seed=seed, draws=draws)

@@ -1,6 +1,5 @@
 """The benchmarks by name, and the verbs that find out by themselves which one is meant: load, credits, summarise."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,13 @@ import pandas as pd
 from datasets import Dataset
 
 from rmlib.benchmarks import hhh, judgebench, own, ppe, rewardbench, rewardbench2, rmb, rmbench
-from rmlib.benchmarks.benchmark import Benchmark
+from rmlib.benchmarks.benchmark import Benchmark, Scored
 from rmlib.benchmarks.report import Report
-from rmlib.benchmarks.scoring import Scores
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (rewardbench, rewardbench2, rmbench, judgebench, rmb, ppe, hhh, own)
 }
-Rewards = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 
 
 def load(name: str, source: str | Path | None = None, **options: Any) -> Dataset:
@@ -27,18 +24,18 @@ def load(name: str, source: str | Path | None = None, **options: Any) -> Dataset
     return _benchmark(name).load(source, **options)
 
 
-def credits(items: Dataset, scores: Rewards, **options: Any) -> pd.DataFrame:
+def credits(items: Dataset, scores: Scored) -> pd.DataFrame:
     """What the official rule credits each item with; see `Benchmark.credits`, and `summarise` for errors."""
-    return _benchmark(name_of(items)).credits(items, scores, **_skipped(scores) | options)
+    return _benchmark(name_of(items)).credits(items, scores)
 
 
-def summarise(items: Dataset, scores: Rewards | pd.DataFrame, **options: Any) -> Report:
+def summarise(items: Dataset, scores: Scored | pd.DataFrame, **options: Any) -> Report:
     """The report of the benchmark that the items belong to, of scores or of credits.
 
-    Options (seed, draws, level, partial, skipped): see `Benchmark.summarise`. What `score` skipped is known.
+    Options (seed, draws, level, partial): see `Benchmark.summarise`. What `score` skipped is known.
     Raises ValueError for no items, or items of several benchmarks.
     """
-    return _benchmark(name_of(items)).summarise(items, scores, **_skipped(scores) | options)
+    return _benchmark(name_of(items)).summarise(items, scores, **options)
 
 
 def name_of(items: Dataset) -> str:
@@ -47,10 +44,6 @@ def name_of(items: Dataset) -> str:
     if len(names) != 1:
         raise ValueError(f"the items belong to {names or 'no benchmark'}: summarise one benchmark at a time")
     return names[0]
-
-
-def _skipped(scores: Rewards | pd.DataFrame) -> dict[str, Any]:
-    return {"skipped": scores.skipped} if isinstance(scores, Scores) and scores.skipped else {}
 
 
 def _benchmark(name: str) -> Benchmark:

@@ -40,11 +40,7 @@ def _question_and_reply(row: Row, name: str, place: Place) -> tuple[str, str]:
 
 
 BENCHMARK = Benchmark(
-    "hhh",
-    SUBSETS,
-    prefers_chosen,
-    _item,
-    about=__doc__,
+    "hhh", SUBSETS, prefers_chosen, _item, about=__doc__,
     without_hub="HHH is not on the hub: name the file of judge prompts of prometheus-eval (hhh_alignment_eval.json)",
     micro=True,
-)
+)  # fmt: skip

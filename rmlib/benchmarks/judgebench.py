@@ -61,14 +61,6 @@ def _item(row: Row, place: Place) -> Given:
 
 
 BENCHMARK = Benchmark(
-    "judgebench",
-    SUBSETS,
-    _credit,
-    _item,
-    about=__doc__,
-    hub={split: (HUB_NAME, split) for split in MODELS},
-    part_of=_split_of,
-    keeps_degenerate=True,
-    micro=True,
-    one_split=True,
-)
+    "judgebench", SUBSETS, _credit, _item, about=__doc__, hub={split: (HUB_NAME, split) for split in MODELS},
+    part_of=_split_of, keeps_degenerate=True, micro=True, one_split=True,
+)  # fmt: skip

@@ -17,12 +17,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from rmlib.benchmarks.benchmark import Scores
 from rmlib.benchmarks.catalogue import credits as credits_of
 from rmlib.benchmarks.catalogue import name_of
 from rmlib.benchmarks.judges import TIE, Judge, Verdict
@@ -87,32 +88,22 @@ def _verdict(judge: Judge, question: Question) -> Verdict:
 
 # --- judging a benchmark ----------------------------------------------------------------------------------------------
 
-
 Ask = Callable[[Sequence[Question]], list[Verdict]]
 
 
-def judge_items(
-    judge: Judge,
-    items: Dataset,
-    *,
-    mode: str = "compare",
-    seed: int = 0,
-    workers: int = 1,
-    keep: bool = True,
-    progress: bool = True,
-) -> pd.DataFrame:
+def judge_items(judge: Judge, items: Dataset, *, mode: str = "compare", seed: int = 0, **options: Any) -> pd.DataFrame:
     """Credits of the items by the official rule for judges, ready for `benchmarks.summarise(items, credits)`.
 
     Columns: those of the benchmark's `credits`, and `problem` ("tie", "unparsable", "timeout", "refused", "nonsense",
     "empty", or None). The place of an answer depends on `seed` and the item's id alone, not on what else is judged.
     With mode="rate" each response is rated; a benchmark without a rule of its own for that takes ratings as rewards,
-    and items with a response that got none are skipped, with the reason.
+    and items with a response that got none are skipped, with the reason. Options (workers, keep, progress): see `ask`.
     Raises ValueError for a benchmark that has no rule for judges that compare, and for items of several benchmarks.
     """
     name = name_of(items)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    asking = partial(ask, judge, workers=workers, keep=keep, progress=progress)
+    asking = partial(ask, judge, **options)
     if mode == "rate":
         return _rated_pairs(items, asking) if name == "rewardbench" else _rated(items, asking)
     if name not in COMPARED:
@@ -134,14 +125,12 @@ class Consistency(NamedTuple):
     n_undecided: int  # pairs with a tie or a problem in at least one order
 
 
-def position_consistency(
-    judge: Judge, items: Dataset, *, workers: int = 1, keep: bool = True, progress: bool = True
-) -> Consistency:
-    """Both orders of every pair, compared; what a rule has asked already is read from disk.
+def position_consistency(judge: Judge, items: Dataset, **options: Any) -> Consistency:
+    """Both orders of every pair, compared; what a rule has asked already is read from disk. Options: see `ask`.
 
     Raises ValueError where an item has not two candidates, or no pair was decided in both orders.
     """
-    return consistency_of(both_orders(items, partial(ask, judge, workers=workers, keep=keep, progress=progress)))
+    return consistency_of(both_orders(items, partial(ask, judge, **options)))
 
 
 def consistency_of(orders: pd.DataFrame) -> Consistency:
@@ -176,29 +165,33 @@ def both_orders(items: Dataset, asking: Ask) -> pd.DataFrame:
 
 def _swapped_once(items: Dataset, asking: Ask, seed: int, *, most_messages: int | float) -> pd.DataFrame:
     """RewardBench's rule for a pair."""
-    orders, shown = _shown(items, seed)
-    judged = [len(row["prompt"]) + 1 <= most_messages for row in items]
-    answers = iter(asking([question for question, short in zip(shown, judged, strict=True) if short]))
-    verdicts = [next(answers) if short else Verdict(None, TOO_MANY) for short in judged]
-    credits = [
-        0.5 if verdict.value is None else float(row["correct"][order[int(verdict.value)]])
-        for row, order, verdict in zip(items, orders, verdicts, strict=True)
-    ]
-    return _table(items, credits, [verdict.problem for verdict in verdicts])
+    (short, problem_of), credit_of = _short(items, most_messages), {}
+    orders, shown = _shown(short, seed)
+    for row, order, verdict in zip(short, orders, asking(shown), strict=True):
+        if verdict.value is None:
+            problem_of[row["item_id"]] = verdict.problem
+        else:
+            credit_of[row["item_id"]] = float(row["correct"][order[int(verdict.value)]])
+    return _table(items, credit_of, problem_of)
 
 
 def _rated_pairs(items: Dataset, asking: Ask) -> pd.DataFrame:
-    judged = [len(row["prompt"]) + 1 <= MOST_MESSAGES for row in items]
-    ratings, problem_of = _ratings(items.select(np.flatnonzero(judged)), asking)
-    problem_of |= {row["item_id"]: TOO_MANY for row, short in zip(items, judged, strict=True) if not short}
-    credits, met = [], []
-    for row in items:
-        values = ratings.get(row["item_id"])
-        equal = values is not None and values[0] == values[1]
-        right = values is not None and not equal and bool(row["correct"][int(np.argmax(values))])
-        credits.append(0.5 if values is None or equal else float(right))
-        met.append(TIE if equal else problem_of.get(row["item_id"]))
-    return _table(items, credits, met)
+    """RewardBench's rule for a pair with two ratings."""
+    (short, problem_of), credit_of = _short(items, MOST_MESSAGES), {}
+    ratings, met = _ratings(short, asking)
+    for name, (chosen, rejected) in ratings.items():
+        if chosen == rejected:
+            met[name] = TIE
+        else:
+            credit_of[name] = float(chosen > rejected)
+    return _table(items, credit_of, problem_of | met)
+
+
+def _short(items: Dataset, most_messages: int | float) -> tuple[Dataset, dict[str, str | None]]:
+    """The items that judges are shown, and the problem of the others."""
+    is_short = np.array([len(row["prompt"]) + 1 <= most_messages for row in items])
+    names = np.array(items["item_id"][:])
+    return items.select(np.flatnonzero(is_short)), dict.fromkeys(names[~is_short].tolist(), TOO_MANY)
 
 
 def _both_orders(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
@@ -206,7 +199,9 @@ def _both_orders(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
     correct = np.array([row["correct"].index(True) for row in items])
     winners = orders[["first", "second"]].to_numpy()
     votes = np.where(np.isnan(winners), 0, np.where(winners == correct[:, None], 1, -1)).sum(axis=1)
-    table = _table(items, (votes > 0).astype(float).tolist(), orders["problem"].tolist())
+    names = items["item_id"][:]
+    credit_of = dict(zip(names, (votes > 0).astype(float).tolist(), strict=True))
+    table = _table(items, credit_of, dict(zip(names, orders["problem"], strict=True)))
     return table.assign(first=orders["first"], second=orders["second"])
 
 
@@ -214,15 +209,13 @@ def _best_of_four(items: Dataset, asking: Ask, seed: int) -> pd.DataFrame:
     """RewardBench 2's rule: a verdict is a reward of 1 for its response, none is the same reward for all of them."""
     in_ties = np.array([subset == TIES for subset in items["subset"][:]])
     scores, problem_of = _ratings(items.select(np.flatnonzero(in_ties)), asking)
-    skipped = _reasons(problem_of)
     best_of = items.select(np.flatnonzero(~in_ties))
     orders, shown = _shown(best_of, seed)
     for row, order, verdict in zip(best_of, orders, asking(shown), strict=True):
         chosen = None if verdict.value is None else order[int(verdict.value)]
         scores[row["item_id"]] = [float(index == chosen) for index in range(len(order))]
-        if verdict.problem is not None:
-            problem_of[row["item_id"]] = verdict.problem
-    return _with_problems(credits_of(items, scores, skipped=skipped), problem_of)
+        problem_of[row["item_id"]] = verdict.problem
+    return _of_rewards(items, scores, problem_of)
 
 
 def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]:
@@ -237,18 +230,22 @@ def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]
 
 def _rated(items: Dataset, asking: Ask) -> pd.DataFrame:
     """Ratings as rewards, by the benchmark's own rule."""
-    ratings, problem_of = _ratings(items, asking)
-    return _with_problems(credits_of(items, ratings, skipped=_reasons(problem_of)), problem_of)
+    return _of_rewards(items, *_ratings(items, asking))
 
 
-def _reasons(problem_of: Mapping[str, str]) -> dict[str, str]:
-    return {name: f"judge: {problem}" for name, problem in problem_of.items()}
+def _of_rewards(
+    items: Dataset, rewards: Mapping[str, list[float]], problem_of: Mapping[str, str | None]
+) -> pd.DataFrame:
+    """Credits by the benchmark's own rule; what has a problem and no rewards is skipped."""
+    skipped = {name: f"judge: {problem}" for name, problem in problem_of.items() if name not in rewards}
+    return _with_problems(credits_of(items, Scores(rewards, skipped)), problem_of)
 
 
-def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[str, str]]:
+def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[str, str | None]]:
     """{item_id: ratings} of items all of whose responses got one, {item_id: problem} of the others."""
     verdicts = iter(asking([Question(row["prompt"], (text,)) for row in items for text in row["candidates"]]))
-    ratings, problem_of = {}, {}
+    ratings: dict[str, list[float]] = {}
+    problem_of: dict[str, str | None] = {}
     for row in items:
         given = [next(verdicts) for _ in row["candidates"]]
         met = [verdict.problem for verdict in given if verdict.problem is not None]
@@ -259,11 +256,12 @@ def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[
     return ratings, problem_of
 
 
-def _table(items: Dataset, credits: Sequence[float], met: Sequence[str | None]) -> pd.DataFrame:
-    """Credits of a rule for judges, with all columns that those of the benchmark have."""
+def _table(items: Dataset, credit_of: Mapping[str, float], problem_of: Mapping[str, str | None]) -> pd.DataFrame:
+    """Credits of a rule for judges, 0.5 without one, with all columns that those of the benchmark have."""
     right = {row["item_id"]: [float(correct) for correct in row["correct"]] for row in items}
-    table = credits_of(items, right).assign(credit=list(credits), tie=[problem == TIE for problem in met])
-    return _with_problems(table, dict(zip(table["item_id"], met, strict=True)))
+    table, names = credits_of(items, right), items["item_id"][:]
+    credits, ties = [credit_of.get(name, 0.5) for name in names], [problem_of.get(name) == TIE for name in names]
+    return _with_problems(table.assign(credit=credits, tie=ties), problem_of)
 
 
 def _with_problems(table: pd.DataFrame, problem_of: Mapping[str, str | None]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib.benchmarks.benchmark import Benchmark, Scores
+from rmlib.benchmarks.benchmark import Benchmark, Scored
 from rmlib.benchmarks.items import Given, Row, field, make_item, table_of
 from rmlib.benchmarks.report import Report, Subset
 from rmlib.benchmarks.rewardbench import prefers_chosen
@@ -43,12 +43,12 @@ def of_pairs(pairs: Dataset, source: str) -> Dataset:
 class OwnPairs(Benchmark):
     """Whatever subsets the items name, each is a section of its own."""
 
-    def credits(self, items: Dataset, scores: Scores, **options: Any) -> pd.DataFrame:
-        """1 where the chosen response has more reward, else 0 (a tie is wrong); options as for every benchmark."""
-        return _with_subsets_of(items).credits(items, scores, **options)
+    def credits(self, items: Dataset, scores: Scored) -> pd.DataFrame:
+        """1 where the chosen response has more reward, else 0 (a tie is wrong)."""
+        return _with_subsets_of(items).credits(items, scores)
 
     def summarise(
-        self, items: Dataset, scores: Scores | pd.DataFrame, *, level: float = 0.95, **options: Any
+        self, items: Dataset, scores: Scored | pd.DataFrame, *, level: float = 0.95, **options: Any
     ) -> Report:
         """The accuracy of each subset and over all pairs (Wilson intervals); options as for every benchmark."""
         report = _with_subsets_of(items).summarise(items, scores, level=level, **options)
@@ -83,11 +83,6 @@ def _text(response: Any) -> Any:
 
 
 BENCHMARK = OwnPairs(
-    NAME,
-    {},
-    prefers_chosen,
-    _item,
-    about=__doc__,
-    without_hub="name the file of your pairs: rows of prompt, chosen, rejected [, subset, id]",
-    micro=True,
-)
+    NAME, {}, prefers_chosen, _item, about=__doc__,
+    without_hub="name the file of your pairs: rows of prompt, chosen, rejected [, subset, id]", micro=True,
+)  # fmt: skip

@@ -106,15 +106,6 @@ def _oriented(pair: Any, correct: Sequence[bool], place: Place) -> tuple[int, in
 
 
 BENCHMARK = Benchmark(
-    "ppe",
-    SUBSETS,
-    _credit,
-    _item,
-    about=__doc__,
-    hub=HUB_NAMES,
-    part_of=_set_of,
-    keeps_degenerate=True,
-    totals=TOTALS,
-    unscored=frozenset((HUMAN_TIE, NO_PAIR)),
-    finish=_with_groups,
-)
+    "ppe", SUBSETS, _credit, _item, about=__doc__, hub=HUB_NAMES, part_of=_set_of, keeps_degenerate=True,
+    totals=TOTALS, unscored=frozenset((HUMAN_TIE, NO_PAIR)), finish=_with_groups,
+)  # fmt: skip

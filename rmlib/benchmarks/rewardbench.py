@@ -45,7 +45,6 @@ SUBSETS = {
     name: Subset(section, n, _WEIGHTS.get(name, n)) for section, counts in _COUNTS.items() for name, n in counts.items()
 }
 SECTIONS = tuple(_COUNTS)
-N_OFFICIAL = sum(n for counts in _COUNTS.values() for n in counts.values())
 # Files of LLMBar's own repository by what their path holds: five of the subsets.
 _LLMBAR = {
     "Natural": "llmbar-natural", "Neighbor": "llmbar-adver-neighbor", "GPTInst": "llmbar-adver-GPTInst",
@@ -95,13 +94,6 @@ def _of_llmbar(row: Row, place: Place) -> dict[str, Any]:
 
 
 BENCHMARK = Benchmark(
-    "rewardbench",
-    SUBSETS,
-    prefers_chosen,
-    _item,
-    about=__doc__,
-    hub={"all": ("allenai/reward-bench", "filtered")},
-    simulated="rewardbench.jsonl.gz",
-    prefer="filtered",
-    overall=SECTIONS,
-)
+    "rewardbench", SUBSETS, prefers_chosen, _item, about=__doc__, hub={"all": ("allenai/reward-bench", "filtered")},
+    simulated="rewardbench.jsonl.gz", prefer="filtered", overall=SECTIONS,
+)  # fmt: skip

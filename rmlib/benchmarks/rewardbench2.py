@@ -90,14 +90,6 @@ def _numbers(subset: str, number: str, place: Place) -> tuple[int | None, int | 
 
 
 BENCHMARK = Benchmark(
-    "rewardbench2",
-    SUBSETS,
-    _credit,
-    _item,
-    about=__doc__,
-    hub={"all": ("allenai/reward-bench-2", "test")},
-    overall=tuple(SUBSETS),
-    formulas={TIES: FORMULA},
-    zero_where_empty=frozenset({"margin"}),
-    finish=_with_margins,
-)
+    "rewardbench2", SUBSETS, _credit, _item, about=__doc__, hub={"all": ("allenai/reward-bench-2", "test")},
+    overall=tuple(SUBSETS), formulas={TIES: FORMULA}, zero_where_empty=frozenset({"margin"}), finish=_with_margins,
+)  # fmt: skip

@@ -90,12 +90,7 @@ def _answer(given: Any, place: Place) -> Any:
 
 
 BENCHMARK = Benchmark(
-    "rmb",
-    SUBSETS,
-    _credit,
-    _item,
-    about=__doc__,
+    "rmb", SUBSETS, _credit, _item, about=__doc__,
     without_hub=f"RMB is not on the hub: clone {REPOSITORY} and pass its folder RMB_dataset",
-    overall=tuple(dict.fromkeys(subset.section for subset in SUBSETS.values())),
-    totals=TOTALS,
-)
+    overall=tuple(dict.fromkeys(subset.section for subset in SUBSETS.values())), totals=TOTALS,
+)  # fmt: skip

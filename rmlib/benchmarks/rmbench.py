@@ -52,13 +52,6 @@ def _item(row: Row, place: Place) -> Given:
 
 
 BENCHMARK = Benchmark(
-    "rmbench",
-    SUBSETS,
-    _credit,
-    _item,
-    about=__doc__,
-    hub={"all": ("THU-KEG/RM-Bench", "train")},
-    prefer="total",
-    overall=("chat", "math", "code", "safety"),
-    extra={name: name for name in DIFFICULTIES},
-)
+    "rmbench", SUBSETS, _credit, _item, about=__doc__, hub={"all": ("THU-KEG/RM-Bench", "train")}, prefer="total",
+    overall=("chat", "math", "code", "safety"), extra={name: name for name in DIFFICULTIES},
+)  # fmt: skip

@@ -20,6 +20,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
+from rmlib.benchmarks.benchmark import Scores
 from rmlib.benchmarks.items import Row
 from rmlib.models import Scorer
 from rmlib.records.errors import DataError, Place, check_number, shown
@@ -32,14 +33,6 @@ logger = logging.getLogger(__name__)
 
 TOO_LONG = "a text is too long for the model"
 ANY_NUMBER = (-math.inf, math.inf)
-
-
-class Scores(dict[str, list[float]]):
-    """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}."""
-
-    def __init__(self, rewards: Mapping[str, list[float]] | None = None, skipped: Mapping[str, str] | None = None):
-        super().__init__(rewards or {})
-        self.skipped = dict(skipped or {})
 
 
 def score(
