@@ -12,6 +12,7 @@ from scipy import optimize
 from rmlib import figures, records, statistics
 from rmlib.figures import breakdowns, summaries
 from rmlib.records import RecordError
+from rmlib.statistics import paired
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,7 +141,7 @@ def test_the_differences_show_odds_and_what_could_have_been_found(tmp_path: Path
     written.write_arm(file, "bt_scaled", [[-1.0] * 5 + [1.0] * 70 + [-1.0] * 25])
     row = summaries.differences_table(file).loc["bt_scaled"]
     assert row["estimate"] == pytest.approx(0.1) and row["odds ratio"] == pytest.approx(15 / 5)
-    assert row[summaries.DETECTABLE] == statistics.smallest_difference(100, 0.2)
+    assert row[summaries.DETECTABLE] == paired.smallest_difference(100, 0.2)
     title = " ".join(text.get_text() for text in figures.differences_figure(file).texts)
     points_found = 100 * row[summaries.DETECTABLE]
     assert f"80 % power at p=0.05, unadjusted (±{points_found:.1f} to ±{points_found:.1f})" in title.replace("\n", " ")

@@ -71,9 +71,9 @@ def test_the_bootstrap_of_an_accuracy_is_as_wide_as_the_normal_approximation():
 
 def test_bootstrap_intervals_cover_the_true_mean_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    intervals = [bootstrap_interval(rng.random(200) < 0.6, seed=run, draws=400, level=0.9) for run in range(400)]
+    intervals = [bootstrap_interval(rng.random(200) < 0.6, seed=run, draws=400) for run in range(400)]
     covered = sum(interval.low <= 0.6 <= interval.high for interval in intervals)
-    assert stats.binomtest(covered, 400, 0.9).pvalue > 0.001
+    assert stats.binomtest(covered, 400, 0.95).pvalue > 0.001
 
 
 def test_redrawing_seeds_widens_the_interval_as_the_variance_of_their_means_says():

@@ -1,8 +1,10 @@
 """Intervals, paired tests, ranks, power, calibration, strata, learning curves, and the rulers of a score.
 
 An array of results is `[item]`, or `[seed, item]` where several training seeds met the same items. With several seeds
-an interval covers both: another draw of seeds and another draw of items. Items that belong together (pairs of one
-prompt) are named by `groups` and redrawn together.
+an interval (95 %, where no level is given) covers both: another draw of seeds and another draw of items. `groups`,
+`[item]`, are labels of items that belong together (pairs of one prompt) and are redrawn, and tested, together; `seed`
+is of the redrawing, not of a training run. ValueError is raised for no items, fewer than two seeds in a 2-D array, a
+value that is not finite, groups of other items and a single group.
 """
 
 from rmlib.statistics.calibration import (
@@ -33,9 +35,7 @@ from rmlib.statistics.paired import (
     discordant_odds_ratio,
     holm,
     mcnemar,
-    mcnemar_power,
     paired_difference,
-    smallest_difference,
 )
 from rmlib.statistics.power_law import PowerLaw, fit_power_law
 from rmlib.statistics.rulers import RULERS, BagOfWords, Constant, Longer, Markdown, Random, Shorter
@@ -46,6 +46,6 @@ __all__ = [
     "PowerLaw", "RULERS", "Random", "Resamples", "Shorter", "Temperature", "accuracy", "accuracy_by_stratum",
     "agreement", "bootstrap_interval", "brier", "calibration_table", "compare_models", "correlation_interval",
     "detectable_difference", "discordance", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law",
-    "fit_temperature", "holm", "length_controlled_accuracy", "mcnemar", "mcnemar_power", "paired_difference",
-    "percentile_interval", "redrawn_sums", "smallest_difference", "squared_errors", "wilson_interval",
+    "fit_temperature", "holm", "length_controlled_accuracy", "mcnemar", "paired_difference",
+    "percentile_interval", "redrawn_sums", "squared_errors", "wilson_interval",
 ]  # fmt: skip

@@ -62,22 +62,14 @@ class Temperature:
         return np.asarray(margin, dtype=float) / self.fitted.estimate
 
 
-def fit_temperature(
-    margin: ArrayLike,
-    *,
-    seed: int,
-    groups: ArrayLike | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
-) -> Temperature:
+def fit_temperature(margin: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 1000) -> Temperature:
     """The temperature with the greatest likelihood of sigmoid(margin / T), and its bootstrap interval.
 
     Args:
         margin: reward of chosen minus rejected, `[item]` or `[seed, item]`; all seeds share one temperature. Of pairs
             that are neither trained nor tested on.
-        groups: as in `bootstrap_interval`.
     Raises:
-        ValueError: no pair, a NaN, one seed in a 2-D array, margins that are all 0.
+        ValueError: margins that are all 0.
 
     The likelihood is log-concave in 1/T, so its slope has one root at most. Source: temperature scaling (Guo et al.,
     2017), for two classes.
@@ -94,7 +86,7 @@ def fit_temperature(
     if 0 < temperature < np.inf:  # the grid is for the draws; the estimate itself is exact
         after = np.searchsorted(inverse, 1 / temperature)
         temperature = 1 / brentq(lambda factor: _slope(factor, margins).mean(), *inverse[[after - 1, after]])
-    return Temperature(percentile_interval(float(temperature), estimates, margins.shape[1], level=level))
+    return Temperature(percentile_interval(float(temperature), estimates, margins.shape[1]))
 
 
 def _slope(inverse: float, margins: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "seed item"]:

@@ -98,23 +98,15 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     return Interval(successes / n, float(bounds.low), float(bounds.high), n)
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 2000, level: float = 0.95
-) -> Interval:
+def bootstrap_interval(values: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 2000) -> Interval:
     """Percentile bootstrap interval of a mean (Efron & Tibshirani, 1993, chapter 13).
 
-    Args:
-        values: `[item]`, or `[seed, item]`: then seeds and items are both redrawn, each draw meeting all drawn seeds
-            with the same drawn items. Few seeds make it a little narrow: k seeds show (k - 1) / k of their variance.
-        seed: of the resampling, not of a training run.
-        groups: `[item]`, a label each: items of one label (pairs of one prompt) are redrawn together.
-    Raises:
-        ValueError: no values, fewer than two seeds in a 2-D array, a value that is not finite, groups of other items,
-            a single group.
+    Of `[seed, item]` seeds and items are both redrawn, each draw meeting all drawn seeds with the same drawn items. Few
+    seeds make it a little narrow: k seeds show (k - 1) / k of their variance.
     """
     table = seed_by_item(values, "values")
     drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws).means(table)
-    return percentile_interval(float(table.mean()), drawn, table.shape[1], level=level)
+    return percentile_interval(float(table.mean()), drawn, table.shape[1])
 
 
 def percentile_interval(estimate: float, drawn: Float[np.ndarray, "draw"], n: int, *, level: float = 0.95) -> Interval:
@@ -136,10 +128,7 @@ class Resamples:
     def draw(
         cls, table: Float[np.ndarray, "*any seed item"], *, seed: int, groups: ArrayLike | None = None, draws: int
     ) -> Self:
-        """Redraw the seeds and the items of a table (or the groups of items), each with replacement.
-
-        Raises ValueError where groups are of other items, or all items are of one group.
-        """
+        """Redraw the seeds and the items of a table (or the groups of items), each with replacement."""
         n_seeds, n_items = table.shape[-2:]
         codes, n_groups = (np.arange(n_items), n_items) if groups is None else group_codes(groups, n_items)
         seeds = np.concatenate(list(redrawn(n_seeds, seed=[seed, 1], draws=draws)))
@@ -172,23 +161,16 @@ def redrawn(n: int, *, seed: int | Sequence[int], draws: int) -> Iterator[Float[
 
 
 def redrawn_sums(
-    terms: Float[np.ndarray, "item column"],
-    *,
-    seed: int | Sequence[int],
-    draws: int,
-    groups: ArrayLike | None = None,
+    terms: Float[np.ndarray, "item column"], *, seed: int | Sequence[int], draws: int, groups: ArrayLike | None = None
 ) -> Float[np.ndarray, "draw column"]:
-    """The sum of each column: in row 0 over the items as they are, then over items drawn with replacement.
-
-    `groups` are labels, `[item]`: items of one label are redrawn together. For statistics that are made of sums.
-    """
+    """The sum of each column: in row 0 over the items as they are, then over items drawn with replacement."""
     codes = np.arange(len(terms)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     blocks = redrawn(int(codes.max()) + 1, seed=seed, draws=draws)
     return np.vstack([np.ones((1, len(terms))) @ terms, *(counts[:, codes] @ terms for counts in blocks)])
 
 
-def correlation_interval(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
+def correlation_interval(x: ArrayLike, y: ArrayLike) -> Interval:
     """Pearson's r with the interval of Fisher's z transformation. Raises ValueError as scipy.stats.pearsonr."""
     result = stats.pearsonr(finite(x, "x"), finite(y, "y"))
-    bounds = result.confidence_interval(level)
+    bounds = result.confidence_interval(0.95)
     return Interval(float(result.statistic), float(bounds.low), float(bounds.high), np.size(x))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
@@ -20,6 +20,8 @@ from rmlib.statistics.intervals import (
     seed_by_item,
 )
 
+ALPHA, POWER = 0.05, 0.8  # of `detectable_difference`
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -34,29 +36,21 @@ class PairedDifference:
 
 
 def paired_difference(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    *,
-    seed: int,
-    groups: ArrayLike | None = None,
-    draws: int = 2000,
-    level: float = 0.95,
+    correct_a: ArrayLike, correct_b: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 2000
 ) -> PairedDifference:
     """Accuracy of a minus accuracy of b on the same items (and seeds), with a paired bootstrap interval and `mcnemar`.
 
     Args:
         correct_a, correct_b: 0 or 1 (or bool), `[item]` or `[seed, item]`, row i of both from the same seed.
-        groups: `[item]`, a label each: items of one label (pairs of one prompt) are redrawn, and tested, together.
     Raises:
-        ValueError: different shapes, no items, fewer than two seeds in a 2-D array, a value other than 0 and 1,
-            groups of other items, a single group.
+        ValueError: different shapes, a value other than 0 and 1.
 
     The interval redraws items and seeds. The p-value redraws neither: it asks whether *these* trained models differ.
     """
     a, b = both_correct(correct_a, correct_b)
     difference = np.squeeze(a - b, axis=0) if len(a) == 1 else a - b
     return PairedDifference(
-        bootstrap_interval(difference, seed=seed, groups=groups, draws=draws, level=level),
+        bootstrap_interval(difference, seed=seed, groups=groups, draws=draws),
         mcnemar(correct_a, correct_b, groups=groups),
     )
 
@@ -109,7 +103,7 @@ def discordance(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     return float(np.mean((a - b).mean(axis=0) ** 2))
 
 
-def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike, *, level: float = 0.95) -> Interval:
+def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike) -> Interval:
     """Odds that a, not b, is the one that is right where they differ; exact interval (Clopper & Pearson, 1934).
 
     The effect that McNemar's test is about, free of how many items both find easy: 1 is no difference, 2 means that a
@@ -122,61 +116,37 @@ def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike, *, level: 
     for_a, n = int((net > 0).sum()), int((net != 0).sum())
     if n == 0:
         raise ValueError("the two are right on the same items: no item to take odds of")
-    bounds = stats.binomtest(for_a, n).proportion_ci(level, method="exact")
+    bounds = stats.binomtest(for_a, n).proportion_ci(0.95, method="exact")
     estimate, low, high = (share / (1 - share) if share < 1 else np.inf for share in (for_a / n, *bounds))
     return Interval(float(estimate), float(low), float(high), n)
 
 
-def mcnemar_power(difference: float, *, n: int, discordance: float, alpha: float = 0.05) -> float:
-    """Probability, 0..1, that the exact McNemar test on n items finds a true difference in accuracy at level alpha.
+def mcnemar_power(difference: float, *, n: int, discordance: float) -> float:
+    """Probability, 0..1, that the exact McNemar test on n items finds this difference in accuracy at the level ALPHA.
 
-    Args:
-        difference: accuracy of a minus accuracy of b, -1..1.
-        n: items that both meet.
-        discordance: share of items that only one of them gets right, 0..1.
-    Raises:
-        ValueError: n below 1, a discordance outside 0..1, a difference greater than the discordance.
-
-    Exact: the number of items that differ is binomial, and among these so is the number that only a gets right.
+    The number of items that differ is binomial, and among these so is the number that only a gets right.
     """
-    if n < 1 or not 0 <= discordance <= 1:
-        raise ValueError(f"n must be at least 1 and discordance in 0..1, got n={n}, discordance={discordance}")
-    if abs(difference) > discordance:
-        raise ValueError(f"a difference of {difference} needs a discordance as great, got {discordance}")
-    if discordance == 0:
-        return 0.0
-    differing = np.arange(n + 1)
-    for_a = min(1.0, (1 + difference / discordance) / 2)
-    found = _share_rejected(differing, for_a, alpha)
+    differing, for_a = np.arange(n + 1), min(1.0, (1 + difference / discordance) / 2)
+    largest = stats.binom.ppf(ALPHA / 2, differing, 0.5)
+    largest -= stats.binom.cdf(largest, differing, 0.5) > ALPHA / 2  # the last count whose tail is within ALPHA / 2
+    found = stats.binom.cdf(largest, differing, for_a) + stats.binom.sf(differing - largest - 1, differing, for_a)
     return float(stats.binom.pmf(differing, n, discordance) @ found)
 
 
-def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference in accuracy, 0..1, that the exact McNemar test on n items finds with this power.
+def smallest_difference(n: int, discordance: float) -> float:
+    """The smallest difference in accuracy, 0..1, that the exact McNemar test on n items finds with probability POWER.
 
-    NaN where even a difference as great as the discordance, all of it one way, would be found less often. Raises
-    ValueError as `mcnemar_power`, and for a power that is not between alpha and 1.
+    NaN where even a difference as great as the discordance, all of it one way, would be found less often.
     """
-    if not alpha < power < 1:
-        raise ValueError(f"power must lie between alpha={alpha} and 1, got {power}")
-    if mcnemar_power(discordance, n=n, discordance=discordance, alpha=alpha) < power:
-        return math.nan
-    lacking = lambda size: mcnemar_power(size, n=n, discordance=discordance, alpha=alpha) - power  # noqa: E731
-    return float(brentq(lacking, 0, discordance, xtol=1e-6))
+    lacking = lambda size: mcnemar_power(size, n=n, discordance=discordance) - POWER  # noqa: E731
+    return float(brentq(lacking, 0, discordance, xtol=1e-6)) if lacking(discordance) >= 0 else math.nan
 
 
-def detectable_difference(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    power: float = 0.8,
-    alpha: float = 0.05,
-) -> float:
+def detectable_difference(correct_a: ArrayLike, correct_b: ArrayLike, *, groups: ArrayLike | None = None) -> float:
     """The `smallest_difference` at the size and `discordance` of a comparison that was made.
 
-    With `groups`, n is the number of independent items whose difference would have the same variance. NaN and errors
-    as `smallest_difference` and `paired_difference`; NaN too where no item differs.
+    With `groups`, n is the number of independent items whose difference would have the same variance. NaN too where no
+    item differs. Errors as `paired_difference`.
     """
     apart = discordance(correct_a, correct_b)
     if apart == 0:
@@ -186,7 +156,7 @@ def detectable_difference(
     if groups is not None:
         net = np.bincount(group_codes(groups, a.shape[1])[0], weights=net)
     n = a.shape[1] ** 2 * apart / max((net**2).sum(), apart)
-    return smallest_difference(max(1, round(n)), apart, power=power, alpha=alpha)
+    return smallest_difference(max(1, round(n)), apart)
 
 
 @dataclass(frozen=True)
@@ -198,13 +168,7 @@ class Agreement:
 
 
 def agreement(
-    margin_a: ArrayLike,
-    margin_b: ArrayLike,
-    *,
-    seed: int,
-    groups: ArrayLike | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
+    margin_a: ArrayLike, margin_b: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 1000
 ) -> Agreement:
     """Share of pairs that two models order alike, and kappa: what remains beyond chance (Cohen, 1960).
 
@@ -223,8 +187,8 @@ def agreement(
     kappas = _kappa(*observed)
     n = a.shape[1]
     return Agreement(
-        percentile_interval(float(alike.mean()), drawn.means(alike), n, level=level),
-        percentile_interval(float(_kappa(*shares)), kappas[np.isfinite(kappas)], n, level=level)
+        percentile_interval(float(alike.mean()), drawn.means(alike), n),
+        percentile_interval(float(_kappa(*shares)), kappas[np.isfinite(kappas)], n)
         if np.isfinite(_kappa(*shares))
         else Interval(np.nan, np.nan, np.nan, n),
     )
@@ -238,10 +202,3 @@ def _chance(accuracy_a: np.ndarray, accuracy_b: np.ndarray) -> np.ndarray:
 def _kappa(observed: np.ndarray, chance: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(chance < 1, (observed - chance) / (1 - np.asarray(chance)), np.nan)
-
-
-def _share_rejected(differing: Int[np.ndarray, "count"], for_a: float, alpha: float) -> Float[np.ndarray, "count"]:
-    """How often the two-sided binomial test of 1/2 rejects, for each number of items that differ."""
-    largest = stats.binom.ppf(alpha / 2, differing, 0.5)
-    largest -= stats.binom.cdf(largest, differing, 0.5) > alpha / 2  # the last count whose tail is within alpha / 2
-    return stats.binom.cdf(largest, differing, for_a) + stats.binom.sf(differing - largest - 1, differing, for_a)

@@ -39,12 +39,12 @@ class PowerLaw:
         """Whether the data show that error falls with size at all; if not, the exponent means nothing."""
         return self.scale.low > 0
 
-    def curve(self, sizes: ArrayLike, *, level: float = 0.95) -> pd.DataFrame:
-        """The law at some sizes: columns size, estimate, low, high (pointwise), as shares of pairs."""
+    def curve(self, sizes: ArrayLike) -> pd.DataFrame:
+        """The law at some sizes: columns size, estimate, low, high (95 %, pointwise), as shares of pairs."""
         at = np.asarray(sizes, dtype=float)
         law = np.array([[self.scale.estimate, self.exponent.estimate, self.floor.estimate]])
         drawn = _predict(self.draws, at / self.smallest)
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         estimate = _predict(law, at / self.smallest)[0]
         return pd.DataFrame({"size": at, "estimate": estimate, "low": low, "high": high})
 
@@ -58,20 +58,13 @@ class PowerLaw:
 
 
 def fit_power_law(
-    sizes: Sequence[int],
-    correct: ArrayLike,
-    *,
-    seed: int,
-    groups: ArrayLike | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
+    sizes: Sequence[int], correct: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 1000
 ) -> PowerLaw:
     """Least-squares power law of error over training size, with a bootstrap over seeds and test items.
 
     Args:
         sizes: training pairs, at least four different ones, ascending.
         correct: `[size, seed, item]` of 0 and 1: the same seeds and test items at each size.
-        groups: as in `bootstrap_interval`.
     Raises:
         ValueError: too few sizes, or not ascending; fewer than two seeds; shapes that do not fit; other values.
 
@@ -92,9 +85,7 @@ def fit_power_law(
     errors = np.stack([1 - drawn.means(part) for part in table], axis=1)
     laws = _fit(at / at[0], errors)
     law = _refined(at / at[0], 1 - table.mean(axis=(1, 2)))
-    scale, exponent, floor = (
-        percentile_interval(value, laws[:, i], table.shape[2], level=level) for i, value in enumerate(law)
-    )
+    scale, exponent, floor = (percentile_interval(value, laws[:, i], table.shape[2]) for i, value in enumerate(law))
     return PowerLaw(scale, exponent, floor, float(at[0]), laws)
 
 

@@ -20,9 +20,8 @@ def accuracy_by_stratum(
     Args:
         correct: 0 or 1, `[item]` or `[seed, item]`.
         strata: `[item]`, the stratum of each; strata come in sorted order.
-        groups: as in `bootstrap_interval`; a stratum that holds one group alone has the bounds 0 and 1.
-    Raises:
-        ValueError: no items, strata of other items, fewer than two seeds in a 2-D array, a value other than 0 and 1.
+    A stratum that holds one group alone has the bounds 0 and 1. Raises ValueError for strata of other items and for a
+    value other than 0 and 1.
     """
     table, _ = both_correct(correct, correct)
     labels = np.asarray(strata)
@@ -47,22 +46,19 @@ def length_controlled_accuracy(
     seed: int,
     groups: ArrayLike | None = None,
     draws: int = 1000,
-    level: float = 0.95,
 ) -> Interval:
     """Accuracy that a logistic regression predicts for a pair whose two responses are equally long.
 
     Args:
         correct: 0 or 1, `[item]` or `[seed, item]`.
         length_difference: `[item]`, length of chosen minus rejected, in any unit, not all 0.
-        groups: as in `bootstrap_interval`.
     Raises:
-        ValueError: as `accuracy_by_stratum`; differences that are all 0 or not finite.
+        ValueError: a value other than 0 and 1; differences of other items; differences that are all 0 or not finite.
 
     P(right) = sigmoid(a + b tanh(d / sd)), d the length difference and sd its root mean square, so that 0 stays 0;
     the answer is sigmoid(a). A model that only takes the longer response comes out at 1/2 (below, where responses of
-    equal length make it tie). Source: the length term of
-    AlpacaEval 2 (Dubois et al., arXiv 2404.04475), with "the model orders the pair rightly" in the place of "the model
-    wins", and one weak L2 penalty in the place of its cross-validated one.
+    equal length make it tie). Source: the length term of AlpacaEval 2 (Dubois et al., arXiv 2404.04475), with "orders
+    the pair rightly" in the place of "wins", and one weak L2 penalty in the place of its cross-validated one.
     """
     table, _ = both_correct(correct, correct)
     difference = np.asarray(length_difference, dtype=float)
@@ -77,7 +73,7 @@ def length_controlled_accuracy(
     fitted = _logistic(table, covariate, once, np.zeros((1, 2)))
     drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws)
     redrawn = _logistic(table, covariate, drawn, np.repeat(fitted, draws, axis=0))
-    return percentile_interval(float(expit(fitted[0, 0])), expit(redrawn[:, 0]), n, level=level)
+    return percentile_interval(float(expit(fitted[0, 0])), expit(redrawn[:, 0]), n)
 
 
 def _logistic(
