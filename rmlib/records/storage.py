@@ -3,6 +3,8 @@
 Figures read nothing else but these and the published numbers. `append` writes, `read` and `published` give tables.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
@@ -12,13 +14,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from rmlib.records import files, paths
 from rmlib.records.provenance import MACHINE_PATH, provenance
+
+if TYPE_CHECKING:  # pandas is two thirds of the time that this module takes; who only writes records does without
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +100,13 @@ def read(path: Path | str, kind: str | None = None) -> pd.DataFrame:
     Raises FileNotFoundError where there is nothing to read, RecordError for a malformed line (naming file and line) or
     where no record is of this kind. A last line cut short by a killed writer is left out, with a warning.
     """
+    import pandas as pd  # late: see above
+
     path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
+    sources = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not sources or not all(file.is_file() for file in sources):
         raise FileNotFoundError(f"no records at {path}: run the notebook that writes them, or `make reproduce`")
-    lines = [(file.name, *found) for file in files for found in _last_lines(file.read_bytes(), file).values()]
+    lines = [(file.name, *found) for file in sources for found in _last_lines(file.read_bytes(), file).values()]
     kinds = sorted({known for _, known, _ in lines})
     if kind is not None and kind not in kinds:
         raise RecordError(f"{path.name}: no record of kind {kind!r}, only {kinds}: run the notebook that writes them")
@@ -129,6 +135,8 @@ def published(name: str) -> pd.DataFrame:
     The columns `citation` and `source_kind` ("primary" or "secondary") are looked up from `source` in sources.csv;
     data/published/README.md explains files, units and tags. Raises ValueError for an unknown name.
     """
+    import pandas as pd  # late: see above
+
     folder = paths.data_dir() / "published"
     known = sorted(file.stem for file in folder.glob("*.csv"))
     if name not in known:
