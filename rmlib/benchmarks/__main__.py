@@ -167,6 +167,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "default": 0, "help": "of bootstrap and of places of answers; default: 0"},
     "--record": YES | {"help": "append the report to data/results/scores"},
 }
+FOR_BOTH: dict[str, dict[str, Any]] = {
+    "--out": {"type": Path, "help": "write the scores, or the judges' credits, as JSON lines"},
+    "--no-keep": YES | {"help": "neither read nor keep scores and verdicts below runs/scores"},
+}
 FOR_SCORES: dict[str, dict[str, Any]] = {
     "--reference": {"help": "the policy's reference model; without it rewards are reference-free"},
     "--beta": {"type": float, "default": 0.1, "help": "scales implicit rewards; default: %(default)s"},
@@ -175,8 +179,6 @@ FOR_SCORES: dict[str, dict[str, Any]] = {
     "--device": {"help": "default: a GPU where there is one"},
     "--read-at": {"default": "transformers", "choices": ["transformers", "end"]},
     "--skip-long": YES | {"help": "leave out, and count, texts that do not fit"},
-    "--out": {"type": Path, "help": "write the scores as JSON lines"},
-    "--no-keep": YES | {"help": "neither read nor keep scores below runs/scores"},
 }
 FOR_JUDGES: dict[str, dict[str, Any]] = {
     "--url": {"required": True, "help": "base of an OpenAI-compatible endpoint, e.g. http://host/v1"},
@@ -189,8 +191,6 @@ FOR_JUDGES: dict[str, dict[str, Any]] = {
     "--retries": {"type": int, "default": 2, "help": "after a fault that may pass; default: %(default)s"},
     "--max-tokens": {"type": int, "default": 2048, "help": "of an answer; default: %(default)s"},
     "--consistency": YES | {"help": "judge both orders, and say how often they agree"},
-    "--out": {"type": Path, "help": "write the credits as JSON lines"},
-    "--no-keep": YES | {"help": "neither read nor keep verdicts below runs/scores"},
 }
 FOR_FILES: dict[str, dict[str, Any]] = {
     "--scores": {"required": True, "help": ".jsonl, .json, .csv or .parquet: item_id and its scores"},
@@ -198,8 +198,8 @@ FOR_FILES: dict[str, dict[str, Any]] = {
 }
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], dict[str, Any]]] = {
     "list": (_list, {}),
-    "score": (_score, SHARED | FOR_SCORES),
-    "judge": (_judge, SHARED | FOR_JUDGES),
+    "score": (_score, SHARED | FOR_SCORES | FOR_BOTH),
+    "judge": (_judge, SHARED | FOR_JUDGES | FOR_BOTH),
     "summarise": (_summarise, SHARED | FOR_FILES),
 }
 

@@ -1,7 +1,4 @@
-"""A benchmark: where its items come from, its rule for one of them, and how their credits make a report.
-
-A benchmark is a `Benchmark`: its files, its subsets, and how subsets make sections and sections a Score.
-"""
+"""A benchmark: where its items come from, its rule for one of them, and how their credits make a report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +11,7 @@ import pandas as pd
 from datasets import Dataset
 from jaxtyping import Float
 
-from rmlib.benchmarks.items import Given, Row, Rows, file_rows, hub_rows, make_item, raise_for, some, table_of
+from rmlib.benchmarks.items import Given, Row, Rows, file_rows, hub_rows, make_item, raise_for, rows_of, some, table_of
 from rmlib.benchmarks.report import Report, Subset, label_of, members_of
 from rmlib.benchmarks.sums import Drawn, Sums
 from rmlib.records import paths
@@ -141,15 +138,9 @@ class Benchmark:
             folder = "" if source == "hub" else Path(source).resolve().name
             named = ((place, {**row, "part": self.part_of(row, place, folder)}) for place, row in rows)
             rows = ((place, row) for place, row in named if row["part"] in wanted)
-        return table_of(
-            [make_item(self.item_of(row, place), place, keep_degenerate=keep) for place, row in rows],
-            Place(str(source)),
-            benchmark=self.name,
-            label=label,
-            subsets=self.of_split(wanted).subsets,
-            partial=partial,
-            keep_degenerate=keep,
-        )
+        items = [make_item(self.item_of(row, place), place, keep_degenerate=keep) for place, row in rows]
+        subsets, checks = self.of_split(wanted).subsets, {"partial": partial, "keep_degenerate": keep}
+        return table_of(items, Place(str(source)), benchmark=self.name, label=label, subsets=subsets, **checks)
 
     def _wanted(self, parts: Sequence[str]) -> Sequence[str]:
         """The parts that were named, or those read by default. Raises ValueError for one that is not there."""
@@ -194,14 +185,11 @@ class Benchmark:
         if len(items) == 0:
             raise ValueError("no items to summarise: load some, or loosen the filter")
         self.check_subsets(items.unique("subset"))
-        known = {name: items[name][:] for name in ("item_id", "subset", "correct", "pairs") if name in items.features}
-        rows, reasons = [], skipped_of(scores)
-        for values, rewards in zip(zip(*known.values(), strict=True), aligned(items, scores), strict=True):
-            row = dict(zip(known, values, strict=True))
-            item_id = row["item_id"]
-            found = {"reason": reasons[item_id]} if rewards is None else self.rule(rewards, row)
-            shared = {"item_id": item_id, "subset": row["subset"], "credit": np.nan, "tie": False, "reason": None}
-            rows.append(shared | found)
+        known, rows = rows_of(items, "item_id", "subset", "correct", "pairs"), []
+        for row, rewards in zip(known, aligned(items, scores), strict=True):
+            none = {"item_id": row["item_id"], "subset": row["subset"], "credit": np.nan, "tie": False, "reason": None}
+            found = {"reason": skipped_of(scores)[row["item_id"]]} if rewards is None else self.rule(rewards, row)
+            rows.append(none | found)
         return self.finish(pd.DataFrame(rows))
 
     def summarise(
@@ -261,7 +249,8 @@ class Benchmark:
             return found
         if partial or (whole and len(found) == len(self.sections)):
             for name, column in self.extra.items():
-                found[name] = _plain_mean([self._pooled(sums, section, column) for section in overall])
+                pooled = [[each for each in self.sections[section] if each in sums] for section in overall]
+                found[name] = _plain_mean([sums.mean(each, column) for each in pooled])
             found["Score"] = sums.mean(sums) if self.micro else _plain_mean([found[section] for section in overall])
         return found
 
@@ -310,9 +299,6 @@ class Benchmark:
         for column in self.zero_where_empty & means.keys():
             means[column] = np.nan_to_num(means[column])
         return np.asarray(sum(factor * means[column] for column, factor in self.formulas[subset].items()))
-
-    def _pooled(self, sums: Sums, section: str, column: str) -> Drawn:
-        return sums.mean([name for name in self.sections[section] if name in sums], column)
 
     def _subset_rows(self, table: pd.DataFrame, sums: Sums, level: float) -> pd.DataFrame:
         rows = []

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
 from rmlib.benchmarks.benchmark import Benchmark
-from rmlib.benchmarks.items import compared
+from rmlib.benchmarks.items import compared, rows_of
 from rmlib.benchmarks.sums import Sums
 from rmlib.statistics import Interval
 
@@ -35,9 +35,7 @@ def comparisons(items: Dataset) -> pd.DataFrame:
     wrong: characters, markdown markers).
     """
     rows = []
-    known = [name for name in ("candidates", "correct", "pairs") if name in items.features]
-    for number, values in enumerate(zip(*(items[name][:] for name in known), strict=True)):
-        item = dict(zip(known, values, strict=True))
+    for number, item in enumerate(rows_of(items, "candidates", "correct", "pairs")):
         lengths = [len(text) for text in item["candidates"]]
         markers = statistics.Markdown().score([], item["candidates"]).astype(int).tolist()
         for right, wrong in compared(item):
@@ -128,7 +126,9 @@ def chance(benchmark: Benchmark, items: Dataset, *, partial: bool = True, seed: 
     ]
     tables = [pd.DataFrame(rows)] if rows else []
     if len(together):
-        tables += [_random_credits(benchmark, together, rng) for _ in range(DRAWS)]
+        sizes = dict(zip(together["item_id"][:], map(len, together["correct"][:]), strict=True))
+        for _ in range(DRAWS):
+            tables.append(benchmark.credits(together, {name: rng.random((n,)).tolist() for name, n in sizes.items()}))
     table = pd.concat(tables, ignore_index=True).reindex(columns=["subset", *benchmark.columns])
     sums = Sums.draw(table, benchmark.columns, seed=seed, draws=0)
     return {name: float(drawn[0]) for name, drawn in benchmark.scores(sums, partial=partial).items()}
@@ -143,8 +143,3 @@ def _mean_credit(benchmark: Benchmark, item: Mapping[str, Any], rng: np.random.G
         orders = rng.random((MOST_ORDERS, n))
     table = pd.DataFrame([benchmark.rule(order, item) for order in orders])
     return {column: float(table[column].mean()) for column in benchmark.columns if column in table}
-
-
-def _random_credits(benchmark: Benchmark, items: Dataset, rng: np.random.Generator) -> pd.DataFrame:
-    sizes = zip(items["item_id"][:], items["correct"][:], strict=True)
-    return benchmark.credits(items, {name: rng.random(len(correct)).tolist() for name, correct in sizes})

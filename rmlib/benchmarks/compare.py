@@ -15,14 +15,9 @@ OVERALL = "Score"
 
 
 def compare(
-    benchmark: Benchmark,
-    credits: Mapping[str, Sequence[pd.DataFrame]],
-    *,
-    section: str = OVERALL,
-    seed: int = 0,
-    level: float = 0.95,
-    **drawing: Any,
-) -> Comparison:
+    benchmark: Benchmark, credits: Mapping[str, Sequence[pd.DataFrame]], *,
+    section: str = OVERALL, seed: int = 0, level: float = 0.95, **drawing: Any,
+) -> Comparison:  # fmt: skip
     """`statistics.compare_models` by the official score of a section, by default the overall one.
 
     Args:
@@ -46,15 +41,9 @@ def compare(
 
 
 def drawn_scores(
-    benchmark: Benchmark,
-    credits: Mapping[str, Sequence[pd.DataFrame]],
-    *,
-    section: str = OVERALL,
-    whole: bool = True,
-    partial: bool = False,
-    seed: int = 0,
-    draws: int = 2000,
-) -> dict[str, Float[np.ndarray, "draw seed"]]:
+    benchmark: Benchmark, credits: Mapping[str, Sequence[pd.DataFrame]], *,
+    section: str = OVERALL, whole: bool = True, partial: bool = False, seed: int = 0, draws: int = 2000,
+) -> dict[str, Float[np.ndarray, "draw seed"]]:  # fmt: skip
     """The score of each run of each model: row 0 as it is, the others with the items redrawn, alike for all.
 
     `whole` and `partial` are those of `Benchmark.scores`: whether the items are all there, and whether a score over

@@ -151,15 +151,9 @@ def make_item(given: Given, place: Place, *, keep_degenerate: bool) -> dict[str,
 
 
 def table_of(
-    items: list[dict[str, Any]],
-    place: Place,
-    *,
-    benchmark: str,
-    label: str,
-    subsets: Collection[str],
-    partial: bool,
-    keep_degenerate: bool,
-) -> Dataset:
+    items: list[dict[str, Any]], place: Place, *, benchmark: str, label: str, subsets: Collection[str],
+    partial: bool, keep_degenerate: bool,
+) -> Dataset:  # fmt: skip
     """The items as a table, checked as a whole.
 
     Raises DataError for no item, an id that occurs twice, a missing subset (unless partial), and, unless
@@ -213,6 +207,11 @@ def compared(item: Mapping[str, Any]) -> list[tuple[int, int]]:
     correct = item.get("correct") or [k == 0 for k in range(len(item["candidates"]))]
     chosen = [k for k, right in enumerate(correct) if right]
     return [(better, worse) for better in chosen for worse, right in enumerate(correct) if not right]
+
+
+def rows_of(items: Dataset, *columns: str) -> list[dict[str, Any]]:
+    """The items as dictionaries of these columns, as far as they are there, without the others being read."""
+    return items.select_columns([name for name in columns if name in items.features]).to_list()
 
 
 def _has_equal(item: Mapping[str, Any]) -> bool:

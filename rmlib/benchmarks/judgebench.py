@@ -25,8 +25,6 @@ CATEGORIES = {
 }  # fmt: skip
 LABELS = ("A>B", "B>A")
 _COUNTS = {"gpt": (154, 98, 56, 42), "claude": (154, 51, 34, 31)}
-
-
 SUBSETS = {
     f"{split}/{category}": Subset(category, n)
     for split, counts in _COUNTS.items()

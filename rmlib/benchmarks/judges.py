@@ -46,19 +46,15 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """What a report calls it."""
-        ...
 
     def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The index of the best response, in the order given."""
-        ...
 
     def rate(self, prompt: Prompt, response: str) -> Verdict:
         """How good a response is; more is better."""
-        ...
 
     def identity(self) -> dict[str, str] | None:
         """What its verdicts depend on but the texts; None where they are not worth keeping."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,9 @@ from rmlib.records.errors import DataError, Place, shown
 HUMAN = "human-preference"
 HUB_NAMES = {
     HUMAN: ("lmarena-ai/PPE-Human-Preference-V1", "test"),
-    "mmlu-pro": ("lmarena-ai/PPE-MMLU-Pro-Best-of-K", "train"),
-    "math": ("lmarena-ai/PPE-MATH-Best-of-K", "train"),
-    "gpqa": ("lmarena-ai/PPE-GPQA-Best-of-K", "train"),
-    "ifeval": ("lmarena-ai/PPE-IFEval-Best-of-K", "train"),
-    "mbpp-plus": ("lmarena-ai/PPE-MBPP-Plus-Best-of-K", "train"),
+} | {
+    name.lower(): (f"lmarena-ai/PPE-{name}-Best-of-K", "train")
+    for name in ("MMLU-Pro", "MATH", "GPQA", "IFEval", "MBPP-Plus")
 }
 SUBSETS = {
     name: Subset("Human Preference", 16038) if name == HUMAN else Subset("Correctness", None, 1) for name in HUB_NAMES

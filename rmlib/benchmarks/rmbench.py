@@ -23,13 +23,8 @@ from rmlib.benchmarks.report import Subset
 from rmlib.records.errors import Place
 
 STYLES = ("concise", "detailed", "markdown")
-SUBSETS = {
-    "chat": Subset("chat", 129),
-    "math": Subset("math", 529),
-    "code": Subset("code", 228),
-    "safety-refuse": Subset("safety", 284),
-    "safety-response": Subset("safety", 157),
-}
+_COUNTS = {"chat": 129, "math": 529, "code": 228, "safety-refuse": 284, "safety-response": 157}
+SUBSETS = {name: Subset(name.partition("-")[0], n) for name, n in _COUNTS.items()}
 DIFFICULTIES = ("easy", "normal", "hard")
 _EASY, _HARD = np.tril_indices(len(STYLES), -1), np.triu_indices(len(STYLES), 1)
 
@@ -38,10 +33,8 @@ def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
     difference = np.subtract.outer(rewards[: len(STYLES)], rewards[len(STYLES) :])
     right = difference > 0
     means = (right[_EASY].mean(), right.diagonal().mean(), right[_HARD].mean())
-    return dict(zip(DIFFICULTIES, means, strict=True)) | {
-        "credit": float(np.mean(means)),
-        "tie": bool((difference == 0).any()),
-    }
+    found = {"credit": float(np.mean(means)), "tie": bool((difference == 0).any())}
+    return dict(zip(DIFFICULTIES, means, strict=True)) | found
 
 
 def _item(row: Row, place: Place) -> Given:

@@ -25,13 +25,10 @@ HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
 def open_scorer(
-    name: str | Path,
-    *,
-    weights: Weights | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | None = None,
+    name: str | Path, *,
+    weights: Weights | None = None, dtype: torch.dtype = torch.float32, device: str | None = None,
     read_at: str = "transformers",
-) -> Scorer:
+) -> Scorer:  # fmt: skip
     """The scorer of a name: "longer", "shorter", "chance", else a folder or hub id of a model.
 
     `weights` fold several outputs into one, by name or in order; `device` is a GPU where there is one; `read_at` is
@@ -52,13 +49,9 @@ def open_scorer(
 
 
 def open_implicit(
-    policy: str | Path,
-    reference: str | Path | None = None,
-    *,
-    beta: float = BETA,
-    dtype: torch.dtype = torch.float32,
-    device: str | None = None,
-) -> ImplicitReward:
+    policy: str | Path, reference: str | Path | None = None, *,
+    beta: float = BETA, dtype: torch.dtype = torch.float32, device: str | None = None,
+) -> ImplicitReward:  # fmt: skip
     """Implicit rewards of a policy over its reference (or reference-free), from folders or the hub.
 
     Raises BackboneError or ModelError, as `likelihood.load_implicit` does.

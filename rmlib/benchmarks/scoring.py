@@ -13,6 +13,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def score(
     with progress_bar(total=len(items), desc="scoring", unit="item", show=progress, leave=False) as bar:
         for start in range(0, len(items), items_per_call):
             rows = items[start : start + items_per_call]
-            found = _score_rows(model, rows["item_id"], rows["prompt"], rows["candidates"], kept, skip_long)
+            found = _score_rows(model, rows, kept, skip_long)
             scores.update({name: rewards for name, rewards in found.items() if rewards is not None})
             scores.skipped |= {name: TOO_LONG for name, rewards in found.items() if rewards is None}
             bar.update(len(rows["item_id"]))
@@ -77,18 +78,12 @@ def _kept_for(model: Any) -> Kept | None:
 
 
 def _score_rows(
-    model: Scorer,
-    names: list[str],
-    prompts: list[Any],
-    candidates: list[list[str]],
-    kept: Kept | None,
-    skip_long: bool,
+    model: Scorer, rows: Mapping[str, list[Any]], kept: Kept | None, skip_long: bool
 ) -> dict[str, list[float] | None]:
     """The rewards of some items, None for an item with a text that was left out."""
-    sizes = [len(responses) for responses in candidates]
-    repeated = [prompt for prompt, size in zip(prompts, sizes, strict=True) for _ in range(size)]
-    flat = [text for responses in candidates for text in responses]
-    rewards, skipped = _rewards(model, repeated, flat, kept, skip_long)
+    names, sizes = rows["item_id"], [len(responses) for responses in rows["candidates"]]
+    prompts = [prompt for prompt, size in zip(rows["prompt"], sizes, strict=True) for _ in range(size)]
+    rewards, skipped = _rewards(model, prompts, [*chain(*rows["candidates"])], kept, skip_long)
     each = [np.split(values, np.cumsum(sizes)[:-1]) for values in (rewards, skipped)]
     found = {name: None if left_out.any() else given for name, given, left_out in zip(names, *each, strict=True)}
     broken = [name for name, values in found.items() if values is not None and np.isnan(values).any()]
