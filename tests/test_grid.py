@@ -14,7 +14,7 @@ from rmlib import experiments, figures, records, statistics
 from rmlib.experiments import derived, grid_fits
 from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.grid import Grid, GridError, GridResult, default_grid, run_grid
-from rmlib.experiments.grid_choice import choose
+from rmlib.experiments.grid_fits import choose
 from rmlib.experiments.presets import Preset
 from rmlib.figures import summaries
 from rmlib.models import RewardModel

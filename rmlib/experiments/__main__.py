@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ from typing import Any
 from rmlib import losses
 from rmlib.experiments.arms import ARMS, changes
 from rmlib.experiments.baselines import record_rulers, record_words
-from rmlib.experiments.folds import TOGETHER, finetune
 from rmlib.experiments.grid import default_grid, run_grid
 from rmlib.experiments.presets import PRESETS, Preset
 from rmlib.experiments.recording import record_overlap
-from rmlib.experiments.run_or_reuse import run_all
+from rmlib.experiments.run_or_reuse import TOGETHER, run_all, run_on_folds
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
 from rmlib.sources import Splits, load_folds, load_splits
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     preset = preset.change(max_steps=options.steps) if options.steps else preset
     if options.folds:
-        finetune(options.arms, preset.change(**TOGETHER), folds, range(options.seeds), file)
+        run_on_folds(options.arms, preset.change(**TOGETHER), folds, range(options.seeds), file)
     else:
         run_all(options.arms, preset, folds[0], range(options.seeds), results=file)
 
@@ -75,14 +74,12 @@ def _frozen(options: argparse.Namespace, folds: Sequence[Splits], preset: Preset
 
 def parse_inputs(text: str) -> dict[str, Any]:
     """What `last+length` or `layer4+surface` says of a grid; ValueError for anything else."""
-    known = {"length": {"log_length": True}, "surface": {"surface": True}}
+    known = {"length": "log_length", "surface": "surface"}
     layer, *beside = text.split("+")
     if (layer != "last" and not re.fullmatch(r"layer\d+", layer)) or not set(beside) <= known.keys():
         raise ValueError(f"inputs {text!r} are unknown; write last or layer4, with +length or +surface beside it")
     named: dict[str, Any] = {} if layer == "last" else {"layer": int(layer.removeprefix("layer"))}
-    for name in beside:
-        named |= known[name]
-    return named
+    return named | {known[name]: True for name in beside}
 
 
 def load(options: argparse.Namespace) -> list[Splits]:
@@ -94,8 +91,8 @@ def load(options: argparse.Namespace) -> list[Splits]:
     return [folds[index] for index in options.only] if options.only else folds
 
 
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in text.split(","))
+def _listed(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(kind(word) for word in text.split(","))
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -104,16 +101,14 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("how", choices=("frozen", "finetuned"), help="heads by the grid, or all weights")
     parser.add_argument("--data", required=True, help="hub, or a folder of pairs")
     parser.add_argument("--backbone", default="minilm", help="minilm (default), a hub id or a folder")
-    parser.add_argument(
-        "--arms", type=lambda text: text.split(","), default=ON_THE_GRID, help="separated by commas; default: all"
-    )
+    parser.add_argument("--arms", type=_listed(str), default=ON_THE_GRID, help="separated by commas; default: all")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default: 5)")
     parser.add_argument("--folds", type=int, default=0, help="hold out that many parts of the source in turn")
-    parser.add_argument("--only", type=lambda text: [int(word) for word in text.split(",")], help="of the folds these")
+    parser.add_argument("--only", type=_listed(int), help="of the folds these")
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each run (default: the preset's)")
-    parser.add_argument("--inputs", type=lambda text: text.split(","), default=["last"], help=INPUTS)
-    parser.add_argument("--rates", type=_floats, help="learning rates of the grid (default: seven)")
-    parser.add_argument("--decays", type=_floats, help="weight decays of the grid (default: three)")
+    parser.add_argument("--inputs", type=_listed(str), default=("last",), help=INPUTS)
+    parser.add_argument("--rates", type=_listed(float), help="learning rates of the grid (default: seven)")
+    parser.add_argument("--decays", type=_listed(float), help="weight decays of the grid (default: three)")
     parser.add_argument("--subset", help="of the source, where it has subsets (UKPConvArg1: all, gold, strict)")
     parser.add_argument("--line", help="name of a variant: its records and figures stand apart")
     return parser.parse_args(argv)

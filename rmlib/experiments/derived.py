@@ -9,20 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from jaxtyping import Float
-from torch import Tensor
 
 from rmlib import combining
 from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, changes
-from rmlib.experiments.grid_choice import ArmFit
 from rmlib.experiments.scoring import score_pairs, scorer
 from rmlib.models import RewardModel
 from rmlib.pairs.views import decided, margins_of_chosen, preferences, ratings_of
 from rmlib.sources import Splits
-from rmlib.training.head_stacks import AnyHeads, Heads
 
 # Margins of the decided pairs by the model, or head, that lies at a factor on the line from the weak to the strong one.
 MarginsAt = Callable[[float], Float[np.ndarray, "decided"]]
@@ -59,9 +55,6 @@ def line_to_ratings(rewards: Float[np.ndarray, "pair 2"], splits: Splits) -> dic
     return {"scale": scale, "offset": offset, "selection_root_mean_squared_error": error}
 
 
-# --- models -----------------------------------------------------------------------------------------------------------
-
-
 def derived_model(
     arm: str, parents: Sequence[RewardModel], splits: Splits, *, frozen: bool
 ) -> tuple[RewardModel, dict[str, Any]]:
@@ -89,46 +82,3 @@ def margins_at(weak: RewardModel, strong: RewardModel, pairs: Dataset, *, frozen
         return margins_of_chosen(kept, score_pairs(scorer(model, frozen=frozen), kept))
 
     return margins
-
-
-# --- heads ------------------------------------------------------------------------------------------------------------
-
-
-def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Float[Tensor, "text hidden"]) -> ArmFit:
-    """The heads of an arm from the fits of those it is made from, seed by seed; `texts`: of the selection pairs."""
-    parent = parents[0].outputs if "attribute_weights" in ARMS[arm].change else parents[0].heads
-    weak = parents[-1].heads
-    assert isinstance(parent, Heads) and isinstance(weak, Heads)
-    margins = heads_margins_at(weak, parents[0].heads, splits.selection, texts)
-    rewards = _of_pairs(parents[0].heads, texts)
-    details = [fitted(arm, splits, at, lambda own=own: own) for at, own in zip(margins, rewards, strict=True)]  # type: ignore[misc]
-    if "factor" in details[0]:
-        factor = torch.tensor([fit["factor"] for fit in details])
-        made = Heads(
-            weak.weight + factor[:, None, None] * (parent.weight - weak.weight),
-            weak.bias + factor[:, None] * (parent.bias - weak.bias),
-        )
-    elif "attribute_weights" in details[0]:  # the same for all seeds
-        made = parent.weighted(list(details[0]["attribute_weights"].values()))
-        return ArmFit(made, parent, details=details)
-    else:
-        own = [parent[[index]].weighted([fit["scale"]], fit["offset"]) for index, fit in enumerate(details)]
-        made = Heads.stack(own)
-    return ArmFit(made, made, details=details)
-
-
-def heads_margins_at(
-    weak: AnyHeads, strong: AnyHeads, pairs: Dataset, texts: Float[Tensor, "text hidden"]
-) -> list[MarginsAt]:
-    """Of each seed what `margins_at` gives: rewards of a linear head extrapolate as its weights do."""
-
-    def between(low: np.ndarray, high: np.ndarray) -> MarginsAt:
-        return lambda factor: margins_of_chosen(pairs, low + factor * (high - low))
-
-    return [between(low, high) for low, high in zip(_of_pairs(weak, texts), _of_pairs(strong, texts), strict=True)]
-
-
-def _of_pairs(heads: AnyHeads, texts: Float[Tensor, "text hidden"]) -> Float[np.ndarray, "head pair 2"]:
-    """Rewards of both responses of every pair."""
-    with torch.no_grad():
-        return heads.rewards(texts)[..., 0].reshape(len(heads), -1, 2).numpy()

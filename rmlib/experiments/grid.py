@@ -25,9 +25,7 @@ from rmlib import losses, records, statistics
 from rmlib.annotations import vote_share
 from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, changes, line_of, waits_for
-from rmlib.experiments.derived import heads_margins_at
-from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, default_grid
-from rmlib.experiments.grid_fits import Fold
+from rmlib.experiments.grid_fits import ArmFit, Fold, Grid, GridError, default_grid, heads_margins_at, rewards_of_pairs
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import record_arm, record_folds, results_file, shared_by, whole
 from rmlib.models import backbones
@@ -165,27 +163,20 @@ def _left_out(arms: Sequence[str], folds: Sequence[Splits]) -> dict[str, str]:
 
 def _distinct(folds: Sequence[Splits]) -> Dataset:
     """Every pair that a head learns or is chosen from, once."""
-    seen: set[str] = set()
-    parts = []
-    for table in (part for splits in folds for part in (splits.train, splits.selection)):
-        rows = [row for row, pair_id in enumerate(table["pair_id"][:]) if pair_id not in seen]
-        seen |= set(table["pair_id"][:])
-        parts.append(table.select(rows))
-    return concatenate_datasets([part for part in parts if len(part)])
-
-
-@torch.no_grad()
-def _rewards(fits: dict[str, ArmFit], read: torch.Tensor) -> dict[str, np.ndarray]:
-    """Rewards `[seed, pair, 2]` by the chosen heads of each arm."""
-    return {arm: fit.heads.rewards(read).reshape(len(fit.heads), -1, 2).numpy() for arm, fit in fits.items()}
+    pairs = concatenate_datasets([part for splits in folds for part in (splits.train, splits.selection)])
+    _, first = np.unique(pairs["pair_id"][:], return_index=True)
+    return pairs.select(np.sort(first))
 
 
 def _run_fold(arms: Sequence[str], fold: Fold) -> Found:
     fits = fold.fit(arms)
     texts, n_cut = fold.inputs.texts(fold.splits.test)
     texts = fold.scaling(texts)
-    beside = _sweeps_on_test(fits, fold, texts)
-    return Found(fits, _rewards(fits, texts), _rewards(fits, fold.read("selection")), beside, n_cut)
+    on_test, on_selection = (
+        {arm: rewards_of_pairs(fit.heads, read) for arm, fit in fits.items()}
+        for read in (texts, fold.read("selection"))
+    )
+    return Found(fits, on_test, on_selection, _sweeps_on_test(fits, fold, texts), n_cut)
 
 
 def _pooled(

@@ -1,24 +1,33 @@
-"""The arms of a grid on one split: which heads are trained together, which setting is chosen, what is kept on disk."""
+"""The arms of a grid on one split: what is tried, which heads are trained together, what is chosen and kept on disk."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from datasets import Dataset
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rmlib.experiments import scoring
-from rmlib.experiments.arms import changes, is_derived, line_of, settings_for, waits_for
-from rmlib.experiments.derived import derived_heads
-from rmlib.experiments.grid_choice import ArmFit, Grid, GridError, choose
+from rmlib.experiments.arms import ARMS, changes, is_derived, line_of, settings_for, waits_for
+from rmlib.experiments.derived import MarginsAt, fitted
 from rmlib.experiments.presets import Preset
 from rmlib.losses import mean_rating
 from rmlib.models import features
+from rmlib.pairs.views import margins_of_chosen
 from rmlib.records import paths
+from rmlib.records.files import written_whole
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits, shuffled_labels
 from rmlib.training.encoded import Encoded, Part, Scaling
@@ -36,6 +45,110 @@ from rmlib.training.head_stacks import (
 from rmlib.training.settings import TrainSettings
 
 Point = tuple[float, float]  # learning rate, weight decay
+# From where heads hardly move to where they jump, so that no arm's choice should lie at an end.
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+N_STEPS = 300
+
+
+class GridError(ValueError):
+    """A grid that cannot be trained: an arm that no head expresses, an empty grid, a backbone that varies."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried for every arm: each learning rate with each weight decay, under each seed, full batch.
+
+    Raises GridError for an empty axis, a value that stands twice, and fewer steps than one.
+    """
+
+    learning_rates: tuple[float, ...]
+    weight_decays: tuple[float, ...]
+    seeds: tuple[int, ...]
+    n_steps: int
+    log_length: bool = False  # one more feature: the logarithm of the response's characters, standardised on training
+    surface: bool = False  # more features: those of `rmlib.models.surface_features`, standardised on training
+    layer: int | None = None  # hidden layer of the backbone that heads read, 0 the embeddings; None: the last
+    standardise: bool = False  # every feature to mean 0 and standard deviation 1 on the training texts
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "weight_decays", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise GridError(f"{name} must hold at least one value, each once; got {values}")
+        if self.log_length and self.surface:
+            raise GridError("surface features hold the log length already: ask for one of the two")
+        if self.n_steps < 1:
+            raise GridError(f"n_steps must be positive, got {self.n_steps}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as names and records hold it: without the inputs that were added later, where they are not used."""
+        unused = {"surface": False, "layer": None}
+        return {name: value for name, value in asdict(self).items() if name not in unused or value != unused[name]}
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Learning rate and weight decay of each setting."""
+        return list(product(self.learning_rates, self.weight_decays))
+
+
+def default_grid(settings: Preset, seeds: Sequence[int]) -> Grid:
+    """Seven learning rates from 1e-4 to 0.1, each without weight decay, with the preset's, and with ten times that."""
+    decay = settings.preference.weight_decay
+    return Grid(LEARNING_RATES, tuple(sorted({0.0, decay, 10 * decay})), tuple(seeds), N_STEPS)
+
+
+@dataclass(frozen=True)
+class ArmFit:
+    """One arm on one split: its trials, the chosen setting, and the chosen setting's heads, one for each seed.
+
+    An arm that is made of others without training has no trials, no chosen setting and no curve.
+    """
+
+    heads: AnyHeads  # one output each; several attributes are summed by the published weights
+    outputs: AnyHeads  # as trained, an output for each attribute
+    trials: list[dict[str, float]] = field(default_factory=list)  # rate, decay, seed; selection accuracy and loss
+    selected: dict[str, float] = field(default_factory=dict)
+    curve: list[list[float]] = field(default_factory=list)  # step, and mean loss of the chosen heads before it
+    details: list[dict[str, Any]] = field(default_factory=list)  # what the record of each seed says beside that
+
+    def save(self, file: Path) -> None:
+        """Write trials and heads to one file, whole or not at all."""
+        told = {name: json.dumps(getattr(self, name)) for name in ("trials", "selected", "curve", "details")}
+        tensors = {
+            f"{part}.{name}": tensor.clone().contiguous()
+            for part in ("heads", "outputs")
+            for name, tensor in getattr(self, part).tensors.items()
+        }
+        with written_whole(file) as temporary:
+            save_file(tensors, temporary, metadata=told)
+
+    @classmethod
+    def load(cls, file: Path) -> ArmFit:
+        """What `save` wrote."""
+        with safe_open(file, framework="pt") as kept:
+            told = {name: json.loads(text) for name, text in kept.metadata().items()}
+            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 (not a mapping)
+        heads, outputs = (
+            {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(part)}
+            for part in ("heads", "outputs")
+        )
+        kind: type[AnyHeads] = TwoLayerHeads if "first_weight" in heads else Heads
+        return cls(kind(**heads), kind(**outputs), **told)
+
+
+def choose(trials: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The setting with the highest selection accuracy, mean of its seeds.
+
+    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. `at_edge`
+    says that its learning rate is the smallest or largest tried, so that a wider grid might do better.
+    """
+    means = pd.DataFrame(trials).groupby(["learning_rate", "weight_decay"])[["accuracy", "loss"]].mean().reset_index()
+    means["rank"] = -means["accuracy"].round(12)  # means of the same counts differ in the last bits
+    best = means.sort_values(["rank", "loss", "learning_rate", "weight_decay"]).drop(columns="rank").iloc[0]
+    chosen = {str(name): float(value) for name, value in best.items()}
+    rates = means["learning_rate"]
+    at_edge = rates.nunique() > 1 and chosen["learning_rate"] in (rates.min(), rates.max())
+    return chosen | {"at_edge": at_edge, "n_settings": len(means), "n_trials": len(trials)}
 
 
 class Fold:
@@ -192,3 +305,47 @@ class Fold:
 
 def _compared(part: Part) -> Compared:
     return Compared(*part.inputs.unbind(dim=1))
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
+
+
+def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Float[Tensor, "text hidden"]) -> ArmFit:
+    """The heads of an arm from the fits of those it is made from, seed by seed; `texts`: of the selection pairs."""
+    parent = parents[0].outputs if "attribute_weights" in ARMS[arm].change else parents[0].heads
+    weak = parents[-1].heads
+    assert isinstance(parent, Heads) and isinstance(weak, Heads)
+    margins = heads_margins_at(weak, parents[0].heads, splits.selection, texts)
+    rewards = rewards_of_pairs(parents[0].heads, texts)
+    details = [fitted(arm, splits, at, lambda own=own: own) for at, own in zip(margins, rewards, strict=True)]  # type: ignore[misc]
+    if "factor" in details[0]:
+        factor = torch.tensor([fit["factor"] for fit in details])
+        made = Heads(
+            weak.weight + factor[:, None, None] * (parent.weight - weak.weight),
+            weak.bias + factor[:, None] * (parent.bias - weak.bias),
+        )
+    elif "attribute_weights" in details[0]:  # the same for all seeds
+        made = parent.weighted(list(details[0]["attribute_weights"].values()))
+        return ArmFit(made, parent, details=details)
+    else:
+        own = [parent[[index]].weighted([fit["scale"]], fit["offset"]) for index, fit in enumerate(details)]
+        made = Heads.stack(own)
+    return ArmFit(made, made, details=details)
+
+
+def heads_margins_at(
+    weak: AnyHeads, strong: AnyHeads, pairs: Dataset, texts: Float[Tensor, "text hidden"]
+) -> list[MarginsAt]:
+    """Of each seed what `margins_at` gives: rewards of a linear head extrapolate as its weights do."""
+
+    def between(low: np.ndarray, high: np.ndarray) -> MarginsAt:
+        return lambda factor: margins_of_chosen(pairs, low + factor * (high - low))
+
+    ends = (rewards_of_pairs(heads, texts) for heads in (weak, strong))
+    return [between(low, high) for low, high in zip(*ends, strict=True)]
+
+
+def rewards_of_pairs(heads: AnyHeads, texts: Float[Tensor, "text hidden"]) -> Float[np.ndarray, "head pair 2"]:
+    """Rewards that heads of one output give both responses of every pair."""
+    with torch.no_grad():
+        return heads.rewards(texts)[..., 0].reshape(len(heads), -1, 2).numpy()

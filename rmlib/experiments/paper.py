@@ -62,13 +62,10 @@ def prepare(folder: Path, source: str = "hub") -> list[Path]:
         job["folder"] = str(place / "run")
         if before is not None:
             job["initialise_from"] = str(before / "run" / "model")
+        (place / "run.json").write_text(json.dumps(job, indent=1) + "\n")
         names = {"title": ARMS[arm].title, "nodes": nodes, "gpus": GPUS_PER_NODE, "steps": settings.max_steps}
-        for name, text in (
-            ("run.json", json.dumps(job, indent=1) + "\n"),
-            ("launch.sh", LAUNCH.format(**names, job=place / "run.json")),
-        ):
-            (place / name).write_text(text)
-            written.append(place / name)
+        (place / "launch.sh").write_text(LAUNCH.format(**names, job=place / "run.json"))
+        written += [place / "run.json", place / "launch.sh"]
         before = place
     return written
 

@@ -55,78 +55,51 @@ def _preset(name: str, common: dict[str, Any], **stages: dict[str, Any]) -> Pres
     return Preset(name, **made)
 
 
+# fmt: off
 _PAPER: dict[str, Any] = {
-    "backbone": "meta-llama/Llama-3.1-70B-Instruct",
+    "backbone": "meta-llama/Llama-3.1-70B-Instruct", "precision": "bf16", "max_length": 4096,
     "pairs_per_step": 64,  # 128 responses
-    "schedule": "constant",
-    "warmup_steps": 10,
-    "weight_decay": 0.1,
-    "betas": (0.9, 0.98),
-    "clip_norm": 1.0,
-    "precision": "bf16",
-    "max_length": 4096,
-    "evaluate_every_steps": 10,
-    "checkpoint_every_steps": 10,
+    "schedule": "constant", "warmup_steps": 10, "weight_decay": 0.1, "betas": (0.9, 0.98), "clip_norm": 1.0,
+    "evaluate_every_steps": 10, "checkpoint_every_steps": 10,
 }
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        # Two CPU cores, half a minute a run. The second stage has half the learning rate, as in the paper.
-        _preset(
-            "embedded",
-            {"backbone": "embedded", "pairs_per_step": 32, "learning_rate": 1e-3, "epochs": 3},
-            second={"learning_rate": 5e-4, "epochs": 1},
-        ),
-        # A small pretrained encoder whose features are computed once; only heads are trained.
-        _preset(
-            "frozen",
-            {"backbone": "minilm", "trainable": "head", "pairs_per_step": 64, "learning_rate": 1e-3, "epochs": 40},
-            second={"learning_rate": 5e-4, "epochs": 20},
-        ),
-        # The same encoder, every weight trained.
-        _preset(
-            "finetuned",
-            {
-                "backbone": "minilm",
-                "pairs_per_step": 16,
-                "token_budget": 4096,
-                "learning_rate": 3e-5,
-                "epochs": 1,
-                "precision": "fp32",  # without instructions for bf16 a CPU emulates it, at several times the cost
-            },
-            second={"learning_rate": 1.5e-5},
-        ),
-        # One GPU: a decoder of 0.5 to 8 billion parameters with adapters.
-        _preset(
-            "single-gpu",
-            {
-                **_PAPER,
-                "backbone": "Qwen/Qwen2.5-0.5B-Instruct",
-                "lora_rank": 32,
-                "learning_rate": 1e-4,
-                "overlong": "leave_out",
-                "checkpoint_every_steps": 50,
-            },
-            regression={"epochs": 2},
-            second={"learning_rate": 5e-5},
-        ),
-        # The authors' replication recipe. That of Bradley-Terry from scratch is not published: it takes the second
-        # stage's here.
-        _preset(
-            "paper",
-            _PAPER,
-            regression={"learning_rate": 2e-6, "epochs": 2, "max_steps": 317},
-            preference={"learning_rate": 1e-6, "max_steps": 105},
-            second={"learning_rate": 1e-6, "max_steps": 105, "shuffle": False},
-        ),
-    )
-}
+_PRESETS = (
+    # Two CPU cores, half a minute a run. The second stage has half the learning rate, as in the paper.
+    _preset(
+        "embedded", {"backbone": "embedded", "pairs_per_step": 32, "learning_rate": 1e-3, "epochs": 3},
+        second={"learning_rate": 5e-4, "epochs": 1},
+    ),
+    # A small pretrained encoder whose features are computed once; only heads are trained.
+    _preset(
+        "frozen", {"backbone": "minilm", "trainable": "head", "pairs_per_step": 64, "learning_rate": 1e-3,
+                   "epochs": 40},
+        second={"learning_rate": 5e-4, "epochs": 20},
+    ),
+    # The same encoder, every weight trained; without instructions for bf16 a CPU emulates it, at several times the
+    # cost.
+    _preset(
+        "finetuned", {"backbone": "minilm", "precision": "fp32", "pairs_per_step": 16, "token_budget": 4096,
+                      "learning_rate": 3e-5, "epochs": 1},
+        second={"learning_rate": 1.5e-5},
+    ),
+    # One GPU: a decoder of 0.5 to 8 billion parameters with adapters.
+    _preset(
+        "single-gpu", _PAPER | {"backbone": "Qwen/Qwen2.5-0.5B-Instruct", "lora_rank": 32, "learning_rate": 1e-4,
+                                "overlong": "leave_out", "checkpoint_every_steps": 50},
+        regression={"epochs": 2}, second={"learning_rate": 5e-5},
+    ),
+    # The authors' replication recipe. That of Bradley-Terry from scratch is not published: it takes the second stage's.
+    _preset(
+        "paper", _PAPER,
+        regression={"learning_rate": 2e-6, "epochs": 2, "max_steps": 317},
+        preference={"learning_rate": 1e-6, "max_steps": 105},
+        second={"learning_rate": 1e-6, "max_steps": 105, "shuffle": False},
+    ),
+)
+# fmt: on
+PRESETS = {preset.name: preset for preset in _PRESETS}
 
 
 def preset_for(backbone: str) -> Preset:
     """The preset that suits a backbone: `embedded`; `frozen` for minilm; `single-gpu` for any other."""
-    if backbone == "embedded":
-        return PRESETS["embedded"]
-    if backbone == "minilm":
-        return PRESETS["frozen"]
-    return PRESETS["single-gpu"].change(backbone=backbone)
+    named = {"embedded": "embedded", "minilm": "frozen"}
+    return PRESETS[named[backbone]] if backbone in named else PRESETS["single-gpu"].change(backbone=backbone)

@@ -87,8 +87,8 @@ def record_comparison(comparison: str, settings: Preset, file: Path) -> None:
 
     Finished runs are not recorded twice, so their age does not tell which comparison was looked at last; this does.
     """
-    current = {"comparison": comparison}
-    records.append(file, kind="comparison", asked={"beside": settings.name == "finetuned"}, outcome=current)
+    asked, outcome = {"beside": settings.name == "finetuned"}, {"comparison": comparison}
+    records.append(file, kind="comparison", asked=asked, outcome=outcome)
 
 
 def record_folds(comparison: str, settings: Preset, folds: Sequence[Splits], file: Path) -> None:
@@ -154,11 +154,10 @@ def _test_pairs(pairs: Dataset) -> dict[str, Any]:
     table["prompt"] = np.unique([prompt_key(prompt) for prompt in pairs["prompt"][:]], return_inverse=True)[1]
     table = table[table["preference"].fillna(0) != 0]
     sign = np.sign(table["preference"].astype(int))
+    helpfulness = (table["helpfulness_difference"] * sign).astype(float)
     return {
         "prompt": table["prompt"].tolist(),
         "strength": table["preference"].astype(int).abs().tolist(),
-        "helpfulness_difference": [
-            None if np.isnan(value) else float(value) for value in table["helpfulness_difference"] * sign
-        ],
+        "helpfulness_difference": [None if np.isnan(value) else value for value in helpfulness.tolist()],
         "chars_difference": ((table["chars_2"] - table["chars_1"]) * sign).tolist(),
     }
