@@ -120,8 +120,7 @@ def _derived(arm: str, settings: Preset, splits: Splits, seed: int, progress: bo
 
 def rewards_on_test(model_folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
     """Rewards of the test pairs and the number of texts cut, kept beside the model."""
-    file = _test_file(model_folder.parent, splits)
-    return kept_rewards(file, model_folder, splits.test, frozen=settings.frozen)
+    return kept_rewards(_test_file(model_folder.parent, splits), model_folder, splits.test, frozen=settings.frozen)
 
 
 def selection_margins(model_folder: Path, splits: Splits, settings: Preset) -> np.ndarray:

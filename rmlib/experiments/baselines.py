@@ -62,8 +62,5 @@ def record_rulers(folds: Sequence[Splits], settings: Preset, file: Path) -> None
 
 def record_words(folds: Sequence[Splits], settings: Preset, file: Path) -> None:
     """The ruler of words without their order, learnt on the training pairs of each fold: minutes on many pairs."""
-    parts = []
-    for splits in folds:
-        words = statistics.BagOfWords.fit(preference_view(splits.train))
-        parts.append(score_pairs(words, splits.test))
+    parts = [score_pairs(statistics.BagOfWords.fit(preference_view(one.train)), one.test) for one in folds]
     run_ruler("bag of words", np.concatenate(parts), whole(folds), settings, results=file)

@@ -56,13 +56,12 @@ def choose_learning_rates(
         raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
     rates: dict[str, float] = {}
     rows = []
-    # An arm's trials start from models trained with the rate chosen for what it starts from: parents come first.
     wanted = sorted(arm for arm in line_of(*arms) if "extrapolate" not in changes(arm))
     for _, level in groupby(sorted(wanted, key=_depth), _depth):
         preset = replace(settings, learning_rates=dict(rates))
         trained = list(level)
         trials: dict[Trial, list[Trial]] = {trial: [] for trial in product(trained, grid, seeds)}
-        train = partial(_train, settings=preset, splits=splits)
+        train = partial(_accuracy, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
         arm_models.run_training(trials, train, settings, splits, processes=processes, show=show)
         for arm in trained:
@@ -74,23 +73,20 @@ def choose_learning_rates(
 
 
 def _depth(arm: str) -> int:
-    """How many arms it starts from, itself counted."""
+    """How many arms it starts from, itself counted: parents come first."""
     return len(line_of(arm))
 
 
-def _train(trial: Trial, settings: Preset, splits: Splits) -> None:
+def _accuracy(trial: Trial, settings: Preset, splits: Splits) -> float:
+    """Of the decided selection pairs, by an arm that is trained at a rate under a seed, now or before."""
     arm, rate, seed = trial
-    arm_models.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)
-
-
-def _with(settings: Preset, arm: str, rate: float) -> Preset:
-    return replace(settings, learning_rates=settings.learning_rates | {arm: rate})
+    tried = replace(settings, learning_rates=settings.learning_rates | {arm: rate})
+    return arm_models.selection_accuracy(arm, tried, splits, seed)
 
 
 def _chosen(arm: str, settings: Preset, splits: Splits, grid: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
     trials = [
-        {"learning_rate": rate, "seed": seed}
-        | {"accuracy": arm_models.selection_accuracy(arm, _with(settings, arm, rate), splits, seed)}
+        {"learning_rate": rate, "seed": seed, "accuracy": _accuracy((arm, rate, seed), settings, splits)}
         for rate in sorted(grid)
         for seed in seeds
     ]

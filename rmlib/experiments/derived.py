@@ -26,7 +26,7 @@ Rewards = Callable[[], Float[np.ndarray, "pair 2"]]
 
 
 def fitted(arm: str, splits: Splits, margins_at: MarginsAt, rewards: Rewards) -> dict[str, Any]:
-    """What an arm takes beside its parents: a factor, weights of attributes, or a line; the arm's record says it.
+    """What an arm takes beside its parents: a factor, weights of attributes, or a line to ratings; its record says it.
 
     `margins_at` and `rewards`: of the selection pairs, the second by the one parent; asked only where an arm needs it.
     Attributes are weighed by the annotators' ratings and preferences of the training pairs, not by the model's
@@ -41,15 +41,8 @@ def fitted(arm: str, splits: Splits, margins_at: MarginsAt, rewards: Rewards) ->
         attributes = changes(arm)["attributes"]
         weights = combining.fit_attribute_weights(ratings_of(splits.train, attributes), preferences(splits.train))
         return {"attribute_weights": dict(zip(attributes, weights.tolist(), strict=True))}
-    return line_to_ratings(rewards(), splits)
-
-
-def line_to_ratings(rewards: Float[np.ndarray, "pair 2"], splits: Splits) -> dict[str, float]:
-    """Scale and offset that bring rewards of the selection pairs to their ratings, and the error that is left.
-
-    Where the scale is positive, as for any model that learnt something, no order changes, and no accuracy either.
-    """
-    flat, ratings = rewards.ravel(), ratings_of(splits.selection, ("helpfulness",)).ravel()
+    flat, ratings = rewards().ravel(), ratings_of(splits.selection, ("helpfulness",)).ravel()
+    # Where the scale is positive, as for any model that learnt something, no order changes, and no accuracy either.
     scale, offset = combining.fit_affine(flat, ratings)
     error = float(np.sqrt(np.nanmean((scale * flat + offset - ratings) ** 2)))
     return {"scale": scale, "offset": offset, "selection_root_mean_squared_error": error}

@@ -1,9 +1,4 @@
-"""The arms of the comparison on a frozen backbone: the whole grid of an arm's settings trains as one stack of heads.
-
-Features are computed once (`features`), the heads of all arms, learning rates, weight decays and seeds are trained
-together (`head_stacks`), each arm's setting is chosen on the selection split by one rule, and the test split is read
-once.
-"""
+"""The arms of the comparison on a frozen backbone: the whole grid of an arm's settings trains as one stack of heads."""
 
 from __future__ import annotations
 
@@ -88,20 +83,14 @@ class GridResult:
 
 
 def run_grid(
-    arms: Sequence[str],
-    splits: Splits | Sequence[Splits],
-    settings: Preset,
-    grid: Grid,
-    *,
-    results: Path | None = None,
+    arms: Sequence[str], splits: Splits | Sequence[Splits], settings: Preset, grid: Grid, *, results: Path | None = None
 ) -> GridResult:
     """Train the grid of every arm, choose each arm's setting on the selection split, read the test split once; record.
 
-    Per arm the setting with the highest accuracy on the decided selection pairs (mean of the seeds) is chosen, among
-    equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. An arm that is
-    made from others is made from their chosen heads, seed by seed. Arms that need ratings or votes which these pairs
-    lack are left out, logged and recorded with the reason. What was trained before is read from `runs/`. Of several
-    splits, the folds of a source, each has a choice of its own, and their test pairs are pooled, one after another.
+    One rule chooses for all arms (`grid_fits.choose`). An arm that is made from others is made from their chosen heads,
+    seed by seed. Arms that need ratings or votes which these pairs lack are left out, logged and recorded with the
+    reason. What was trained before is read from `runs/`. Of several splits, the folds of a source, each has a choice of
+    its own, and their test pairs are pooled, one after another.
 
     Raises ValueError for an unknown arm, GridError for one that needs rankings, where no arm is left, for an empty
     split, where a pair is tested in two folds, and for a backbone whose weights depend on the seed.
@@ -228,23 +217,12 @@ def _record(
     alone = found[0] if len(folds) == 1 else None
     for arm in result.rewards:
         for index, seed in enumerate(result.grid.seeds):
-            selected = None
-            if alone is not None:
-                selected = margins_of_chosen(folds[0].selection, alone.on_selection[arm][index])
+            selected = margins_of_chosen(folds[0].selection, alone.on_selection[arm][index]) if alone else None
             record_arm(
-                file,
-                arm,
-                settings,
-                asked,
-                seed=seed,
-                seconds=seconds / len(result.rewards),
-                pairs=result.test,
-                rewards=result.rewards[arm][index],
-                n_cut=sum(one.n_cut for one in found),
-                made=_made(arm, index, found),
-                selection_margins=selected,
-                without=VARIED,
-            )
+                file, arm, settings, asked, seed=seed, seconds=seconds / len(result.rewards),
+                pairs=result.test, rewards=result.rewards[arm][index], n_cut=sum(one.n_cut for one in found),
+                made=_made(arm, index, found), selection_margins=selected, without=VARIED,
+            )  # fmt: skip
     for seed, sweep in zip(result.grid.seeds, alone.beside if alone else [], strict=False):
         expo = {key: shared[key] for key in ("preset", "comparison", "source")} | {"arm": "bt_scaled_init_expo"}
         records.append(file, kind="sweep_on_test", asked=expo, outcome={"sweep": sweep}, seed=seed)

@@ -30,18 +30,9 @@ from rmlib.records import paths
 from rmlib.records.files import written_whole
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits, shuffled_labels
+from rmlib.training import head_stacks
 from rmlib.training.encoded import Encoded, Part, Scaling
-from rmlib.training.head_stacks import (
-    AnyHeads,
-    Compared,
-    Fitted,
-    Heads,
-    Labels,
-    PreferenceLoss,
-    RegressionLoss,
-    TwoLayerHeads,
-    descend,
-)
+from rmlib.training.head_stacks import AnyHeads, Compared, Fitted, Heads, Labels, TwoLayerHeads
 from rmlib.training.settings import TrainSettings
 
 Point = tuple[float, float]  # learning rate, weight decay
@@ -137,7 +128,7 @@ class ArmFit:
 
 
 def choose(trials: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The setting with the highest selection accuracy, mean of its seeds.
+    """The setting with the highest accuracy on the decided selection pairs, mean of its seeds.
 
     Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. `at_edge`
     says that its learning rate is the smallest or largest tried, so that a wider grid might do better.
@@ -223,11 +214,11 @@ class Fold:
     def _fit_regression(self, arm: str) -> None:
         own = self._settings(arm)
         train, selection = (self._part(name, arm) for name in ("train", "selection"))
-        objective = RegressionLoss(train.inputs.flatten(0, 1), train.ratings.flatten(0, 1))
+        objective = head_stacks.RegressionLoss(train.inputs.flatten(0, 1), train.ratings.flatten(0, 1))
         start = self._start(arm, train)
         stacked = Heads.stack([start] * len(self.grid.points))
-        fitted = descend(stacked, objective, *self._per_head(self.grid.points, 1), own)
-        loss = RegressionLoss(selection.inputs.flatten(0, 1), selection.ratings.flatten(0, 1))(fitted.heads)
+        fitted = head_stacks.descend(stacked, objective, *self._per_head(self.grid.points, 1), own)
+        loss = head_stacks.RegressionLoss(selection.inputs.flatten(0, 1), selection.ratings.flatten(0, 1))(fitted.heads)
         self._keep(arm, fitted, loss)
 
     def _fit_preference(self, arms: Sequence[str]) -> None:
@@ -244,7 +235,7 @@ class Fold:
             start = type(starts[arms[0]]).stack([starts[arm] for arm in arms for _ in points])
             labels = [self._labels(arm, train[arm], len(points)) for arm in arms]
             objective = self._objective(arms[0], objective_pairs, labels, train[arms[0]])
-            fitted = descend(start, objective, *self._per_head(points, len(arms)), self._settings(arms[0]))
+            fitted = head_stacks.descend(start, objective, *self._per_head(points, len(arms)), self._settings(arms[0]))
             for index, arm in enumerate(arms):
                 own = fitted[index * n_heads : (index + 1) * n_heads]
                 part = selection[arm]
@@ -253,8 +244,8 @@ class Fold:
         for arm, parts in found.items():
             self._keep(arm, Fitted.stack([fitted for fitted, _ in parts]), torch.cat([loss for _, loss in parts]))
 
-    def _objective(self, arm: str, pairs: Compared, labels: Sequence[Labels], part: Part) -> PreferenceLoss:
-        return PreferenceLoss(pairs, labels, part.ratings[..., 0], self._settings(arm).regression_weight)
+    def _objective(self, arm: str, pairs: Compared, labels: Sequence[Labels], part: Part) -> head_stacks.PreferenceLoss:
+        return head_stacks.PreferenceLoss(pairs, labels, part.ratings[..., 0], self._settings(arm).regression_weight)
 
     def _start(self, arm: str, train: Part) -> Any:  # Heads or TwoLayerHeads: stacks of either are of one kind
         own = self._settings(arm)
@@ -307,9 +298,6 @@ def _compared(part: Part) -> Compared:
     return Compared(*part.inputs.unbind(dim=1))
 
 
-# --- heads ------------------------------------------------------------------------------------------------------------
-
-
 def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Float[Tensor, "text hidden"]) -> ArmFit:
     """The heads of an arm from the fits of those it is made from, seed by seed; `texts`: of the selection pairs."""
     parent = parents[0].outputs if "attribute_weights" in ARMS[arm].change else parents[0].heads
@@ -318,15 +306,14 @@ def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Fl
     margins = heads_margins_at(weak, parents[0].heads, splits.selection, texts)
     rewards = rewards_of_pairs(parents[0].heads, texts)
     details = [fitted(arm, splits, at, lambda own=own: own) for at, own in zip(margins, rewards, strict=True)]  # type: ignore[misc]
+    if "attribute_weights" in details[0]:  # the same for all seeds
+        return ArmFit(parent.weighted(list(details[0]["attribute_weights"].values())), parent, details=details)
     if "factor" in details[0]:
         factor = torch.tensor([fit["factor"] for fit in details])
         made = Heads(
             weak.weight + factor[:, None, None] * (parent.weight - weak.weight),
             weak.bias + factor[:, None] * (parent.bias - weak.bias),
         )
-    elif "attribute_weights" in details[0]:  # the same for all seeds
-        made = parent.weighted(list(details[0]["attribute_weights"].values()))
-        return ArmFit(made, parent, details=details)
     else:
         own = [parent[[index]].weighted([fit["scale"]], fit["offset"]) for index, fit in enumerate(details)]
         made = Heads.stack(own)

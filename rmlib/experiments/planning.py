@@ -22,15 +22,10 @@ from rmlib.training.settings import TrainSettings
 # Shapes as published in the model's config.json; vocabulary and positions of Llama 3.1.
 KNOWN: dict[str, dict[str, Any]] = {
     "meta-llama/Llama-3.1-70B-Instruct": {
-        "hidden_size": 8192,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "intermediate_size": 28672,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
+        "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "intermediate_size": 28672, "vocab_size": 128256, "max_position_embeddings": 131072,
     }
-}
+}  # fmt: skip
 NF4_BYTES = 0.5 + 0.127 / 8  # a weight, and its share of the doubly quantised constants (QLoRA, arXiv 2305.14314, §3)
 ADAM_BYTES, FP32, BF16, GB = 8, 4, 2, 1e9
 PROMPT, RESPONSES = 150, (365, 405)  # tokens of a typical pair: HelpSteer2's means, in Llama-like tokens

@@ -141,9 +141,7 @@ def record_test_pairs(splits: Splits, results: Path, groups: Sequence[int] | Non
     redrawn together, such as the fold that held a pair out.
     """
     asked = {"source": asdict(splits.source), "test": content_hash(splits.test)}
-    known = records.find(results, kind="test_pairs", asked=asked)
-    wanted = "prompt" if groups is None else "group"
-    if known is not None and wanted in known["outcome"]:  # earlier records do not number prompts
+    if known := records.find(results, kind="test_pairs", asked=asked):
         return known
     outcome = _test_pairs(splits.test) | ({} if groups is None else {"group": list(groups)})
     return records.append(results, kind="test_pairs", asked=asked, outcome=outcome)
@@ -152,7 +150,7 @@ def record_test_pairs(splits: Splits, results: Path, groups: Sequence[int] | Non
 def _test_pairs(pairs: Dataset) -> dict[str, Any]:
     table = descriptions.frame(pairs)
     table["prompt"] = np.unique([prompt_key(prompt) for prompt in pairs["prompt"][:]], return_inverse=True)[1]
-    table = table[table["preference"].fillna(0) != 0]
+    table = table[is_decided(pairs)]
     sign = np.sign(table["preference"].astype(int))
     helpfulness = (table["helpfulness_difference"] * sign).astype(float)
     return {

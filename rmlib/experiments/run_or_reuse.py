@@ -6,26 +6,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rmlib.experiments import arm_models
+from rmlib.experiments import arm_models, recording
 from rmlib.experiments.arms import ARMS, Arm, Job
 from rmlib.experiments.presets import Preset
-from rmlib.experiments.recording import (
-    comparison_of,
-    record_arm,
-    record_comparison,
-    record_folds,
-    record_overlap,
-    record_test_pairs,
-    results_file,
-    shared_by,
-    whole,
-)
 from rmlib.models import RewardModel
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
@@ -60,8 +50,8 @@ def run(
 
     Parents that an arm starts from are run the same way. Raises ValueError for an unknown arm.
     """
-    file = results or results_file(splits, settings)
-    record_comparison(comparison_of(settings, splits), settings, file)
+    file = results or recording.results_file(splits, settings)
+    recording.record_comparison(recording.comparison_of(settings, splits), settings, file)
     return _run(arm, settings, splits, seed, file, progress)
 
 
@@ -69,19 +59,12 @@ def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, prog
     started = time.perf_counter()
     found = arm_models.obtain(arm, settings, splits, seed, progress)
     rewards, n_cut = arm_models.rewards_on_test(found.model_folder, splits, settings)
-    record = record_arm(
-        file,
-        arm,
-        settings,
-        shared_by(settings, [splits], comparison_of(settings, splits)),
-        seed=seed,
-        seconds=found.run.summary["seconds"] if found.run else time.perf_counter() - started,
-        pairs=splits.test,
-        rewards=rewards,
-        n_cut=n_cut,
-        made=found.details,
+    record = recording.record_arm(
+        file, arm, settings, recording.shared_by(settings, [splits], recording.comparison_of(settings, splits)),
+        seed=seed, seconds=found.run.summary["seconds"] if found.run else time.perf_counter() - started,
+        pairs=splits.test, rewards=rewards, n_cut=n_cut, made=found.details,
         selection_margins=arm_models.selection_margins(found.model_folder, splits, settings),
-    )
+    )  # fmt: skip
     return ArmRun(ARMS[arm], seed, found.run, found.model_folder, rewards, record)
 
 
@@ -102,11 +85,11 @@ def run_all(
     on a GPU); the numbers are the same. What occurs twice in the data is logged before anything is trained. Raises
     JobFailed, which names arm and seed, where one fails; what was finished, also beside it, is kept and recorded.
     """
-    file, seeds = results or results_file(splits, settings), list(seeds)
+    file, seeds = results or recording.results_file(splits, settings), list(seeds)
     under = dict.fromkeys(arms, seeds) | {arm: list(own) for arm, own in (other_seeds or {}).items() if arm in arms}
-    record_overlap(splits, file)
-    record_test_pairs(splits, file)
-    record_comparison(comparison_of(settings, splits), settings, file)
+    recording.record_overlap(splits, file)
+    recording.record_test_pairs(splits, file)
+    recording.record_comparison(recording.comparison_of(settings, splits), settings, file)
     jobs = sorted(((arm, seed) for arm in under for seed in under[arm]), key=lambda job: job[1])  # seed by seed
     missing = arm_models.missing(jobs, settings, splits)
     work = partial(_work, settings=settings, splits=splits, file=file, asked=frozenset(arms))
@@ -123,9 +106,6 @@ def _work(job: Job, settings: Preset, splits: Splits, file: Path, asked: frozens
         arm_models.obtain(arm, settings, splits, seed)
 
 
-# --- several folds ----------------------------------------------------------------------------------------------------
-
-
 def run_on_folds(
     arms: Sequence[str], settings: Preset, folds: Sequence[Splits], seeds: Iterable[int], file: Path
 ) -> None:
@@ -134,29 +114,23 @@ def run_on_folds(
     The training pairs come prompt by prompt (`by_prompt`); with settings as in TOGETHER a step is of few.
     A fold that was finished is found again, so an interrupted call goes on.
     """
-    seeds = list(seeds)
     comparison = fingerprint(settings.to_dict(), [splits.identity for splits in folds])
-    shared = shared_by(settings, folds, comparison)
-    record_folds(comparison, settings, folds, file)
-    for arm in arms:
-        for seed in seeds:
-            started = time.perf_counter()
-            ordered = [replace(splits, train=by_prompt(splits.train, seed)) for splits in folds]
-            found = [arm_models.obtain(arm, settings, splits, seed, progress=True) for splits in ordered]
-            each = zip([one.model_folder for one in found], ordered, strict=True)
-            read = [arm_models.rewards_on_test(folder, splits, settings) for folder, splits in each]
-            record_arm(
-                file,
-                arm,
-                settings,
-                shared,
-                seed=seed,
-                seconds=time.perf_counter() - started,
-                pairs=whole(folds).test,
-                rewards=np.concatenate([rewards for rewards, _ in read]),
-                n_cut=sum(n_cut for _, n_cut in read),
-                made={"training": _pooled_training([one.details["training"] for one in found])},
-            )
+    shared = recording.shared_by(settings, folds, comparison)
+    recording.record_folds(comparison, settings, folds, file)
+    for arm, seed in product(arms, seeds):
+        started = time.perf_counter()
+        ordered = [replace(splits, train=by_prompt(splits.train, seed)) for splits in folds]
+        found = [arm_models.obtain(arm, settings, splits, seed, progress=True) for splits in ordered]
+        read = [
+            arm_models.rewards_on_test(one.model_folder, splits, settings)
+            for one, splits in zip(found, ordered, strict=True)
+        ]
+        recording.record_arm(
+            file, arm, settings, shared, seed=seed, seconds=time.perf_counter() - started,
+            pairs=recording.whole(folds).test, rewards=np.concatenate([rewards for rewards, _ in read]),
+            n_cut=sum(n_cut for _, n_cut in read),
+            made={"training": _pooled_training([one.details["training"] for one in found])},
+        )  # fmt: skip
 
 
 def _pooled_training(trainings: Sequence[dict[str, Any]]) -> dict[str, Any]:
