@@ -20,7 +20,6 @@ def test_the_truth_of_the_pairs_is_found_again_from_prompt_and_text_alone() -> N
 def test_an_empty_answer_and_one_without_a_word_have_a_truth_of_almost_nothing() -> None:
     prompt = simulated.load()[0]["prompt"]
     assert (Gold().score([prompt] * 3, ["", " ", "** -"]) < 0.5).all()
-    assert Gold("verbosity").score([prompt], [""])[0] == 0.0
 
 
 def test_a_prompt_without_a_known_truth_is_refused() -> None:

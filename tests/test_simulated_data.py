@@ -15,7 +15,7 @@ from rmlib.pairs import DataError
 from rmlib.records import paths
 from rmlib.sources import simulated
 from rmlib.sources.simulated import annotators, embedded
-from rmlib.sources.simulated.published import FIRST, THEN, targets
+from rmlib.sources.simulated.published import FIRST, THEN, against_targets, targets
 from rmlib.statistics import wilson_interval
 from tools import simulated_data
 from tools.simulated_data import Sample, main
@@ -164,7 +164,7 @@ def test_check_notices_files_that_the_generator_no_longer_makes(small: Path) -> 
 
 def test_the_committed_parameters_meet_every_tolerance_of_the_first_rank() -> None:
     sample = Sample.draw(4_000, seed=11, show=False)  # other texts and other chance than those of the fit
-    found = simulated_data.against_targets(sample.statistics(annotators.fitted())).loc[list(FIRST)]
+    found = against_targets("fitted", sample.statistics(annotators.fitted())).loc[list(FIRST)]
     assert found["published"].notna().all()
     assert found[found["within tolerance"] != True].to_dict("index") == {}  # noqa: E712 (a column of objects)
 

@@ -107,14 +107,6 @@ def test_invalid_votes_occur_and_are_rare(rows: list[dict[str, Any]]) -> None:
     assert 0 < votes.count(-100) < 0.02 * len(votes)
 
 
-def test_other_parameters_change_annotations_and_no_text() -> None:
-    silent = annotators.Parameters.load()
-    silent = annotators.Parameters.of(vars(silent) | {"noise": [0.0] * 5, "misread": 0.0, "contested": 0.0})
-    for one, other in zip(simulated.generate(80, 0), simulated.generate(80, 0, parameters=silent), strict=True):
-        assert all(one[column] == other[column] for column in ("prompt", "response_1", "response_2", "truth_1"))
-        assert len(other["annotations"]) == 3
-
-
 # --- the splits -------------------------------------------------------------------------------------------------------
 
 

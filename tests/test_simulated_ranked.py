@@ -65,11 +65,6 @@ def test_a_seed_always_gives_the_same_rows_and_the_first_do_not_depend_on_how_ma
     assert list(simulated.generate_ranked(10, seed=6)) != rows[:60]
 
 
-def test_two_responses_a_prompt_are_one_pair_each() -> None:
-    rows = list(simulated.generate_ranked(20, seed=1, n_responses=2))
-    assert len(rows) == 20 == len(by_prompt(rows))
-
-
 def test_strict_orders_are_kept_the_others_counted_and_orders_mostly_follow_the_truth(pairs: Dataset) -> None:
     view, refused = ranking_view(pairs), unranked(pairs)
     assert len(view) + sum(refused.values()) == N_PROMPTS and len(view) >= 10

@@ -37,10 +37,12 @@ from rmlib.sources.simulated.annotators import (
     Parameters,
     Pool,
     annotate,
+    overall_preferences,
+    overall_ratings,
 )
 from rmlib.sources.simulated.embedded import PAIRS_FILE, REMEDY, SUMS_FILE, content_sha256, recorded
 from rmlib.sources.simulated.generation import as_array, draw_texts
-from rmlib.sources.simulated.published import FIRST, THEN, Labelled, beside_published, measures, targets
+from rmlib.sources.simulated.published import FIRST, THEN, against_targets, beside_published, measures, targets
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +193,9 @@ class Sample:
 
     def statistics(self, parameters: Parameters) -> dict[str, float]:
         """Every measure of the annotations that these parameters give."""
-        labelled = Labelled.of(annotate(self.truths, self.noise, self.pool, parameters))
-        return {measure.name: measure.estimate for measure in measures(labelled)}
+        given = annotate(self.truths, self.noise, self.pool, parameters)
+        found = measures(given, overall_preferences(given), overall_ratings(given))
+        return {measure.name: measure.estimate for measure in found}
 
 
 def calibrate(n_pairs: int = FIT_PAIRS, seed: int = FIT_SEED, *, show: bool = True) -> Fit:
@@ -217,7 +220,7 @@ def fit(sample: Sample, *, max_trials: int = MAX_TRIALS, show: bool = True) -> F
     bar.total = bar.n  # it stops when no step helps, mostly long before the last trial
     bar.close()
     parameters = _parameters(low + (high - low) * (found.x - 1))
-    return Fit(parameters, against_targets(sample.statistics(parameters)))
+    return Fit(parameters, against_targets("fitted", sample.statistics(parameters)))
 
 
 def misfits(found: Mapping[str, float]) -> np.ndarray:
@@ -229,15 +232,6 @@ def misfits(found: Mapping[str, float]) -> np.ndarray:
     scale = {name: tolerance / URGENCY for name, tolerance in FIRST.items()} | THEN
     off = [(found[name] - goals[name]) / size for name, size in scale.items() if name in goals.index]
     return np.nan_to_num(off, nan=100.0)
-
-
-def against_targets(found: Mapping[str, float]) -> pd.DataFrame:
-    """Statistics beside their published values; the columns of `Fit.table`."""
-    table = pd.DataFrame({"published": targets(), "fitted": pd.Series(found)}).reindex(list(found))
-    table["difference"] = table["fitted"] - table["published"]
-    table["tolerance"] = pd.Series(FIRST | THEN)
-    table["within tolerance"] = (table["difference"].abs() <= table["tolerance"]).where(table["published"].notna())
-    return table
 
 
 def _start(truths: np.ndarray, goals: pd.Series) -> Parameters:

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -21,7 +21,7 @@ from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.records.hashing import prompt_key
 from rmlib.sources.simulated import annotators, reasons
-from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Parameters, Pool
+from rmlib.sources.simulated.annotators import N_MOST, Annotated, Noise, Pool
 from rmlib.sources.simulated.responses import draw_policy, respond
 from rmlib.sources.simulated.tasks import Task, draw_task
 from rmlib.sources.simulated.truth import Finding, examine
@@ -39,18 +39,13 @@ class Texts:
     responses: tuple[str, str]
     findings: tuple[Finding, Finding]
 
-    @classmethod
-    def of(cls, task: Task, response_1: str, response_2: str) -> Self:
-        return cls(task, (response_1, response_2), (examine(task, response_1), examine(task, response_2)))
 
-
-def generate(n_pairs: int, seed: int, *, parameters: Parameters | None = None) -> Iterator[dict[str, Any]]:
+def generate(n_pairs: int, seed: int) -> Iterator[dict[str, Any]]:
     """Rows for `make_pairs`; needs constant memory, and the first rows do not depend on how many are asked for.
 
-    A hash of the prompt decides the split, so that no prompt is in both. `parameters` of the annotators: the fitted
-    ones if not given.
+    A hash of the prompt decides the split, so that no prompt is in both.
     """
-    return annotated(draw_texts(seed), n_pairs, seed, parameters)
+    return _annotated(draw_texts(seed), n_pairs, seed)
 
 
 def load_ranked(*, n_prompts: int = N_PROMPTS, seed: int = RANKED_SEED) -> Dataset:
@@ -58,31 +53,26 @@ def load_ranked(*, n_prompts: int = N_PROMPTS, seed: int = RANKED_SEED) -> Datas
     return make_pairs(generate_ranked(n_prompts, seed), origin="simulated rankings")
 
 
-def generate_ranked(
-    n_prompts: int, seed: int, *, n_responses: int = N_RESPONSES, parameters: Parameters | None = None
-) -> Iterator[dict[str, Any]]:
+def generate_ranked(n_prompts: int, seed: int) -> Iterator[dict[str, Any]]:
     """Rows for `make_pairs` as `generate` gives them: all pairs of the responses to each prompt; no prompt twice."""
-    n_pairs = n_prompts * math.comb(n_responses, 2)
-    return annotated(_draw_compared(seed, n_responses), n_pairs, seed, parameters)
+    return _annotated(_draw_compared(seed), n_prompts * math.comb(N_RESPONSES, 2), seed)
 
 
-def annotated(
-    texts: Iterator[Texts], n_pairs: int, seed: int, parameters: Parameters | None
-) -> Iterator[dict[str, Any]]:
-    """Rows of the first `n_pairs` texts with what annotators say of them; else as `generate`."""
+def _annotated(texts: Iterator[Texts], n_pairs: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows of the first `n_pairs` texts with what annotators say of them."""
     words = random.Random(f"reasons {seed}")
     pool = Pool.draw(np.random.default_rng([seed, 0]))
     for number, start in enumerate(range(0, n_pairs, BLOCK), start=1):
         block = list(itertools.islice(texts, min(BLOCK, n_pairs - start)))
         noise = Noise.draw(np.random.default_rng([seed, number]), BLOCK).first(len(block))
         truths = as_array(block)
-        given = annotators.annotate(truths, noise, pool, parameters or annotators.fitted())
+        given = annotators.annotate(truths, noise, pool, annotators.fitted())
         yield from _rows(words, block, truths, given)
 
 
 def draw_texts(seed: int) -> Iterator[Texts]:
     """Tasks with responses and what is true of these, without end."""
-    return (Texts.of(task, *responses) for task, responses in draw_answered(seed))
+    return (_examined(task, responses) for task, responses in draw_answered(seed))
 
 
 def draw_answered(seed: int) -> Iterator[tuple[Task, tuple[str, str]]]:
@@ -94,7 +84,11 @@ def draw_answered(seed: int) -> Iterator[tuple[Task, tuple[str, str]]]:
         yield task, (response_1, response_2)
 
 
-def _draw_compared(seed: int, n_responses: int) -> Iterator[Texts]:
+def _examined(task: Task, responses: tuple[str, str]) -> Texts:
+    return Texts(task, responses, (examine(task, responses[0]), examine(task, responses[1])))
+
+
+def _draw_compared(seed: int) -> Iterator[Texts]:
     """All pairs of different responses to one prompt after another, without end; which comes first is drawn."""
     rng = random.Random(f"ranked {seed}")
     seen: set[str] = set()
@@ -103,9 +97,9 @@ def _draw_compared(seed: int, n_responses: int) -> Iterator[Texts]:
         while prompt_key(task.prompt) in seen:  # two sets of responses to one prompt would not all be compared
             task = draw_task(rng)
         seen.add(prompt_key(task.prompt))
-        for couple in itertools.combinations(_different_responses(rng, task, n_responses), 2):
+        for couple in itertools.combinations(_different_responses(rng, task, N_RESPONSES), 2):
             first, second = rng.sample(couple, 2)
-            yield Texts.of(task, first, second)
+            yield _examined(task, (first, second))
 
 
 def _different_responses(rng: random.Random, task: Task, n: int) -> list[str]:

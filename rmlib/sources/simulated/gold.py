@@ -18,9 +18,9 @@ from rmlib.sources.simulated.truth import truth
 
 
 @cache
-def tasks(n_pairs: int = N_PAIRS, seed: int = SEED) -> Mapping[str, Task]:
+def _tasks() -> dict[str, Task]:
     """The task behind each prompt of the repository's simulated pairs, drawn again as they were."""
-    return {prompt_key(task.prompt): task for task, _ in itertools.islice(draw_answered(seed), n_pairs)}
+    return {prompt_key(task.prompt): task for task, _ in itertools.islice(draw_answered(SEED), N_PAIRS)}
 
 
 class Gold:
@@ -28,14 +28,11 @@ class Gold:
 
     name = "simulated truth"
 
-    def __init__(self, attribute: str = "helpfulness") -> None:
-        self.attribute = attribute
-
     def score(
         self, prompts: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]
     ) -> Float[np.ndarray, "response"]:
         """True points of each response. Raises DataError for a prompt that is not simulated."""
-        known = tasks()
+        known = _tasks()
         keys = [prompt_key([dict(message) for message in prompt]) for prompt in prompts]
         if unknown := [key for key in keys if key not in known]:
             raise DataError(
@@ -43,4 +40,4 @@ class Gold:
                 f"{len(unknown)} of {len(keys)} prompts are no simulated ones, e.g. {unknown[0][:80]!r}",
                 "Only answers to simulated prompts have a known truth; compare others by a reward model or a judge",
             )
-        return np.array([truth(known[key], text)[self.attribute] for key, text in zip(keys, responses, strict=True)])
+        return np.array([truth(known[key], text)["helpfulness"] for key, text in zip(keys, responses, strict=True)])

@@ -3,10 +3,9 @@
 Each statistic is a function of sums over pairs, so that one pass gives its value and a weighted one a bootstrap draw.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -57,20 +56,6 @@ class Measure:
         return float(self.value(self.terms.sum(axis=0)))
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Annotations of many pairs and the labels that follow from them; NaN where there is none."""
-
-    given: Given
-    preference: Float[np.ndarray, "pair"]
-    ratings: Float[np.ndarray, "pair side attribute"]
-
-    @classmethod
-    def of(cls, given: Given) -> Self:
-        """By the published rules."""
-        return cls(given, annotators.overall_preferences(given), annotators.overall_ratings(given))
-
-
 def beside_published(pairs: Dataset, seed: int = 0, draws: int = 1000) -> pd.DataFrame:
     """One row a statistic: published, simulated, difference, low, high, tolerance, within tolerance.
 
@@ -85,18 +70,25 @@ def beside_published(pairs: Dataset, seed: int = 0, draws: int = 1000) -> pd.Dat
     Raises:
         ValueError: a pair has more than five annotations, or no truth.
     """
-    found = [*measures(labelled(pairs)), *_of_truth(pairs), *_of_texts(pairs)]
-    table = pd.DataFrame({"simulated": {measure.name: measure.estimate for measure in found} | _distinct(pairs)})
-    table.insert(0, "published", targets().reindex(table.index))
-    table["difference"] = table["simulated"] - table["published"]
-    table[["low", "high"]] = intervals(found, seed=seed, draws=draws).reindex(table.index)
-    table["tolerance"] = pd.Series(FIRST | THEN).reindex(table.index)
+    ratings = ratings_of(pairs, ATTRIBUTES).astype(float)
+    found = [*measures(_given(pairs), preferences(pairs), ratings), *_of_truth(pairs)]
+    estimates = {measure.name: measure.estimate for measure in found} | _distinct(pairs)
+    table = against_targets("simulated", estimates).join(_intervals(found, seed=seed, draws=draws))
+    columns = ["published", "simulated", "difference", "low", "high", "tolerance", "within tolerance"]
+    return table[columns].rename_axis("statistic")
+
+
+def against_targets(name: str, found: Mapping[str, float]) -> pd.DataFrame:
+    """Statistics, in the column `name`, beside their published values: published, difference, tolerance, within it."""
+    table = pd.DataFrame({"published": targets(), name: pd.Series(found)}).reindex(list(found))
+    table["difference"] = table[name] - table["published"]
+    table["tolerance"] = pd.Series(FIRST | THEN)
     within = (table["difference"].abs() <= table["tolerance"]).astype(object)
     table["within tolerance"] = within.where(table["published"].notna() & table["tolerance"].notna(), None)
-    return table.rename_axis("statistic")
+    return table
 
 
-def intervals(found: Sequence[Measure], *, seed: int, draws: int) -> pd.DataFrame:
+def _intervals(found: Sequence[Measure], *, seed: int, draws: int) -> pd.DataFrame:
     """95 % percentile bootstrap intervals over pairs, the same redrawn pairs for every measure; columns low, high."""
     terms = np.hstack([measure.terms for measure in found])
     ends = np.cumsum([measure.terms.shape[1] for measure in found])
@@ -107,8 +99,8 @@ def intervals(found: Sequence[Measure], *, seed: int, draws: int) -> pd.DataFram
     return pd.DataFrame(bounds, index=[measure.name for measure in found], columns=["low", "high"])
 
 
-def labelled(pairs: Dataset) -> Labelled:
-    """Annotations and labels of a table of pairs as arrays. Raises ValueError for more than five annotations."""
+def _given(pairs: Dataset) -> Given:
+    """The annotations of a table of pairs as arrays. Raises ValueError for more than five of a pair."""
     frame = annotation_frame(pairs)
     rows, place = frame["row"].to_numpy(), frame.groupby("row").cumcount().to_numpy()
     if place.max(initial=0) >= N_MOST:
@@ -121,14 +113,26 @@ def labelled(pairs: Dataset) -> Labelled:
     columns = [[f"{name}_{side}" for name in ATTRIBUTES] for side in (1, 2)]
     for side in (0, 1):
         ratings[rows, place, side] = frame[columns[side]]
-    return Labelled(Given(called, votes, ratings), preferences(pairs), ratings_of(pairs, ATTRIBUTES).astype(float))
+    return Given(called, votes, ratings)
 
 
-def measures(data: Labelled) -> Iterator[Measure]:
-    """Every statistic that has a published value, but for those of texts."""
-    yield from _of_preferences(data)
-    yield from _of_ratings(data)
-    yield from _of_agreement(data)
+def measures(
+    given: Given, preference: Float[np.ndarray, "pair"], ratings: Float[np.ndarray, "pair side attribute"]
+) -> Iterator[Measure]:
+    """Every statistic that has a published value, but for those of texts; a label that a pair lacks is NaN."""
+    kept, rated = np.isfinite(preference), np.isfinite(ratings[:, 0, HELPFULNESS])
+    yield share("share of ties among kept preferences", kept, preference == 0)
+    yield share("share of pairs without a preference", rated, ~kept)  # as published, of those with ratings
+    yield share("share of pairs without ratings", np.ones(len(kept), dtype=bool), ~rated)
+    gap = ratings[:, 1, HELPFULNESS] - ratings[:, 0, HELPFULNESS]
+    yield correlation("r of preference and helpfulness difference", preference, gap)
+    yield mean("annotators per pair", given.called.sum(axis=1))
+    for index, name in enumerate(ATTRIBUTES):
+        yield mean(f"{name}: mean", ratings[..., index])
+        yield standard_deviation(f"{name}: sd", ratings[..., index])
+        if index != HELPFULNESS:
+            yield correlation(f"{name}: r with helpfulness", ratings[..., index], ratings[..., HELPFULNESS])
+    yield from _of_agreement(given)
 
 
 @cache
@@ -205,32 +209,12 @@ def kappa(name: str, values: np.ndarray, valid: Bool[np.ndarray, "pair annotator
     return Measure(name, terms, value)
 
 
-def _of_preferences(data: Labelled) -> Iterator[Measure]:
-    kept, rated = np.isfinite(data.preference), np.isfinite(data.ratings[:, 0, HELPFULNESS])
-    every = np.ones(len(kept), dtype=bool)
-    gap = data.ratings[:, 1, HELPFULNESS] - data.ratings[:, 0, HELPFULNESS]
-    yield share("share of ties among kept preferences", kept, data.preference == 0)
-    yield share("share of pairs without a preference", rated, ~kept)  # as published, of those with ratings
-    yield share("share of pairs without ratings", every, ~rated)
-    yield correlation("r of preference and helpfulness difference", data.preference, gap)
-    yield mean("annotators per pair", data.given.called.sum(axis=1))
-
-
-def _of_ratings(data: Labelled) -> Iterator[Measure]:
-    for index, name in enumerate(ATTRIBUTES):
-        yield mean(f"{name}: mean", data.ratings[..., index])
-        yield standard_deviation(f"{name}: sd", data.ratings[..., index])
-        if index != HELPFULNESS:
-            yield correlation(f"{name}: r with helpfulness", data.ratings[..., index], data.ratings[..., HELPFULNESS])
-
-
-def _of_agreement(data: Labelled) -> Iterator[Measure]:
+def _of_agreement(given: Given) -> Iterator[Measure]:
     """Of preferences: all votes, then the three most similar of pairs that keep a preference.
 
     Of ratings, in the three stages of the parent's Table 1: all, the three most alike in helpfulness, the same of
     pairs that keep their ratings.
     """
-    given = data.given
     yield kappa("kappa of preferences, raw", given.votes, given.called & (given.votes != NEITHER_VALID))
     three, kept = annotators.kept_votes(given)
     yield kappa("kappa of preferences, processed", three, np.repeat(kept[:, None], 3, axis=1))
@@ -244,6 +228,7 @@ def _of_agreement(data: Labelled) -> Iterator[Measure]:
 
 
 def _of_truth(pairs: Dataset) -> Iterator[Measure]:
+    """What only simulated pairs tell, and what their prompts do."""
     preference, truth = preferences(pairs), np.array(pairs["truth_preference"][:], dtype=float)
     if np.isnan(truth).any():
         raise ValueError(f"{np.isnan(truth).sum()} pairs have no truth_preference: compare simulated pairs alone")
@@ -252,9 +237,6 @@ def _of_truth(pairs: Dataset) -> Iterator[Measure]:
     yield share("accuracy of the oracle on decided pairs", decided, right)
     for strength in STRENGTHS:
         yield share(f"accuracy of the oracle, strength {strength}", np.abs(preference) == strength, right)
-
-
-def _of_texts(pairs: Dataset) -> Iterator[Measure]:
     several = np.array([len(prompt) > 1 for prompt in pairs["prompt"][:]])
     yield share("share of prompts with several turns", np.ones(len(several), dtype=bool), several)
 
