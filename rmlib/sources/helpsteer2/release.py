@@ -29,20 +29,14 @@ class File(NamedTuple):
 
 
 FILES = {
-    "train": File(
-        "train.jsonl.gz", 20_324, 11_315_813, "c0d7e91d738d42e8a08070db26c4c09a9c7631308e1f0fd380ff43d130c9f713"
-    ),
-    "validation": File(
-        "validation.jsonl.gz", 1_038, 581_833, "610eeb5289494d613c4c0f70aade2df8df0b499f3a24e76d232f74e6909d010a"
-    ),
-    "preference": File(
-        "preference/preference.jsonl.gz",
-        9_125,
-        15_339_272,
-        "a5cd48600fb7a330cf0ccc8f59051e24e8f236907c379f42eff1ba18da55204b",
-    ),
+    "train": File("train.jsonl.gz", 20_324, 11_315_813,
+                  "c0d7e91d738d42e8a08070db26c4c09a9c7631308e1f0fd380ff43d130c9f713"),
+    "validation": File("validation.jsonl.gz", 1_038, 581_833,
+                       "610eeb5289494d613c4c0f70aade2df8df0b499f3a24e76d232f74e6909d010a"),
+    "preference": File("preference/preference.jsonl.gz", 9_125, 15_339_272,
+                       "a5cd48600fb7a330cf0ccc8f59051e24e8f236907c379f42eff1ba18da55204b"),
     "disagreements": File("disagreements/disagreements.jsonl.gz", 23_652),
-}
+}  # fmt: skip
 PAIRS = {split: FILES[split].rows // 2 for split in ("train", "validation")}  # the one of twice the same text included
 DECIDED_PAIRS = {"train": 6_766, "validation": 352}  # preference other than 0, as the paper counts them
 OPTIONAL = {

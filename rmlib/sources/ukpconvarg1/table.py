@@ -101,17 +101,16 @@ def _table(folder: Path, subset: str, fold: int, n_folds: int) -> Dataset:
 
 
 def _row(comparison: Comparison, split: str) -> dict[str, Any]:
-    annotations = [
-        {"annotator": vote.worker, "preference": vote.preference, "justification": vote.reason}
-        for vote in comparison.votes
-    ]
     return {
         "split": split,
         "prompt": _prompt(comparison.topic),
         "response_1": comparison.texts[0],
         "response_2": comparison.texts[1],
         "preference": consensus(vote.preference for vote in comparison.votes),
-        "annotations": annotations,
+        "annotations": [
+            {"annotator": vote.worker, "preference": vote.preference, "justification": vote.reason}
+            for vote in comparison.votes
+        ],
     }
 
 
