@@ -22,8 +22,6 @@ Scored = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 Rewards = Float[np.ndarray, "candidate"]
 Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
 
-BASE = ("item_id", "subset", "credit", "tie", "reason")
-
 
 class Scores(dict[str, list[float]]):
     """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}."""
@@ -108,14 +106,9 @@ class Benchmark:
     # --- items --------------------------------------------------------------------------------------------------------
 
     def load(
-        self,
-        source: str | Path | None = None,
-        *,
-        revision: str | Mapping[str, str] = "main",
-        parts: str | Sequence[str] = (),
-        partial: bool = False,
-        keep_degenerate: bool | None = None,
-    ) -> Dataset:
+        self, source: str | Path | None = None, *, revision: str | Mapping[str, str] = "main",
+        parts: str | Sequence[str] = (), partial: bool = False, keep_degenerate: bool | None = None,
+    ) -> Dataset:  # fmt: skip
         """The items in the order of the source, checked one by one and as a whole.
 
         Args:
@@ -193,15 +186,9 @@ class Benchmark:
         return self.finish(pd.DataFrame(rows))
 
     def summarise(
-        self,
-        items: Dataset,
-        scores: Scored | pd.DataFrame,
-        *,
-        seed: int = 0,
-        draws: int = 2000,
-        level: float = 0.95,
-        partial: bool = False,
-    ) -> Report:
+        self, items: Dataset, scores: Scored | pd.DataFrame, *,
+        seed: int = 0, draws: int = 2000, level: float = 0.95, partial: bool = False,
+    ) -> Report:  # fmt: skip
         """The report of scores {item_id: [reward of each candidate]}, or of credits as `credits` gives them.
 
         Subsets whose credits are 0 or 1 get Wilson intervals, all else percentile intervals of `draws` resamples of the
@@ -266,14 +253,13 @@ class Benchmark:
 
     def check_subsets(self, names: Iterable[str]) -> None:
         """ValueError for names that are no subsets of this benchmark."""
-        unknown = sorted(set(names) - self.subsets.keys())
-        if unknown:
+        if unknown := sorted(set(names) - self.subsets.keys()):
             raise ValueError(f"unknown subsets {some(unknown)}; {self.name} has {', '.join(self.subsets)}")
 
     def _checked(self, items: Dataset, table: pd.DataFrame) -> pd.DataFrame:
         self.check_subsets(items.unique("subset"))
-        lacking = [column for column in (*BASE, *self.columns) if column not in table]
-        if lacking:
+        needed = ("item_id", "subset", "tie", "reason", *self.columns)
+        if lacking := [column for column in needed if column not in table]:
             raise ValueError(f"the credits lack the columns {', '.join(lacking)}: make them with `credits`")
         if list(table["item_id"]) != items["item_id"][:] or list(table["subset"]) != items["subset"][:]:
             raise ValueError("the credits are not of these items in their order: pass the items they were made for")

@@ -20,7 +20,6 @@ from rmlib.models import Prompt, Scorer
 from rmlib.records.hashing import canonical_json
 
 LETTERS = "ABCD"
-RATINGS = (1.0, 10.0)
 TIE, UNPARSABLE = "tie", "unparsable"
 
 
@@ -213,10 +212,7 @@ def parse_choice(text: str, n_responses: int) -> Verdict:
 def parse_rating(text: str) -> Verdict:
     """The one number from 1 to 10 that a judge's answer has in double brackets; else it is unparsable."""
     found = {float(number) for number in re.findall(r"\[\[\s*(\d{1,3}(?:\.\d{1,3})?)\s*\]\]", text)}
-    low, high = RATINGS
-    if len(found) == 1 and low <= min(found) <= high:
-        return Verdict(found.pop())
-    return Verdict(None, UNPARSABLE)
+    return Verdict(found.pop()) if len(found) == 1 and 1 <= min(found) <= 10 else Verdict(None, UNPARSABLE)
 
 
 def question_text(prompt: Prompt) -> str:

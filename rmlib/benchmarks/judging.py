@@ -113,8 +113,8 @@ def judge_items(judge: Judge, items: Dataset, *, mode: str = "compare", seed: in
 
 def problems(credits: pd.DataFrame) -> dict[str, int]:
     """How many items met each kind of problem, the most frequent first."""
-    counts = {str(kind): int(n) for kind, n in credits["problem"].value_counts().items()}
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    counts = credits["problem"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return {str(kind): int(n) for kind, n in counts.items()}
 
 
 class Consistency(NamedTuple):

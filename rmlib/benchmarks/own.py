@@ -4,8 +4,6 @@ One pair a row: `prompt` (a text, or messages), `chosen` and `rejected` (a text,
 preference data sets have them), and if wanted `subset` and `id`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

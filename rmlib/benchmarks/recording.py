@@ -12,8 +12,6 @@ A record of kind "benchmark_items", one for each set of items:
               markers_difference, one number for each comparison, in the order of `bias.right`
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

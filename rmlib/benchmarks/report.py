@@ -81,13 +81,9 @@ def members_of(subsets: Mapping[str, Subset]) -> dict[str, list[str]]:
 
 
 def label_of(
-    table: pd.DataFrame,
-    subsets: Mapping[str, Subset],
-    totals: Mapping[str, int],
-    *,
-    unscored: Collection[str],
-    simulated: bool,
-) -> str:
+    table: pd.DataFrame, subsets: Mapping[str, Subset], totals: Mapping[str, int], *,
+    unscored: Collection[str], simulated: bool,
+) -> str:  # fmt: skip
     """The word "complete", or in words what is simulated, *partial*, or of another size than the official items.
 
     Args:

@@ -31,7 +31,6 @@ _COUNTS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Fo
 SUBSETS = {name: Subset(name, n) for name, n in _COUNTS.items()}
 FORMULA = {"accurate_tied": 0.30, "accurate_ref": 0.30, "preferred": 0.20, "preferred_hard": 0.20, "margin": 0.01}
 _OF_TIES = ("accurate_tied", "accurate_ref", "kind", "gap", "spread")
-CANDIDATES = 4  # outside Ties: one chosen, three rejected
 
 
 def _credit(rewards: Rewards, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _item(row: Row, place: Place) -> Given:
 def _numbers(subset: str, number: str, place: Place) -> tuple[int | None, int | None]:
     """How many chosen and rejected responses the rule needs; None is any number from 1."""
     if subset != TIES:
-        return 1, CANDIDATES - 1
+        return 1, 3  # the best of four
     kind, _, rest = number.partition(":")
     if kind not in ("ref", "tied") or not rest:
         raise DataError(place.at("id"), f"{number!r} is not ref:<id> or tied:<id>", "Give the official id")

@@ -49,11 +49,10 @@ _SCENARIOS = {
     "Harmlessness": HARMLESSNESS,
     "Helpfulness": tuple(f"{task}/{name}" for task, names in HELPFULNESS.items() for name in names),
 }
-_SETS = {"BoN_set": "BoN", "Pairwise_set": "pairwise"}
 SUBSETS = {
     f"{folder}/{goal}/{scenario}": Subset(f"{goal} {kind}", None)
     for goal in ("Helpfulness", "Harmlessness")
-    for folder, kind in _SETS.items()
+    for folder, kind in (("BoN_set", "BoN"), ("Pairwise_set", "pairwise"))
     for scenario in _SCENARIOS[goal]
 }
 TOTALS = {"Helpfulness BoN": 2109, "Harmlessness BoN": 1677}

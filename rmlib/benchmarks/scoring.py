@@ -148,9 +148,8 @@ def read_scores(file: str | Path, items: Dataset) -> Scores:
         given = _given(row, place)
         if given is None:
             scores.skipped[name] = str(row["reason"])
-        elif len(given) != sizes[name]:
-            problem = f"{len(given)} rewards for {sizes[name]} candidates"
-            raise DataError(place, problem, "Give one each, in the item's order")
+        elif len(given) != (n := sizes[name]):
+            raise DataError(place, f"{len(given)} rewards for {n} candidates", "Give one each, in the item's order")
         else:
             scores[name] = [check_number(_plain(value), ANY_NUMBER, place) for value in given]
     missing = [name for name in sizes if name not in scores and name not in scores.skipped]
@@ -185,9 +184,8 @@ def _object(file: Path) -> dict[str, Any]:
     try:
         found = parse_json(read_bytes(file))
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            Place(file.name), f"not a JSON file ({error})", "Give an object {item_id: [rewards]}"
-        ) from error
+        problem = f"not a JSON file ({error})"
+        raise DataError(Place(file.name), problem, "Give an object {item_id: [rewards]}") from error
     if not isinstance(found, dict):
         raise DataError(Place(file.name), f"{shown(found)} is not an object", "Give {item_id: [rewards]}")
     return found
