@@ -192,7 +192,9 @@ def test_at_the_start_the_divergence_is_zero_and_the_best_policy_is_kept(policy:
     assert run.measured[0]["divergence"] == pytest.approx(0.0, abs=1e-6)
     assert run.measured[-1]["divergence"] > 0
     means = [np.mean(row["proxy"]) for row in run.measured]
-    again = watch.measure(run.best, Reference(policy, policy), max_new_tokens=SMALL.max_new_tokens)
+    again = watch.measure(
+        Policy.create(str(run.folder / "best")), Reference(policy, policy), max_new_tokens=SMALL.max_new_tokens
+    )
     assert np.mean(again["proxy"]) == pytest.approx(max(means), abs=1e-3)
 
 

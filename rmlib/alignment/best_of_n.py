@@ -26,11 +26,11 @@ def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_t
     size = max(1, ROWS_AT_ONCE // n)
 
     def draw() -> list[list[int]]:
-        drawn = [
-            policy.sample(prompts[start : start + size], n, max_new_tokens=max_new_tokens, seed=seed + start)
-            for start in range(0, len(prompts), size)
-        ]
-        return [row.tolist() for part in drawn for row in part.ids]
+        rows = []
+        for at in range(0, len(prompts), size):
+            part = policy.sample(prompts[at : at + size], n, max_new_tokens=max_new_tokens, seed=seed + at)
+            rows += [row.tolist() for row in part.ids]
+        return rows
 
     rows = [np.array(row, dtype=np.int64) for row in kept_json(paths.runs_dir() / "samples" / f"{identity}.json", draw)]
     return policy.as_samples(prompts, n, rows)
@@ -39,20 +39,13 @@ def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_t
 def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prompt sample"]:
     """Scores of all samples; a text that a prompt got several times is read once, and each prompt encoded once."""
     n = samples.n_per_prompt
-    prompts: list[Prompt] = []
-    texts: list[str] = []
-    place = np.empty(len(samples), dtype=int)
-    for index, prompt in enumerate(samples.prompts):
-        known: dict[str, int] = {}
-        for row in range(index * n, (index + 1) * n):
-            place[row] = known.setdefault(samples.texts[row], len(texts))
-            if place[row] == len(texts):
-                prompts.append(prompt)
-                texts.append(samples.texts[row])
+    pairs = [(row // n, text) for row, text in enumerate(samples.texts)]
+    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+    prompts, texts = [samples.prompts[index] for index, _ in place], [text for _, text in place]
     values = np.asarray(scorer.score(prompts, texts), dtype=float)
     if values.shape != (len(texts),):
         raise AlignmentError(f"{len(texts)} responses got rewards of shape {values.shape}: give one number a response")
-    return values[place].reshape(-1, n)
+    return values[[place[pair] for pair in pairs]].reshape(-1, n)
 
 
 def best_of_n(samples: Samples, reward: Float[np.ndarray, "prompt sample"]) -> list[str]:
@@ -69,14 +62,12 @@ def curve(
     Every row has `n`, `divergence` (nats; see `estimators.best_of_n_divergence`), and a list over prompts for "proxy"
     and each of the scores. What did not end ranks below all that did, with its score as it is.
     """
-    rank, total = _ranked(samples, proxy), samples.n_per_prompt
-    rows = []
-    for n in [2**power for power in range(int(np.log2(total)) + 1)]:
-        row: dict[str, Any] = {"n": n, "divergence": estimators.best_of_n_divergence(n)}
-        for name, values in {"proxy": proxy, **scores}.items():
-            row[name] = estimators.best_of_n_expectation(rank, values, n).round(4).tolist()
-        rows.append(row)
-    return rows
+    rank, read = _ranked(samples, proxy), {"proxy": proxy, **scores}
+    return [
+        {"n": n, "divergence": estimators.best_of_n_divergence(n)}
+        | {name: estimators.best_of_n_expectation(rank, values, n).round(4).tolist() for name, values in read.items()}
+        for n in (2**power for power in range(int(np.log2(samples.n_per_prompt)) + 1))
+    ]
 
 
 def _ranked(samples: Samples, reward: Float[np.ndarray, "prompt sample"]) -> Float[np.ndarray, "prompt sample"]:

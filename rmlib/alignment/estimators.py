@@ -21,8 +21,6 @@ PerResponse = Float[Tensor, "response"]
 PerToken = Float[Tensor, "response token"]
 Valid = Bool[Tensor, "response token"]
 
-# --- DPO --------------------------------------------------------------------------------------------------------------
-
 
 def implicit_reward(policy_logp: PerResponse, reference_logp: PerResponse, beta: float) -> PerResponse:
     """The reward that a policy expresses, `beta * (log pi(y|x) - log pi_ref(y|x))`, up to a constant of the prompt.
@@ -48,9 +46,6 @@ def dpo_loss(
     chosen = implicit_reward(policy_chosen, reference_chosen, beta)
     rejected = implicit_reward(policy_rejected, reference_rejected, beta)
     return losses.pair_loss(name, chosen, rejected, strength)
-
-
-# --- REINFORCE --------------------------------------------------------------------------------------------------------
 
 
 def mean_absolute_divergence(policy_logp: PerToken, reference_logp: PerToken, valid: Valid) -> PerResponse:
@@ -109,9 +104,6 @@ def reinforce_loss(
     return _token_mean(terms, valid)
 
 
-# --- PPO --------------------------------------------------------------------------------------------------------------
-
-
 def generalised_advantages(
     reward: PerToken, value: PerToken, valid: Valid, *, gamma: float = 1.0, lam: float = 0.95
 ) -> tuple[PerToken, PerToken]:
@@ -159,9 +151,6 @@ def ppo_value_loss(
     clipped = old_value + (value - old_value).clamp(-clip, clip)
     error = torch.maximum((value - returns).square(), (clipped - returns).square())
     return 0.5 * _token_mean(error, valid)
-
-
-# --- best of n --------------------------------------------------------------------------------------------------------
 
 
 def best_of_n_expectation(

@@ -100,10 +100,6 @@ class Answers(NamedTuple):
     prompts: Sequence[Prompt]
     texts: Sequence[str]
 
-    @property
-    def identity(self) -> str:
-        return fingerprint([prompt_key(prompt) for prompt in self.prompts], self.texts)
-
 
 def answers_of(pairs: Dataset) -> Answers:
     """Both responses of every pair, good and bad alike."""
@@ -122,7 +118,8 @@ def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) ->
 def starting_policy(answers: Answers, settings: FitSettings | None = None, *, progress: bool = True) -> Policy:
     """The policy fitted to the answers, once: what optimisation starts from where no instruct model is at hand."""
     settings = settings or FitSettings()
-    identity = fingerprint("starting policy", asdict(settings), answers.identity)
+    learnt = fingerprint([prompt_key(prompt) for prompt in answers.prompts], answers.texts)
+    identity = fingerprint("starting policy", asdict(settings), learnt)
 
     def make() -> tuple[Policy, dict[str, Any]]:
         policy = new_policy(settings)
@@ -189,8 +186,7 @@ class FineTuning:
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
 
 
-@dataclass(frozen=True)
-class Tuned:
+class Tuned(NamedTuple):
     """A fine-tuned policy and how it came about; `curve` holds step and mean loss (nats a written token) up to it."""
 
     policy: Policy

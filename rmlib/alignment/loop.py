@@ -50,11 +50,6 @@ class Alignment(RunFolder):
         """The policy after the last step."""
         return Policy.create(str(self.folder / POLICY_FOLDER))
 
-    @cached_property
-    def best(self) -> Policy:
-        """The policy with the highest mean proxy reward among those that were measured."""
-        return Policy.create(str(self.folder / BEST_FOLDER))
-
     @property
     def history(self) -> pd.DataFrame:
         """One row a step: rewards of what was sampled, losses, counts of what did not end or was empty."""
@@ -162,10 +157,8 @@ class Learner(nn.Module):
         super().__init__()
         self.settings, self.policy, self.processes = settings, start.copy(), processes
         if settings.prompts_per_step % processes.size:
-            raise AlignmentError(
-                f"{settings.prompts_per_step} prompts a step cannot be dealt evenly to {processes.size} processes: "
-                "choose another prompts_per_step"
-            )
+            dealt = f"{settings.prompts_per_step} prompts a step cannot be dealt evenly to {processes.size} processes"
+            raise AlignmentError(f"{dealt}: choose another prompts_per_step")
         if settings.lora_rank:
             self.policy.adapt(settings.lora_rank, seed=settings.seed)
             self.reference = Reference(self.policy)
@@ -188,9 +181,11 @@ class Learner(nn.Module):
 
     def own(self, step: int, n: int) -> list[int]:
         """Those of n prompts or pairs that this process takes of a step."""
-        taken = indices_at(step, n, self.settings)
-        share = len(taken) // self.processes.size
-        return taken[self.processes.rank * share :][:share]
+        size = min(self.settings.prompts_per_step, n)
+        per_epoch = n // size  # each has an order of its own
+        order = np.random.default_rng([self.settings.seed, step // per_epoch]).permutation(n)
+        share = size // self.processes.size
+        return order[step % per_epoch * size :][self.processes.rank * share :][:share].tolist()
 
     def descend(self) -> float:
         """One optimizer step along the gradients of all processes; the policy's norm before clipping."""
@@ -211,14 +206,6 @@ class Learner(nn.Module):
             self.parameter_groups(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.scheduler = scheduler_for("constant", settings.warmup_steps, self.optimizer, settings.n_steps)
-
-
-def indices_at(step: int, n: int, settings: AlignSettings) -> list[int]:
-    """Which of n prompts or pairs a step takes: an order drawn from the seed, another one each time all were taken."""
-    size = min(settings.prompts_per_step, n)
-    per_epoch = n // size
-    order = np.random.default_rng([settings.seed, step // per_epoch]).permutation(n)
-    return order[step % per_epoch * size :][:size].tolist()
 
 
 def seed_of(settings: AlignSettings, step: int, rank: int = 0) -> int:
@@ -242,13 +229,9 @@ def optimise(
     rows = read_log(folder, first) if found else []
     best = max((np.mean(row["watched"]["proxy"]) for row in rows if "watched" in row), default=-np.inf)
     before = rows[-1]["seconds"] if rows else 0.0
-    with (
-        (folder / LOG_FILE if processes.is_main else Path(os.devnull)).open("w") as log,
-        progress_bar(
-            total=settings.n_steps, initial=first, unit="step", show=progress and processes.is_main, leave=False
-        ) as bar,
-    ):
-        bar.set_description(label or settings.method)
+    file, shown = (folder / LOG_FILE, progress) if processes.is_main else (Path(os.devnull), False)
+    told: dict[str, Any] = {"total": settings.n_steps, "initial": first, "unit": "step", "leave": False}
+    with file.open("w") as log, progress_bar(desc=label or settings.method, show=shown, **told) as bar:
         log.writelines(json.dumps(row) + "\n" for row in rows)
         for step in range(first, settings.n_steps + 1):
             if step == first and found:
@@ -269,9 +252,10 @@ def optimise(
             every = settings.checkpoint_every_steps
             if every and step and step % every == 0 and step < settings.n_steps:
                 checkpoints.write(folder, state, {"step": step})
+    row.pop("watched", None)
     processes.on_main(partial(_save, learner.policy, folder / POLICY_FOLDER))
-    processes.on_main(lambda: write_json(folder / FINISHED_FILE, {k: v for k, v in row.items() if k != "watched"}))
-    processes.on_main(lambda: checkpoints.remove(folder))
+    processes.on_main(partial(write_json, folder / FINISHED_FILE, row))
+    processes.on_main(partial(checkpoints.remove, folder))
 
 
 def _save(policy: Policy, folder: Path) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,11 +72,10 @@ class Samples:
     def groups(self) -> list[Group]:
         """One group for each prompt, which is its shared part."""
         n = self.n_per_prompt
-        rows = [
-            tuple(np.concatenate([prompt, row]) for row in self.ids[index * n : (index + 1) * n])
+        return [
+            Group(tuple(np.concatenate([prompt, row]) for row in self.ids[index * n : (index + 1) * n]), len(prompt))
             for index, prompt in enumerate(self.prompt_ids)
         ]
-        return [Group(ids, len(prompt)) for ids, prompt in zip(rows, self.prompt_ids, strict=True)]
 
 
 def drawn_network(config: PretrainedConfig, seed: int) -> Any:
@@ -165,11 +164,9 @@ class Policy:
         if longest + max_new_tokens > self.max_length:
             raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed {self.max_length}")
         pad = self.tokenizer.pad_token_id or 0
-        ids = torch.full((len(rows), longest), pad, device=self.device)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, longest - len(row) :] = torch.from_numpy(row)
-            mask[index, longest - len(row) :] = 1
+        aligned = partial(pad_sequence, batch_first=True, padding_side="left")
+        ids = aligned([torch.from_numpy(row) for row in rows], padding_value=pad).long().to(self.device)
+        mask = aligned([torch.ones(len(row), dtype=torch.long) for row in rows]).to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             drawn = self.network.generate(
@@ -185,11 +182,10 @@ class Policy:
         """
         if len(texts) != n * len(prompts):
             raise ValueError(f"{len(texts)} texts are not {n} to each of {len(prompts)} prompts")
-        headers = [header(self.tokenizer, prompt) for prompt in prompts]
         rendered = []
-        for index, (prompt, before) in enumerate(zip(prompts, headers, strict=True)):
-            some = texts[index * n : (index + 1) * n]
-            rendered += [tokens.render(self.tokenizer, prompt, text)[len(before) :] for text in some]
+        for index, prompt in enumerate(prompts):
+            behind, some = len(header(self.tokenizer, prompt)), texts[index * n : (index + 1) * n]
+            rendered += [tokens.render(self.tokenizer, prompt, text)[behind:] for text in some]
         found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return self.as_samples(prompts, n, [np.array(row) for row in found])
 
@@ -226,12 +222,9 @@ class Policy:
 
 
 def in_passes(
-    samples: Samples,
-    token_budget: int,
-    read: Callable[[Sequence[Group]], Sequence[Float[Tensor, "token"]]],
-    *,
+    samples: Samples, token_budget: int, read: Callable[[Sequence[Group]], Sequence[Float[Tensor, "token"]]], *,
     shared: bool,
-) -> Float[Tensor, "sample token"]:
+) -> Float[Tensor, "sample token"]:  # fmt: skip
     """What `read` says of the tokens of each response, 0 after its end; it is given as many groups as fit one pass."""
     groups, n = samples.groups(), samples.n_per_prompt
     parts: list[Tensor] = []
@@ -270,8 +263,7 @@ class Reference:
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token with which the template ends a response."""
     prompt = [{"role": "user", "content": "?"}]
-    text = tokens.render(tokenizer, prompt, "a")
-    behind = text[len(header(tokenizer, prompt)) + 1 :]
+    behind = tokens.render(tokenizer, prompt, "a")[len(header(tokenizer, prompt)) + 1 :]
     ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ValueError("the chat template writes nothing behind a response, so no response could end; give it an end")
