@@ -16,12 +16,11 @@ from torch import nn
 
 from rmlib import alignment
 from rmlib.alignment import __main__ as command
-from rmlib.alignment import ppo
+from rmlib.alignment import methods
 from rmlib.alignment.align import align
-from rmlib.alignment.dpo import DPO, labelled
 from rmlib.alignment.loop import PreferencePairs, Task, Watch
+from rmlib.alignment.methods import DPO, Reinforce, labelled
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
-from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.combining import Ensemble
@@ -284,7 +283,7 @@ def test_the_value_of_a_token_is_the_head_on_the_state_before_it(
     samples = policy.sample(PROMPTS, 3, max_new_tokens=8, seed=0)
     before, critic.shared = critic.shared, shared
     with torch.no_grad():
-        found = ppo.token_values(critic, samples, token_budget=60)
+        found = methods.token_values(critic, samples, token_budget=60)
         for index, ids in enumerate(samples.ids):
             prompt = samples.prompt_ids[index // 3]
             states = critic.backbone(torch.from_numpy(np.concatenate([prompt, ids]))[None]).last_hidden_state[0]
@@ -296,7 +295,7 @@ def test_the_value_of_a_token_is_the_head_on_the_state_before_it(
 def test_the_reward_falls_on_the_last_token_and_the_penalty_on_each() -> None:
     logp, reference = torch.tensor([[-1.0, -2.0, -9.0]] * 2), torch.tensor([[-1.5, -1.0, 0.0]] * 2)
     valid = torch.tensor([[True, True, False], [False, False, False]])
-    found = ppo.token_rewards(logp, reference, torch.tensor([3.0, 7.0]), valid, 0.1)
+    found = methods.token_rewards(logp, reference, torch.tensor([3.0, 7.0]), valid, 0.1)
     torch.testing.assert_close(found, torch.tensor([[-0.05, 3.1, 0.0], [0.0, 0.0, 0.0]]))
 
 
@@ -308,7 +307,7 @@ def test_the_second_round_starts_from_the_best_policy_of_the_first(policy: Polic
     )
     assert [row["step"] for row in run.measured] == [0, 1, 2, 3, 4]
     best = max(run.measured[:3], key=lambda row: np.mean(row["proxy"]))
-    second = ppo.PPO(
+    second = methods.PPO(
         Policy.create(str(run.folder / "round-1" / "best")), settings, Task(Scorer(early), PROMPTS, critic=critic)
     )
     origin = Reference(policy, policy)
@@ -319,7 +318,7 @@ def test_the_second_round_starts_from_the_best_policy_of_the_first(policy: Polic
 def test_ppo_moves_policy_and_value_model_and_needs_one_on_the_policys_tokens(
     policy: Policy, critic: RewardModel
 ) -> None:
-    learner = ppo.PPO(
+    learner = methods.PPO(
         policy, SMALL.change(method="ppo", prompts_per_step=4), Task(Scorer(early), PROMPTS, critic=critic)
     )
     learner.prepare()
@@ -330,7 +329,7 @@ def test_ppo_moves_policy_and_value_model_and_needs_one_on_the_policys_tokens(
     assert not torch.equal(weights(learner.critic), before[1])
     torch.testing.assert_close(weights(critic), before[1])  # the reward model itself is left alone
     with pytest.raises(AlignmentError, match="whose tokenizer is not that of the policy"):
-        ppo.critic_of(Task(critic=RewardModel.create("embedded")), policy)
+        methods.critic_of(Task(critic=RewardModel.create("embedded")), policy)
 
 
 # --- DPO ---

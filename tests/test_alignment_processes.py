@@ -11,9 +11,8 @@ from several_policies import PAIRS, PROMPTS, SETTINGS, Early, fitted_policy, opt
 from tiny import save_backbone
 
 from rmlib.alignment.loop import Alignment, Task, seed_of
+from rmlib.alignment.methods import PPO, OnPolicy, Reinforce
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.ppo import PPO
-from rmlib.alignment.reinforce import OnPolicy, Reinforce
 from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.models import RewardModel
 from rmlib.training.parallel import Processes

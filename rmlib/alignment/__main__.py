@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmlib.alignment import dpo
+from rmlib.alignment import methods
 from rmlib.alignment.align import align
 from rmlib.alignment.loop import Alignment, Task, Watch
 from rmlib.alignment.plan import distinct_prompts
@@ -45,7 +45,7 @@ def run(asked: Mapping[str, Any], *, progress: bool = True) -> Alignment:
         watch = Watch(prompts, {} if reward is None else {"proxy": reward}, asked.get("every_steps", 10))
     policy = Policy.create(asked["policy"])
     if settings.method == "dpo":
-        task = Task(pairs=dpo.annotated(splits.train), watch=watch)
+        task = Task(pairs=methods.annotated(splits.train), watch=watch)
     else:
         task = Task(reward, distinct_prompts(splits.train), watch=watch)
     return align(policy, settings, task, progress=progress)

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rmlib.alignment.dpo import DPO
 from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Task, optimise
+from rmlib.alignment.methods import DPO, PPO, Reinforce
 from rmlib.alignment.policies import Policy, Reference
-from rmlib.alignment.ppo import PPO
-from rmlib.alignment.reinforce import Reinforce
 from rmlib.alignment.settings import AlignSettings
 from rmlib.records import paths
 from rmlib.records.files import write_json

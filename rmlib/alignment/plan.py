@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 
 from rmlib import combining, records
-from rmlib.alignment import best_of_n, dpo
+from rmlib.alignment import best_of_n, methods
 from rmlib.alignment.align import align
 from rmlib.alignment.fine_tuning import FitSettings, answers_of, simulated_answers, starting_policy
 from rmlib.alignment.loop import Alignment, Task, Watch
@@ -144,9 +144,9 @@ def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = 
     if method not in DPO_LOSSES:
         given = Task(reward, plan.prompts, watch=watch)
     elif arm == ANNOTATORS:
-        given = Task(pairs=dpo.annotated(plan.splits.train), watch=watch)
+        given = Task(pairs=methods.annotated(plan.splits.train), watch=watch)
     else:
-        given = Task(pairs=dpo.labelled(_samples("dpo", plan, seed), reward), watch=watch)
+        given = Task(pairs=methods.labelled(_samples("dpo", plan, seed), reward), watch=watch)
     if method == "ppo" and not isinstance(reward, RewardModel):
         given = replace(given, critic=scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed)))
     return align(plan.start, settings_of(plan, method, seed), given, progress=progress)
