@@ -35,7 +35,7 @@ def fitted_policy(folder: Path) -> Policy:
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("abcdefgh"), size=rng.integers(1, 13))) for _ in range(400)]
     settings = FitSettings(epochs=12, prompts_per_step=40, learning_rate=5e-3, warmup_steps=5, weight_decay=0.0)
-    fit(made, Answers(PROMPTS * 50, texts), settings, progress=False)
+    fit(made, Answers(PROMPTS * 50, texts), settings)
     return made
 
 

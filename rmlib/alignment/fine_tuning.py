@@ -38,11 +38,8 @@ TOKEN_BUDGET = 8_192  # of one pass
 BETAS = (0.9, 0.98)  # of AdamW
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
 def _minimise(
-    policy: Policy, parts: Callable[[int], Iterable[Tensor]], how: FitSettings | FineTuning, n_steps: int, show: bool
+    policy: Policy, parts: Callable[[int], Iterable[Tensor]], how: FitSettings | FineTuning, n_steps: int
 ) -> list[float]:
     """Move the weights by AdamW, whose rate warms up and then falls to 0; the loss of each step.
 
@@ -50,10 +47,10 @@ def _minimise(
     """
     weights = [weight for weight in policy.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, betas=BETAS, weight_decay=how.weight_decay)
-    schedule = "cosine" if isinstance(how, FitSettings) else "linear"
-    scheduler = scheduler_for(schedule, how.warmup_steps, optimizer, n_steps)
-    losses = []
-    for step in progress_bar(range(n_steps), desc=f"tuning {policy.name}", unit="step", leave=False, show=show):
+    from_nothing = isinstance(how, FitSettings)  # a justifier is trained beside others, without a bar
+    scheduler = scheduler_for("cosine" if from_nothing else "linear", how.warmup_steps, optimizer, n_steps)
+    losses, told = [], {"desc": f"tuning {policy.name}", "unit": "step", "leave": False}
+    for step in progress_bar(range(n_steps), show=from_nothing, **told):
         total = 0.0
         for loss in parts(step):
             loss.backward()
@@ -115,15 +112,14 @@ def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) ->
     return Answers([task.prompt for task, _ in some], [text for _, two in some for text in two])
 
 
-def starting_policy(answers: Answers, settings: FitSettings | None = None, *, progress: bool = True) -> Policy:
+def starting_policy(answers: Answers, settings: FitSettings) -> Policy:
     """The policy fitted to the answers, once: what optimisation starts from where no instruct model is at hand."""
-    settings = settings or FitSettings()
     learnt = fingerprint([prompt_key(prompt) for prompt in answers.prompts], answers.texts)
     identity = fingerprint("starting policy", asdict(settings), learnt)
 
     def make() -> tuple[Policy, dict[str, Any]]:
         policy = new_policy(settings)
-        return policy, {"history": fit(policy, answers, settings, progress=progress), "settings": asdict(settings)}
+        return policy, {"history": fit(policy, answers, settings), "settings": asdict(settings)}
 
     policy, _ = _kept(paths.runs_dir() / "policies" / identity, make)
     policy.name, policy.identity = "fitted to answers", identity
@@ -145,7 +141,7 @@ def new_policy(settings: FitSettings) -> Policy:
     return Policy(drawn_network(config, settings.seed), made.tokenizer, "embedded policy")
 
 
-def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bool = True) -> list[list[float]]:
+def fit(policy: Policy, answers: Answers, settings: FitSettings) -> list[list[float]]:
     """Maximum likelihood of the answers given their prompts; steps with their losses, nats per token."""
     groups = policy.read(answers.prompts, 2, answers.texts).groups()
     n_steps = max(1, int(settings.epochs * len(groups) / settings.prompts_per_step))
@@ -156,7 +152,7 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings, *, progress: bo
         taken = [groups[index] for index in order[step * size : (step + 1) * size]]
         yield -torch.cat(list(policy.token_logp(taken))).mean()
 
-    losses = _minimise(policy, parts, settings, n_steps, progress)
+    losses = _minimise(policy, parts, settings, n_steps)
     return [[step, round(loss, 4)] for step, loss in enumerate(losses, start=1)]
 
 
@@ -199,11 +195,10 @@ class Tuned(NamedTuple):
 def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int = 0, seed: int = 0) -> Policy:
     """A language model on the backbone of a reward model, which has learnt to tell responses apart.
 
-    It may be given room for what it has not learnt: layers on top of its own, and attention heads beside its own in
-    every layer. Until they are trained these change nothing, since they write 0 (function-preserving growth,
-    arXiv 1511.05641). What is new is drawn from the seed: these weights, and the output layer where it is not tied to
-    the embeddings. Raises BackboneError for an encoder, which cannot write, for growth of a decoder that is no Llama or
-    whose heads share their keys, and for a number of heads that does not divide its width (transformers wants it to).
+    It may be given layers on top of its own and attention heads beside its own in every layer, which change nothing
+    until they are trained, since they write 0 (function-preserving growth, arXiv 1511.05641). What is new, such as an
+    untied output layer, is drawn from the seed. Raises BackboneError for an encoder, for growth of a decoder that is no
+    Llama or whose heads share their keys, and for a number of heads that does not divide its width.
     """
     if model.kind != "decoder":
         raise backbones.BackboneError(f"{model.name!r} is an encoder and cannot write: name a decoder")
@@ -234,7 +229,7 @@ def on_reward_model(model: RewardModel, *, new_layers: int = 0, new_heads: int =
 def drawn(rows: Dataset, settings: FineTuning) -> Dataset:
     """The examples that a fine-tuning sees, in its order: shuffled, and as many as it needs.
 
-    Raises ValueError where there are none; where there are fewer than needed, they are gone through again.
+    Fewer than needed are gone through again. Raises ValueError where there are none.
     """
     if not len(rows):
         raise ValueError("no annotation is an example: give pairs with statements and elaborations, and decided ones")
@@ -245,7 +240,7 @@ def drawn(rows: Dataset, settings: FineTuning) -> Dataset:
     return rows.select(order[:n]).select_columns(["prompt", "completion"])
 
 
-def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool = False) -> Tuned:
+def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning) -> Tuned:
     """A policy fine-tuned on prompts and completions (`justifier.examples`), or the one that an earlier call finished.
 
     The policy given is trained in place where it has to be. A run that dies begins anew. Raises ValueError as `drawn`.
@@ -254,17 +249,17 @@ def fine_tune(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: 
     start = [hash_of_weights(policy.network), policy.tokenizer.chat_template]
     name = fingerprint("justifier", start, fingerprint(taken.to_list()), asdict(settings))
     folder = paths.runs_dir() / "justifier" / name
-    trained, outcome = _kept(folder, lambda: (policy, train(policy, taken, settings, progress=progress)))
+    trained, outcome = _kept(folder, lambda: (policy, train(policy, taken, settings)))
     trained.name = policy.name
     trained.network.to(policy.device)
     return Tuned(trained, folder, **outcome)
 
 
-def train(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool = False) -> dict[str, Any]:
+def train(policy: Policy, rows: Dataset, settings: FineTuning) -> dict[str, Any]:
     """Train the policy in place on all rows in their order; curve, number of tokens read, seconds.
 
-    Each example is a row without padding, cut where the model's positions end, and logits are computed where words are
-    written alone: on a CPU a step takes a fraction of the time that padded rows take (`benchmarks/fine_tuning.py`).
+    Examples are not padded, and cut where the model's positions end; logits are computed where words are written alone:
+    a fraction of the time that padded rows take (`benchmarks/fine_tuning.py`).
     """
     policy.network.to(Processes.join().device)
     if settings.lora_rank:
@@ -286,7 +281,7 @@ def train(policy: Policy, rows: Dataset, settings: FineTuning, *, progress: bool
             yield -torch.cat(list(logp)).sum() / n_written
 
     policy.network.train()
-    losses = np.array(_minimise(policy, parts, settings, settings.n_steps, progress))
+    losses = np.array(_minimise(policy, parts, settings, settings.n_steps))
     policy.network.eval()
     pieces = np.array_split(np.arange(len(losses)), min(40, len(losses)))
     curve = [{"step": int(piece[-1]) + 1, "loss": float(losses[piece].mean())} for piece in pieces]

@@ -140,18 +140,14 @@ def _unusable(annotation: Mapping[str, object], preference: int | None) -> str |
 class Justifier:
     """A fine-tuned policy as a judge (`benchmarks.judges.Judge`): it writes, and its last statement is its verdict.
 
-    It writes in batches of questions of similar length, and each text once: what was written is kept on disk under the
-    policy's weights. Sampled words depend on what is in the batch, so it takes the likeliest word each time.
+    It writes in batches of questions of similar length, each text once: it is kept on disk under the policy's weights.
+    Sampled words depend on what is in the batch, so it takes the likeliest word each time.
     """
 
     def __init__(self, policy: Policy, *, max_new_tokens: int = 256, batch_size: int = 128) -> None:
         self.policy, self.max_new_tokens, self.batch_size = policy, max_new_tokens, batch_size
+        self.name = f"justifier {policy.name}"
         self._kept = Kept("justifications", self.identity())
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return f"justifier {self.policy.name}"
 
     def write(self, questions: Sequence[Question], *, progress: bool = False) -> list[str]:
         """The justification of each prompt with its two responses, as far as `max_new_tokens` go.
@@ -207,8 +203,8 @@ def verdict_of(text: str) -> Verdict:
 class Plan:
     """What all justifiers of a comparison share.
 
-    `reward_arm`: whose model of the same seed the embedded decoder starts from, grown by some layers and heads, since
-    it has never read a sentence; any other backbone starts from its own weights.
+    The embedded decoder, which has never read a sentence, starts from the model of `reward_arm` of the same seed, grown
+    by some layers and heads; any other backbone starts from its own weights.
     """
 
     splits: Splits

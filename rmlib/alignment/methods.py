@@ -74,8 +74,7 @@ class OnPolicy(Learner):
 class Reinforce(OnPolicy):
     """REINFORCE with a leave-one-out baseline, as in the authors' code (see `estimators`).
 
-    A sample that did not end has no reward: it is left out of the baseline and of the loss, and counted. Where no
-    sample of a step teaches anything, the policy stays as it is.
+    Samples that did not end are left out of baseline and loss, and counted; where none ended, the policy stays.
     """
 
     def update(self, step: int) -> dict[str, Any]:
@@ -181,10 +180,8 @@ class PPO(OnPolicy):
         budget, settings = self.settings.token_budget, self.settings
         part = rollout.samples.take(range(start, stop))
         width = int(part.n_tokens.max())
-        names = ("old_logp", "old_value", "advantage", "returns", "valid")
-        logp0, value0, advantage, returns, valid = (
-            self._rows(getattr(rollout, name), start, stop)[:, :width] for name in names
-        )
+        tables = (self._rows(table, start, stop)[:, :width] for table in rollout[1:])
+        logp0, value0, advantage, returns, valid = tables
         logp = self.policy.log_probabilities(part, token_budget=budget)
         policy_loss = share * estimators.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
         policy_loss.backward()

@@ -136,7 +136,7 @@ def settings_of(plan: Plan, method: str, seed: int) -> AlignSettings:
     return plan.settings[method].change(seed=seed)
 
 
-def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = False) -> Alignment:
+def optimised(plan: Plan, method: str, arm: str, seed: int) -> Alignment:
     """The optimisation of a method under a reward and a seed, run now or found."""
     reward = reward_of(plan, arm, seed)
     scorers = {"proxy": reward} | ({} if plan.gold is None else {"gold": plan.gold})
@@ -149,7 +149,7 @@ def optimised(plan: Plan, method: str, arm: str, seed: int, *, progress: bool = 
         given = Task(pairs=methods.labelled(_samples("dpo", plan, seed), reward), watch=watch)
     if method == "ppo" and not isinstance(reward, RewardModel):
         given = replace(given, critic=scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed)))
-    return align(plan.start, settings_of(plan, method, seed), given, progress=progress)
+    return align(plan.start, settings_of(plan, method, seed), given, progress=False)
 
 
 def record_run(job: Job, plan: Plan) -> dict[str, Any]:

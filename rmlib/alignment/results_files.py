@@ -6,6 +6,7 @@ Columns are those of the published table (`records.published("alignment")`), so 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,9 @@ def read_mt_bench(judgments: Path, answers: Path | None = None) -> pd.DataFrame:
     found["mt_bench_unparsed"] = table.groupby("model")["score"].apply(lambda scores: int((scores == UNPARSED).sum()))
     if answers is not None:
         files = sorted(answers.glob("*.jsonl")) if answers.is_dir() else [answers]
-        lengths: dict[str, list[int]] = {}
-        for file in files:
-            for row in _lines(file, "model_id", "choices"):
-                turns = [turn for choice in row["choices"] for turn in choice["turns"]]
-                lengths.setdefault(row["model_id"], []).extend(map(len, turns))
-        found["mean_length_chars"] = pd.Series({model: float(np.mean(some)) for model, some in lengths.items()})
+        rows = pd.DataFrame([row for file in files for row in _lines(file, "model_id", "choices")])
+        turns = rows.set_index("model_id")["choices"].explode().map(itemgetter("turns")).explode()
+        found["mean_length_chars"] = turns.str.len().astype(float).groupby(level=0).mean()
     return found
 
 

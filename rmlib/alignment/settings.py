@@ -60,13 +60,9 @@ class AlignSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """As records and names hold them: without what belongs to another method."""
-        others = {
-            "ppo": ("rounds", "minibatches", "ratio_clip", "value_clip", "gamma", "lam", "value_learning_rate"),
-            "dpo": ("loss", "beta"),
-        }
-        foreign = {name for method, names in others.items() if method != self.method for name in names}
-        if self.method == "dpo":
-            foreign |= {"samples_per_prompt", "kl_coefficient"}
+        of_ppo = {"rounds", "minibatches", "ratio_clip", "value_clip", "gamma", "lam", "value_learning_rate"}
+        of_dpo, of_samples = {"loss", "beta"}, {"samples_per_prompt", "kl_coefficient"}
+        foreign = {"reinforce": of_ppo | of_dpo, "ppo": of_dpo, "dpo": of_ppo | of_samples}[self.method]
         return {name: value for name, value in asdict(self).items() if name not in foreign}
 
     @classmethod

@@ -39,18 +39,14 @@ BOOTSTRAP_SEED = 0
 class WinRate(NamedTuple):
     """How often one answer beats another to the same prompt, and how long both are, which belongs beside it.
 
-    Attributes:
-        rate: share of wins, ties half.
-        equal_length: the same as a logistic regression predicts for answers of equal length; None where all are, or
-            where the few answers do not determine it.
-        ties: share of ties, identical answers among them.
-        length, length_before: mean characters.
+    At equal length it is what a logistic regression predicts; None where all are, or the few answers do not determine
+    it.
     """
 
-    rate: Interval
+    rate: Interval  # ties half
     equal_length: Interval | None
-    ties: float
-    length: float
+    ties: float  # share, identical answers among them
+    length: float  # mean characters
     length_before: float
 
     def row(self) -> dict[str, Any]:
@@ -169,13 +165,9 @@ def readers(plan: Plan, arm: str, seed: int) -> dict[str, Scorer]:
 def win_rates(
     policy: tuple[str, str], plan: Plan, seeds: Sequence[int], *, n_prompts: int, n: int = 16
 ) -> list[dict[str, Any]]:
-    """Win rates of a method under a reward arm by every reader, each recorded; computed once, then in runs/.
-
-    Of the last policies of all seeds.
-    """
+    """Of a method's last policies under a reward arm, by every reader, each recorded; computed once, then in runs/."""
     method, arm = policy
-    asked = _asked(plan, method, arm, seeds, n_prompts)
-    asked |= {"n": n} if method == BEST_OF_N else {}
+    asked = _asked(plan, method, arm, seeds, n_prompts) | ({"n": n} if method == BEST_OF_N else {})
     file = paths.runs_dir() / "win_rates" / f"{fingerprint(asked)}.json"
     rows = kept_json(file, partial(_rows, plan, method, arm, seeds, n_prompts, n))
     return [
