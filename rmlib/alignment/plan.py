@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -129,27 +129,23 @@ def _models_of(plan: Plan, arm: str, seed: int) -> list[ArmJob]:
     return [(ENSEMBLE_OF if arm == ANNOTATORS else arm, seed)]
 
 
-def settings_of(plan: Plan, method: str, seed: int) -> AlignSettings:
-    """Settings of a method under a seed."""
-    if method in DPO_LOSSES:
-        return plan.settings["dpo"].change(seed=seed, loss=DPO_LOSSES[method])
-    return plan.settings[method].change(seed=seed)
-
-
 def optimised(plan: Plan, method: str, arm: str, seed: int) -> Alignment:
     """The optimisation of a method under a reward and a seed, run now or found."""
     reward = reward_of(plan, arm, seed)
     scorers = {"proxy": reward} | ({} if plan.gold is None else {"gold": plan.gold})
     watch = Watch(plan.watched, scorers, plan.every_steps, plan.samples_watched)
-    if method not in DPO_LOSSES:
-        given = Task(reward, plan.prompts, watch=watch)
-    elif arm == ANNOTATORS:
-        given = Task(pairs=methods.annotated(plan.splits.train), watch=watch)
-    else:
-        given = Task(pairs=methods.labelled(_samples("dpo", plan, seed), reward), watch=watch)
+    if method in DPO_LOSSES:
+        settings = plan.settings["dpo"].change(seed=seed, loss=DPO_LOSSES[method])
+        if arm == ANNOTATORS:
+            pairs = methods.annotated(plan.splits.train)
+        else:
+            pairs = methods.labelled(_samples("dpo", plan, seed), reward)
+        return align(plan.start, settings, Task(pairs=pairs, watch=watch), progress=False)
+    critic = None
     if method == "ppo" and not isinstance(reward, RewardModel):
-        given = replace(given, critic=scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed)))
-    return align(plan.start, settings_of(plan, method, seed), given, progress=False)
+        critic = scalar_model(arm_models.model_of(ENSEMBLE_OF, plan.rewards, plan.splits, seed))
+    task = Task(reward, plan.prompts, critic=critic, watch=watch)
+    return align(plan.start, plan.settings[method].change(seed=seed), task, progress=False)
 
 
 def record_run(job: Job, plan: Plan) -> dict[str, Any]:
@@ -160,12 +156,12 @@ def record_run(job: Job, plan: Plan) -> dict[str, Any]:
     started = time.perf_counter()
     if method == BEST_OF_N:
         file = paths.runs_dir() / BEST_OF_N / f"{fingerprint(plan.identity, *job)}.json"
-        rows = kept_json(file, partial(_best_of_n_rows, plan, arm, seed))
+        rows, settings = kept_json(file, partial(_best_of_n_rows, plan, arm, seed)), {}
     else:
-        rows = optimised(plan, method, arm, seed).measured
+        run = optimised(plan, method, arm, seed)
+        rows, settings = run.measured, run.settings.to_dict()
     # Of the proxy the mean alone, since only differences in gold are tested.
     thin = [{**row, "proxy": float(np.mean(row["proxy"]))} for row in rows]
-    settings = {} if method == BEST_OF_N else settings_of(plan, method, seed).to_dict()
     outcome = {"rows": thin, "settings": settings}
     seconds = time.perf_counter() - started
     return records.append(plan.file, kind="alignment", asked=asked, outcome=outcome, seconds=seconds, seed=seed)

@@ -239,10 +239,7 @@ class Reference:
     """What a policy is held against: another policy with the same tokens, of any size, or itself without adapters."""
 
     def __init__(self, policy: Policy, other: Policy | None = None) -> None:
-        """A copy of the policy as it is, or for an adapted policy its own weights without their adapters.
-
-        Raises ValueError for another policy whose tokens have different meanings.
-        """
+        """Without another one, a copy of the policy as it is. Raises ValueError for one with other tokens."""
         if other is not None and other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise ValueError(
                 f"the tokenizers of {policy.name} and {other.name} differ, so their log-probabilities are of different "

@@ -39,8 +39,7 @@ BOOTSTRAP_SEED = 0
 class WinRate(NamedTuple):
     """How often one answer beats another to the same prompt, and how long both are, which belongs beside it.
 
-    At equal length it is what a logistic regression predicts; None where all are, or the few answers do not determine
-    it.
+    At equal length it is what a logistic regression predicts; None where all are, or too few answers determine it.
     """
 
     rate: Interval  # ties half
@@ -169,11 +168,8 @@ def win_rates(
     method, arm = policy
     asked = _asked(plan, method, arm, seeds, n_prompts) | ({"n": n} if method == BEST_OF_N else {})
     file = paths.runs_dir() / "win_rates" / f"{fingerprint(asked)}.json"
-    rows = kept_json(file, partial(_rows, plan, method, arm, seeds, n_prompts, n))
-    return [
-        records.append(plan.file, kind="win_rate", asked=asked | {"reader": name}, outcome=row)
-        for name, row in rows.items()
-    ]
+    rows = kept_json(file, partial(_rows, plan, method, arm, seeds, n_prompts, n)).items()
+    return [records.append(plan.file, kind="win_rate", asked=asked | {"reader": by}, outcome=row) for by, row in rows]
 
 
 def run_all(
