@@ -53,14 +53,16 @@ def jaccard(a: set[Any], b: set[Any]) -> float:
     return len(a & b) / len(a | b)
 
 
-def test_duplicates_of_a_small_table_are_those_counted_by_hand() -> None:
+def test_duplicates_of_a_small_table_are_those_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "SHINGLE_WORDS", 2)
+    monkeypatch.setattr(overlap, "THRESHOLD", 0.9)
     pairs = table_of(
         ("train", "What is it?", TEN, "yes"),
         ("train", "what is  it", "YES!", "no"),  # the same prompt, and the same "yes"
         ("validation", "What is it", f"{TEN} eleven twelve", "other"),
         ("train", "Something else?", f"{TEN} eleven", "Yes."),
     )
-    report = overlap.report(pairs, shingle_words=2, threshold=0.9)
+    report = overlap.report(pairs)
     table = report.table()
     # of the three long texts with 9, 11 and 10 shingles: 9 / 10 and 10 / 11 reach 0.9, 9 / 11 does not
     assert table.loc[("prompt", "train")].tolist() == [3, 1, 2, 0, 0, 1, 2]
@@ -85,9 +87,11 @@ def test_a_pair_turned_round_is_the_same_pair() -> None:
     assert table.loc[("pair", ACROSS), "exact_pairs"] == 1
 
 
-def test_a_pair_is_near_where_prompt_and_responses_together_are() -> None:
+def test_a_pair_is_near_where_prompt_and_responses_together_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "SHINGLE_WORDS", 2)
+    monkeypatch.setattr(overlap, "THRESHOLD", 10 / 12)
     pairs = table_of(("train", TEN, "yes", "no"), ("train", TEN, "yes", "none"), ("train", "other", "yes", "no"))
-    near = overlap.report(pairs, shingle_words=2, threshold=10 / 12).table().loc[("pair", "train"), "near_pairs"]
+    near = overlap.report(pairs).table().loc[("pair", "train"), "near_pairs"]
     assert near == 1  # the first two share 9 + 1 of 9 + 1 + 2 shingles, the third shares 2 of 12
 
 
@@ -111,7 +115,10 @@ def test_counts_are_those_of_comparing_every_two_texts(
     given_rows: list[tuple[str, str, str, str]], n: int, threshold: float
 ) -> None:
     pairs = table_of(*((split, prompt, one + " x", two + " y") for split, prompt, one, two in given_rows))
-    table = overlap.report(pairs, shingle_words=n, threshold=threshold).table()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "SHINGLE_WORDS", n)
+        patch.setattr(overlap, "THRESHOLD", threshold)
+        table = overlap.report(pairs).table()
     texts = [(row["split"], row[side]) for row in pairs for side in ("response_1", "response_2")]
     for scope in ("train", "validation", ACROSS):
         exact, near, linked = [], [], []
@@ -215,12 +222,6 @@ def test_a_run_of_words_does_not_reach_from_one_text_into_the_next() -> None:
 def test_without_items_there_is_no_benchmark_row() -> None:
     report = overlap.report(table_of(("train", "Why?", "so", "no")))
     assert report.benchmark_table().empty and "benchmark" not in overlap.summary(report)
-
-
-@pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": 1.1}, {"shingle_words": 0}])
-def test_settings_without_a_meaning_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="threshold"):
-        overlap.report(table_of(("train", "Why?", "so", "no")), **options)
 
 
 def test_real_responses_repeat_as_often_as_a_counter_says(shared_data: Callable[[str], Path]) -> None:

@@ -12,25 +12,18 @@ from datasets import Dataset
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rmlib.annotations.parsing import (
-    ASPECTS,
-    Aspects,
-    mentions,
-    named,
-    sentences,
-    split_statement,
-    stated_preference,
-    without_names,
-)
+from rmlib.annotations import parsing
+from rmlib.annotations.parsing import ASPECTS, named, sentences, stated_preference
 from rmlib.pairs.schema import NEITHER_VALID, PREFERENCE_RANGE
 from rmlib.statistics import redrawn_sums, wilson_interval
 
 COLUMNS = (
     "pair_id", "annotator", "preference", "strength", "words", "sentences", "names_1", "names_2", "says",
 )  # fmt: skip
+PRIOR, MIN_PAIRS = 500.0, 5  # of `log_odds`
 
 
-def frame(pairs: Dataset, *, aspects: Aspects = ASPECTS) -> pd.DataFrame:
+def frame(pairs: Dataset) -> pd.DataFrame:
     """One row per annotation that has a text, of the raw justification or else of statement and elaboration.
 
     Columns: pair_id, annotator, preference (-100: neither valid; null where not known), strength (|preference|), words,
@@ -38,9 +31,9 @@ def frame(pairs: Dataset, *, aspects: Aspects = ASPECTS) -> pd.DataFrame:
     """
     rows = []
     for identity, annotation, text in _texts(pairs):
-        names, found = named(text), mentions(text, aspects)
+        names, found = named(text), parsing.mentions(text)
         preference = annotation["preference"]
-        statement = annotation["statement"] or split_statement(text)[0]
+        statement = annotation["statement"] or parsing.split_statement(text)[0]
         row = {
             "pair_id": identity,
             "annotator": annotation["annotator"],
@@ -52,9 +45,9 @@ def frame(pairs: Dataset, *, aspects: Aspects = ASPECTS) -> pd.DataFrame:
             "names_2": 2 in names,
             "says": stated_preference(statement) if statement else None,
         }
-        rows.append(row | {aspect: aspect in found for aspect in aspects})
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *aspects])
-    return table.astype(dict.fromkeys(("preference", "strength", "says"), "Int64") | dict.fromkeys(aspects, bool))
+        rows.append(row | {aspect: aspect in found for aspect in ASPECTS})
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *ASPECTS])
+    return table.astype(dict.fromkeys(("preference", "strength", "says"), "Int64") | dict.fromkeys(ASPECTS, bool))
 
 
 def contradictions(table: pd.DataFrame) -> pd.DataFrame:
@@ -119,23 +112,20 @@ def about_winner_and_loser(pairs: Dataset) -> tuple[pd.Series, pd.Series]:
             if len(names := named(sentence)) == 1:
                 identities, texts = found[winner in names]
                 identities.append(identity)
-                texts.append(without_names(sentence))
+                texts.append(parsing.without_names(sentence))
     return _series(*found[True]), _series(*found[False])
 
 
-def log_odds(texts_a: pd.Series, texts_b: pd.Series, *, prior: float = 500.0, min_pairs: int = 5) -> pd.DataFrame:
+def log_odds(texts_a: pd.Series, texts_b: pd.Series) -> pd.DataFrame:
     """Which words texts a use more than texts b: word, count_a, count_b, pairs, log_odds, z, largest z first.
 
     The log-odds ratio with an informative Dirichlet prior of Monroe, Colaresi & Quinn (2008, "Fightin' Words",
-    equations 15-22): each word gets a share of `prior` pseudo-counts, equal to its share of the words of both sides
+    equations 15-22): each word gets a share of PRIOR pseudo-counts, equal to its share of the words of both sides
     together. z is the log-odds over its approximate standard deviation; it takes words as independent, which those of
     one pair are not.
 
-    Args:
-        texts_a, texts_b: texts, index pair_id.
-        min_pairs: a word is shown if it occurs in the texts of at least so many different pairs.
-    Raises:
-        ValueError: a side without words.
+    The texts have the index pair_id; a word is shown if it occurs in the texts of at least MIN_PAIRS different pairs.
+    Raises ValueError for a side without words.
     """
     vectorizer = CountVectorizer(token_pattern=r"(?u)\b\w[\w'’]*")
     both = pd.concat([texts_a, texts_b])
@@ -147,13 +137,14 @@ def log_odds(texts_a: pd.Series, texts_b: pd.Series, *, prior: float = 500.0, mi
     a, b = (np.asarray(side.sum(axis=0), dtype=float).ravel() for side in sides)
     if not a.sum() or not b.sum():
         raise ValueError(f"{len(texts_a)} and {len(texts_b)} texts, one side without a word: give texts on both sides")
-    pseudo = prior * (a + b) / (a + b).sum()
-    ratio = _log_odds(a + pseudo, a.sum() + prior) - _log_odds(b + pseudo, b.sum() + prior)
+    pseudo = PRIOR * (a + b) / (a + b).sum()
+    ratio = _log_odds(a + pseudo, a.sum() + PRIOR) - _log_odds(b + pseudo, b.sum() + PRIOR)
     words = vectorizer.get_feature_names_out()
     result = pd.DataFrame({"word": words, "count_a": a.astype(int), "count_b": b.astype(int)})
-    result["pairs"] = _pairs_with(counts, both.index)
+    text, word = counts.nonzero()  # a word counts a pair once, in however many of its texts it occurs
+    result["pairs"] = pd.Series(pd.factorize(both.index)[0][text]).groupby(word).nunique().to_numpy()
     result["log_odds"], result["z"] = ratio, ratio / np.sqrt(1 / (a + pseudo) + 1 / (b + pseudo))
-    shown = result[result["pairs"] >= min_pairs]
+    shown = result[result["pairs"] >= MIN_PAIRS]
     return shown.sort_values("z", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -183,12 +174,6 @@ def _means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _log_odds(count: np.ndarray, total: float) -> np.ndarray:
     return np.log(count / (total - count))
-
-
-def _pairs_with(counts: csr_matrix, names: pd.Index) -> np.ndarray:
-    """In the texts of how many different pairs each word occurs."""
-    text, word = counts.nonzero()
-    return pd.Series(pd.factorize(names)[0][text]).groupby(word).nunique().to_numpy()
 
 
 def _series(names: Iterable[str], texts: Iterable[str]) -> pd.Series:

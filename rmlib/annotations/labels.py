@@ -27,42 +27,20 @@ Value = int | float | None
 Ratings = dict[str, float | None]
 Label = TypeVar("Label")
 
-PREFERENCE_STEPS = {  # step: why it drops a pair
-    "annotations with a preference": "no annotation gives a preference",
-    f"{NEITHER_VALID} discarded": f"fewer than {N_KEPT} valid annotations",
-    "three most similar": "",
-    f"span at most {TOLERATED_SPAN}": f"the three most similar span more than {TOLERATED_SPAN}",
-    "zeros left out": "the overall preference is 0",
-}
-RATING_STEPS = {
-    "annotations with ratings": "a response without rated helpfulness",
-    "three most alike in helpfulness": "",
-    f"span at most {TOLERATED_SPAN}": f"the helpfulness of a response spans more than {TOLERATED_SPAN}",
-}
+SPAN_STEP = f"span at most {TOLERATED_SPAN}"
+PREFERENCE_STEPS = (
+    "annotations with a preference", f"{NEITHER_VALID} discarded", "three most similar", SPAN_STEP, "zeros left out",
+)  # fmt: skip
+RATING_STEPS = ("annotations with ratings", "three most alike in helpfulness", SPAN_STEP)
 
 
 @dataclass(frozen=True)
 class Steps(Generic[Label]):
     """What a pipeline did with each pair (keys: pair ids): its label, and how far it came."""
 
-    steps: Mapping[str, str]  # in order; each with the reason for which it drops a pair ("" where it drops none)
+    steps: Sequence[str]  # in order
     labels: Mapping[str, Label | None]  # None where the pipeline gives none; a 0 that is left out still shows here
     survived: Mapping[str, Sequence[int]]  # annotations left after each step that the pair survived
-
-    @property
-    def reasons(self) -> dict[str, str | None]:
-        """Why each pair was dropped; None where it was kept."""
-        why = [*self.steps.values(), None]
-        return {pair: why[len(counts)] for pair, counts in self.survived.items()}
-
-    @property
-    def dropped(self) -> dict[str, list[str]]:
-        """The ids of the pairs dropped for each reason, in the order of the table."""
-        ids: dict[str, list[str]] = {reason: [] for reason in self.steps.values() if reason}
-        for pair, reason in self.reasons.items():
-            if reason is not None:
-                ids[reason].append(pair)
-        return ids
 
     def table(self) -> pd.DataFrame:
         """One row a step: pairs in, dropped and left, and the annotations behind the pairs that are left."""
@@ -123,8 +101,7 @@ def overall_ratings(annotations: Sequence[Mapping[str, Any]], side: str) -> Rati
 
 def preference_steps(pairs: Dataset) -> Steps[int]:
     """The paper's pipeline on the preferences of `annotations`; labels are what `overall_preference` gives."""
-    frame = annotation_frame(pairs, ratings=False)
-    votes = dict(zip(pairs["pair_id"][:], preference_items(pairs, frame), strict=True))
+    votes = dict(zip(pairs["pair_id"][:], preference_items(pairs), strict=True))
     labels = {pair: overall_preference(values) for pair, values in votes.items()}
     survived = {pair: _preference_counts(values, labels[pair]) for pair, values in votes.items()}
     return Steps(PREFERENCE_STEPS, labels, survived)
@@ -209,9 +186,9 @@ def annotation_frame(pairs: Dataset, *, ratings: bool = True) -> pd.DataFrame:
     return frame
 
 
-def preference_items(pairs: Dataset, frame: pd.DataFrame | None = None) -> list[list[int]]:
+def preference_items(pairs: Dataset) -> list[list[int]]:
     """The preferences that each pair was given, -100 included, in the order of the table and of the annotations."""
-    given = (annotation_frame(pairs, ratings=False) if frame is None else frame).dropna(subset=["preference"])
+    given = annotation_frame(pairs, ratings=False).dropna(subset=["preference"])
     ends = np.cumsum(np.bincount(given["row"], minlength=len(pairs)))
     values = given["preference"].astype(int).tolist()
     return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

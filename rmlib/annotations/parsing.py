@@ -4,13 +4,10 @@ Everything is a stated rule on words; nothing is downloaded.
 """
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
-Aspects = Mapping[str, tuple[str, ...]]
-
 # Aspect: words and phrases that mention it, whole and in any case; a * stands for any ending, a space also for "-".
-# The first five are the attributes of HelpSteer2. One word may mention several aspects. Edit, or pass another mapping.
+# The first five are the attributes of HelpSteer2. One word may mention several aspects.
 ASPECTS: dict[str, tuple[str, ...]] = {
     "helpfulness": ("help", "helps", "helpful*", "unhelpful*", "useful*", "useless", "of use", "of more use"),
     "correctness": (
@@ -56,6 +53,14 @@ ASPECTS: dict[str, tuple[str, ...]] = {
         "answers the question",
     ),
 }  # fmt: skip
+
+
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    alternatives = "|".join(re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", r"[\s-]+") for word in words)
+    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
+
+
+_MENTIONS = {aspect: _pattern(words) for aspect, words in ASPECTS.items()}
 
 _END = re.compile(r"(?:[.!?]+|…)[\"'”’)\]*_]*(?=\s)")
 _LIST_NUMBER = re.compile(r"(?:^|[:;]\s*)\(?(?:\d{1,3}|[a-zA-Z])\.$")
@@ -156,9 +161,9 @@ def named(text: str) -> frozenset[int]:
     return frozenset(number for number, pattern in _NAMES.items() if pattern.search(text))
 
 
-def mentions(text: str, aspects: Aspects = ASPECTS) -> set[str]:
+def mentions(text: str) -> set[str]:
     """The aspects that a text mentions, praised or blamed."""
-    return {aspect for aspect, pattern in _compiled(tuple(aspects.items())) if pattern.search(text)}
+    return {aspect for aspect, pattern in _MENTIONS.items() if pattern.search(text)}
 
 
 def without_names(text: str) -> str:
@@ -175,13 +180,3 @@ def _is_end(sentence: str, mark: str, following: str) -> bool:
         return False
     soft = mark in ("…", "...") or len(mark.rstrip("\"'”’)]*_")) < len(mark) or word in _OFTEN_LAST
     return not (soft and following.islower())
-
-
-@lru_cache(maxsize=8)
-def _compiled(aspects: tuple[tuple[str, tuple[str, ...]], ...]) -> list[tuple[str, re.Pattern[str]]]:
-    alternatives = {aspect: "|".join(map(_pattern, words)) for aspect, words in aspects}
-    return [(aspect, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)) for aspect, words in alternatives.items()]
-
-
-def _pattern(word: str) -> str:
-    return re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", r"[\s-]+")

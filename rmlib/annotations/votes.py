@@ -8,7 +8,7 @@ alphabetical order, so that all votes on two models can be pooled. The layout is
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,15 @@ def leaderboard(votes: pd.DataFrame, *, seed: int, draws: int = 1000, prior: flo
     models, by_question = _wins(votes)
     sums = redrawn_sums(by_question.reshape(len(by_question), -1), seed=seed, draws=draws)
     wins = sums.reshape(-1, len(models), len(models))
+    if prior < 0:
+        raise ValueError(f"the prior is {prior} votes; use 0 or more")
     _check_connected(wins[0], models, prior)
-    fitted = wins + _prior(models, prior)
+    fitted = wins + prior / 2 * (1 - np.eye(len(models)))
     if broken := int((~has_maximum(fitted)).sum()):
         problem = f"{broken} of {draws} draws have no finite strengths: some item never wins or never loses there"
         raise DataError(Place("the votes"), problem, "Add votes, or give a prior")
-    point, *drawn = _elo(fit(fitted))
+    logits = fit(fitted)
+    point, *drawn = ELO_MEAN + ELO_PER_LOGIT * (logits - logits.mean(axis=1, keepdims=True))
     ranks = (-np.array(drawn)).argsort(axis=1).argsort(axis=1) + 1
     low, high = np.quantile(drawn, LEVEL, axis=0)
     rank_low = np.quantile(ranks, LEVEL[0], axis=0, method="lower")
@@ -209,13 +212,3 @@ def _check_connected(wins: Float[np.ndarray, "model model"], models: list[str], 
             raise DataError(Place("the votes"), f"{shown(names)}: {lacking}", remedy)
         if prior > 0:
             return
-
-
-def _prior(models: Sequence[str], votes: float) -> Float[np.ndarray, "model model"]:
-    if votes < 0:
-        raise ValueError(f"the prior is {votes} votes; use 0 or more")
-    return votes / 2 * (1 - np.eye(len(models)))
-
-
-def _elo(theta: Float[np.ndarray, "draw model"]) -> Float[np.ndarray, "draw model"]:
-    return ELO_MEAN + ELO_PER_LOGIT * (theta - theta.mean(axis=1, keepdims=True))

@@ -1,15 +1,13 @@
 """What a table of pairs looks like in numbers: counts, distributions, correlations. No text leaves it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from rmlib import pairs as tables
 from rmlib.pairs.schema import ATTRIBUTES
+from rmlib.pairs.views import left_out
 
 PREFERENCES = tuple(range(-3, 4))
 DIFFERENCES = tuple(range(-4, 5))
@@ -68,7 +66,7 @@ def describe(pairs: Dataset) -> dict[str, Any]:
         "n_pairs": table["split"].value_counts().to_dict(),
         "n_multi_turn": table.loc[table["turns"] > 1, "split"].value_counts().to_dict(),
         "preference_counts": {str(k): int((table["preference"] == k).sum()) for k in PREFERENCES},
-        "left_out": tables.left_out(pairs),
+        "left_out": left_out(pairs),
         "longer_preferred": float(longer.mean()) if len(decided) else None,
         "figure_1": preference_by_helpfulness(pairs).to_numpy().tolist(),
         "r_preference": {name: _correlation(rated["preference"], rated[f"{name}_difference"]) for name in ATTRIBUTES},

@@ -85,37 +85,26 @@ class Overlap:
         return _counts(self.benchmark, Found).set_index("kind")
 
 
-def report(
-    pairs: Dataset,
-    items: Dataset | None = None,
-    *,
-    shingle_words: int = SHINGLE_WORDS,
-    threshold: float = THRESHOLD,
-    benchmark_words: int = BENCHMARK_WORDS,
-) -> Overlap:
+def report(pairs: Dataset, items: Dataset | None = None) -> Overlap:
     """Duplicates among the pairs, and what of a benchmark's items (rmlib.benchmarks) lies in them.
 
     The text of a prompt is its messages; that of a pair is its prompt and its two responses in either order. Texts of
     fewer words than a shingle have one shingle, the whole text.
-
-    Raises ValueError for a threshold outside (0, 1] or an n-gram of less than one word.
     """
-    if not 0 < threshold <= 1 or min(shingle_words, benchmark_words) < 1:
-        raise ValueError(f"threshold {threshold} must lie in (0, 1], n-grams have at least one word")
     rows = pairs.select_columns(["pair_id", "split", "prompt", "response_1", "response_2"]).to_list()
     of_pairs = [text for row in rows for text in (flat(row["prompt"]), row["response_1"], row["response_2"])]
     listed = [] if items is None else _item_texts(items)
     texts = Shingled.of(of_pairs + [text for _, _, text in listed])
-    benchmark = _benchmark(texts, len(of_pairs), listed, benchmark_words) if listed else ()
-    units = _units(texts.groups[: len(of_pairs)], texts.sets(shingle_words)[: len(of_pairs)])
+    benchmark = _benchmark(texts, len(of_pairs), listed) if listed else ()
+    units = _units(texts.groups[: len(of_pairs)], texts.sets(SHINGLE_WORDS)[: len(of_pairs)])
     names = [row["pair_id"] for row in rows]
     labels = {"response": [f"{name}/{side}" for name in names for side in (1, 2)]}
     validation = np.array([row["split"] == SPLITS[1] for row in rows])
     found: list[Duplicates] = []
     for kind, (groups, sets) in units.items():
         split = np.repeat(validation, len(groups) // len(rows)).astype(int)
-        found += _duplicates(kind, groups, sets, split, labels.get(kind, names), threshold)
-    return Overlap(tuple(found), benchmark, shingle_words, threshold, benchmark_words)
+        found += _duplicates(kind, groups, sets, split, labels.get(kind, names))
+    return Overlap(tuple(found), benchmark, SHINGLE_WORDS, THRESHOLD, BENCHMARK_WORDS)
 
 
 def summary(overlap: Overlap) -> str:
@@ -150,11 +139,11 @@ def _units(groups: np.ndarray, sets: csr_matrix) -> dict[str, tuple[np.ndarray, 
 
 
 def _duplicates(
-    kind: str, groups: np.ndarray, sets: csr_matrix, split: np.ndarray, labels: list[str], threshold: float
+    kind: str, groups: np.ndarray, sets: csr_matrix, split: np.ndarray, labels: list[str]
 ) -> list[Duplicates]:
     """One kind of text in each split and across; groups, sets, split (0 train, 1 validation), labels are `[text]`."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    edges = similar(sets[first], threshold)
+    edges = similar(sets[first], THRESHOLD)
     count = np.zeros((len(first), 2), int)
     np.add.at(count, (group, split), 1)
     start = (np.cumsum(count) - count.ravel()).reshape(count.shape)
@@ -214,30 +203,31 @@ def _item_texts(items: Dataset) -> list[tuple[str, str, str]]:
     return found
 
 
-def _benchmark(texts: Shingled, n_own: int, listed: list[tuple[str, str, str]], n: int) -> tuple[Found, ...]:
+def _benchmark(texts: Shingled, n_own: int, listed: list[tuple[str, str, str]]) -> tuple[Found, ...]:
     """What of the listed texts of a benchmark, which follow the first `n_own` texts, lies in those."""
-    ids, owner = texts.ngrams(n)
+    ids, owner = texts.ngrams(BENCHMARK_WORDS)
     seen = np.zeros(int(ids.max(initial=-1)) + 1, bool)
     seen[ids[owner < n_own]] = True
     total, shared = (np.bincount(of, minlength=len(texts.groups))[n_own:] for of in (owner, owner[seen[ids]]))
     exact = np.isin(texts.groups[n_own:], texts.groups[:n_own])
     kinds, items = np.array([kind for kind, _, _ in listed]), np.array([item for _, item, _ in listed])
+    long, over_half = total > 0, 2 * shared > total
     found = []
     for kind in ("prompt", "candidate"):
-        of_kind, long = kinds == kind, total > 0
-        over_half = 2 * shared > total
+        of_kind = kinds == kind
         shares = shared[of_kind & long] / total[of_kind & long]
-        result = Found(
-            kind,
-            texts=int(of_kind.sum()),
-            too_short=int((of_kind & ~long).sum()),
-            exact=int(exact[of_kind].sum()),
-            touched=int((shared[of_kind] > 0).sum()),
-            over_half=int(over_half[of_kind].sum()),
-            mean_share=float(shares.mean()) if len(shares) else float("nan"),
-            ids=tuple(dict.fromkeys(items[of_kind & (exact | over_half)].tolist()))[:N_LISTED],
+        found.append(
+            Found(
+                kind,
+                texts=int(of_kind.sum()),
+                too_short=int((of_kind & ~long).sum()),
+                exact=int(exact[of_kind].sum()),
+                touched=int((shared[of_kind] > 0).sum()),
+                over_half=int(over_half[of_kind].sum()),
+                mean_share=float(shares.mean()) if len(shares) else float("nan"),
+                ids=tuple(dict.fromkeys(items[of_kind & (exact | over_half)].tolist()))[:N_LISTED],
+            )
         )
-        found.append(result)
     return tuple(found)
 
 
