@@ -17,14 +17,15 @@ import hypothesis
 import jaxtyping
 import pytest
 
-# Shapes and types that annotations promise are checked at every call of the library; before any of it is imported.
-jaxtyping.install_import_hook("rmlib", "checked_shapes.checker")
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Shapes that annotations promise are checked at every call, in the modules that promise any; before they are imported.
+SHAPED = [path for path in (REPOSITORY / "rmlib").rglob("*.py") if "jaxtyping" in path.read_text()]
+NAMES = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in SHAPED]
+jaxtyping.install_import_hook(NAMES, "checked_shapes.checker")
 
 # The same examples every time, however slow the machine: a failure here is a failure everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

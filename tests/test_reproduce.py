@@ -104,7 +104,7 @@ def test_a_relative_folder_becomes_absolute_and_a_name_stays(tmp_path: Path, mon
 
 
 def test_a_line_runs_with_its_parameters_and_counts_what_was_written(tmp_path: Path) -> None:
-    write = "from rmlib import paths\nfolder = paths.results_dir()\nfolder.mkdir(parents=True, exist_ok=True)"
+    write = "from rmlib.records import paths\nfolder = paths.results_dir()\nfolder.mkdir(parents=True, exist_ok=True)"
     lines = "(folder / 'x.jsonl').open('a').write('1\\n2\\n')\nprint(rate, seeds)"
     notebook = write_notebook(tmp_path / "notebooks" / "01_one.ipynb", write, lines)
     task = Task(notebook, {"rate": 0.25}, tmp_path / "copies" / "01_one.ipynb")
