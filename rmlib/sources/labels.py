@@ -1,0 +1,376 @@
+"""What files give as labels becomes preferences (-3..3, positive for response 2) and ratings (0-4), or is refused.
+
+Nobody can tell from a column of 0 and 1, or of letters, which response each value favours: such a column is refused
+with the readings to choose from. `labels` names one:
+
+- "X/Y": X where response 1 is better, Y where response 2 is; "X/Y/T": T where neither is. Names that mean the same
+  stand in a row ("A,left/B,right/tie,both"). "X>Y" and "X>>Y" are strengths 1 and 2, "[[X]]" is X. Without T, words
+  such as "tie" and the middle of two numbers (votes shared half and half) are ties.
+- "low..high": a scale from "response 1 is much better" to "response 2 is much better", either way round; its middle is
+  a tie. Steps are counted from there; over three on a side are shared out over 1 to 3, and fractions go up, so that no
+  slight preference becomes a tie.
+
+Read without `labels` are whole numbers within -3..3 of which one is negative, rows of a table of pairs that we wrote
+(they have a pair_id), and a column of winners that names the responses by their place.
+"""
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
+from rmlib.pairs.schema import PREFERENCE_RANGE, RATING_RANGE, check_preference
+from rmlib.records.errors import DataError, Place, check_number, shown
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+Read = Callable[[str], int | None]  # from a value as `_key` writes it to its preference; None: it means nothing
+
+UNLABELLED = ("refuse", "derive", "leave_out", "keep")
+_OWN = f"{PREFERENCE_RANGE[0]}..{PREFERENCE_RANGE[1]}"
+_NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
+_SCALE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
+_COMPARED = re.compile(r"(.+?)\s*(>{1,3}|<{1,3}|=+|~)\s*(.+)")
+_TIES = frozenset({"tie", "tied", "ties", "draw", "equal", "same", "both", "neither"})
+_NOUN = r"(?:model|response|answer|assistant|chatbot|completion|output|candidate|option)[ _-]?"
+_SIDES = {
+    -1: re.compile(rf"(?:{_NOUN})?a|{_NOUN}1|first|left"),
+    1: re.compile(rf"(?:{_NOUN})?b|{_NOUN}2|second|right"),
+}
+
+
+def preferences_of(
+    rows: list[tuple[Place, Row]],
+    *,
+    labels: str | None = None,
+    scale: tuple[float, float] | None = None,
+    unlabelled: str = "refuse",
+) -> tuple[list[tuple[Place, Row]], str]:
+    """The rows with `preference` and ratings on 0-4, and where the preferences come from (for `make_pairs`).
+
+    Args:
+        rows: each with `label` (as the file has it; None, NaN and an empty text are no label) and `label_kind`:
+            "chosen" (a preference already, because the layout says who is chosen), "preference" (a column of numbers
+            or codes) or "winner" (a column that names the better response). Ratings stand in `ratings_1` and
+            `ratings_2`, or as single numbers, which count as helpfulness, in `score_1` and `score_2`. `label_column`
+            is what the file calls the column of labels.
+        labels: how labels are read (see above).
+        scale: the lowest and the highest value of the scale of the ratings, the worse end first; it is taken to 0-4.
+        unlabelled: what happens to rows without a label beside rows that have one: "refuse"; "derive" their preference
+            from helpfulness; "leave_out"; "keep" them without a preference, so that regression alone learns from them.
+            Where no row has a label, all are derived, and this holds for the rows that are not rated.
+
+    Labels that contradict helpfulness are kept; they, and what was derived or left out, are counted and logged. Raises
+    DataError naming file, row and column.
+    """
+    if unlabelled not in UNLABELLED:
+        problem = f"{shown(unlabelled)} says not what to do with rows without a preference"
+        raise DataError(Place("unlabelled"), problem, f"Use one of {', '.join(UNLABELLED)}")
+    read = None if labels is None else _reading(labels)
+    made = [(place, dict(row)) for place, row in rows]
+    _rate(made, scale)
+    for kind in ("chosen", "preference", "winner"):
+        _label([(place, row) for place, row in made if row.get("label_kind", "preference") == kind], kind, read)
+    _note_contradictions(made)
+    kept, derived = _without_gaps(made, unlabelled)
+    for _, row in kept:
+        for name in ("label", "label_kind", "label_column", "score_1", "score_2"):
+            row.pop(name, None)
+    origin = ANNOTATED if not derived else DERIVED
+    if 0 < derived < sum(row["preference"] is not None for _, row in kept):
+        origin = f"{ANNOTATED}, {derived} {DERIVED}"
+    if scale is not None and tuple(scale) != RATING_RANGE:
+        origin += f"; ratings of {scale[0]:g} to {scale[1]:g} taken to {RATING_RANGE[0]} to {RATING_RANGE[1]}"
+    return kept, origin
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def _label(rows: list[tuple[Place, Row]], kind: str, read: Read | None) -> None:
+    """Write `preference` into rows of one kind; None where there is no label."""
+    given = []
+    for place, row in rows:
+        row["preference"], key = None, _key(row.get("label"))
+        if key is None:
+            continue
+        column = row.get("label_column") or ("strength" if kind == "chosen" else kind)
+        if kind == "chosen" or (read is None and row.get("pair_id") is not None):
+            row["preference"] = check_preference(row["label"], place.at(column))
+        else:
+            given.append((place.at(column), row, key))
+    if not given:
+        return
+    if read is None:
+        read = _read_by_itself(given, kind)
+    for place, row, key in given:
+        row["preference"] = read(key)
+        if row["preference"] is None:
+            problem = f"{shown(row['label'])} is not a preference that labels names"
+            raise DataError(place, problem, "Name it there (after a comma, beside what means the same), or correct it")
+    counts = Counter((key, row["preference"]) for _, row, key in given)
+    shares = ", ".join(f"{shown(key)} is {preference:+d} ({n})" for (key, preference), n in sorted(counts.items()))
+    logger.info("%s: preferences read from %s: %s", given[0][0].origin, given[0][0].field, shares)
+
+
+def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
+    """How labels are read that need no `labels`; else DataError with the readings to choose from."""
+    place, values = given[0][0], [row["label"] for _, row, _ in given]
+    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    low, high = PREFERENCE_RANGE
+    if plain and min(values) < 0 and all(low <= value <= high and float(value).is_integer() for value in values):
+        return lambda key: int(float(key))
+    keys = sorted({key for _, _, key in given})
+    names = _names(_side)
+    if kind == "winner" and all(names(key) is not None for key in keys):
+        return names
+    listed = ", ".join(sorted({shown(value) for value in values})[:7])
+    problem = f"preferences of {listed} in {len(given)} rows can be read in more than one way"
+    readings = "; ".join(f"{reading!r} ({meaning})" for reading, meaning in _readings(keys))
+    raise DataError(place, problem, f"Say how with labels: {readings}")
+
+
+def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
+    """Readings that fit the values, each with what it says."""
+    if not all(map(_is_number, keys)):
+        words = [key for key in keys if key not in _TIES]
+        first, second = words if len(words) == 2 else ("a", "b") if any(">" in key for key in keys) else ("X", "Y")
+        yield from _both_ways(first, second)
+        yield "X/Y/T", "X: response 1 is better, Y: response 2 is, T: neither"
+        return
+    numbers = {float(key) for key in keys}
+    least, most = min(numbers), max(numbers)
+    if numbers <= {0, 1} or numbers <= {0, 0.5, 1}:
+        yield from _both_ways("0", "1")
+    if numbers <= {1, 2}:
+        yield from _both_ways("1", "2")
+    elif numbers <= {0, 1, 2} and most == 2:
+        yield "1/2/0", "1: response 1 is better, 2: response 2 is, 0: neither"
+        yield "0/1/2", "0: response 1 is better, 1: response 2 is, 2: neither"
+    elif most > 1 or least < 0:
+        low = least if least >= 0 else -max(-least, most)
+        scales = f"{low:g}..{max(most, -low):g}", f"{max(most, -low):g}..{low:g}"
+        yield scales[0], "a scale up to: response 2 is much better; name its real ends"
+        yield scales[1], "the same scale the other way round"
+    if PREFERENCE_RANGE[0] <= least and most <= PREFERENCE_RANGE[1]:
+        yield _OWN, "the table's own numbers, positive where response 2 is better"
+
+
+def _both_ways(first: str, second: str) -> Iterator[tuple[str, str]]:
+    yield f"{first}/{second}", f"{first}: response 1 is better, {second}: response 2 is"
+    yield f"{second}/{first}", f"{second}: response 1 is better, {first}: response 2 is"
+
+
+def _reading(labels: str) -> Read:
+    """The reading that `labels` names. Raises DataError."""
+    if isinstance(labels, str) and (ends := _SCALE.fullmatch(labels)):
+        first, second = (float(end) for end in ends.groups())
+        if first != second:
+            return _scale(first, second)
+    parts = labels.split("/") if isinstance(labels, str) else []
+    named = [{_key(name) or "" for name in part.split(",")} for part in parts]
+    if len(named) not in (2, 3) or not all(map(all, named)) or len(set().union(*named)) < sum(map(len, named)):
+        problem = f"{shown(labels)} says not how preferences are read"
+        raise DataError(
+            Place("labels"), problem, "Write 'X/Y', 'X/Y/T' (T: a tie) or 'low..high', as in '0/1' or '1..5'"
+        )
+    sides = {name: side for side, names in zip((-1, 1, 0), named, strict=False) for name in names}
+    if len(named) == 2 and all(len(names) == 1 and _is_number(min(names)) for names in named):
+        middle = sum(float(min(names)) for names in named) / 2
+        sides[_key(middle) or ""] = 0
+    return _names(sides.get)
+
+
+def _names(side: Callable[[str], int | None]) -> Read:
+    """Reads the names that `side` knows, ties, and comparisons of two names."""
+
+    def one(key: str) -> int | None:
+        found = side(key)
+        if found is None and key in ("false", "true"):
+            found = side(str(int(key == "true")))
+        if found is None and (key in _TIES or re.match(r"(tie|both|neither)\b", key)):
+            return 0
+        return found
+
+    def read(key: str) -> int | None:
+        found, compared = one(key), _COMPARED.fullmatch(key)
+        if found is not None or compared is None:
+            return found
+        left, sign, right = compared.groups()
+        sides = side(left), side(right)
+        if sides not in ((-1, 1), (1, -1)):
+            return None
+        if sign[0] in "=~":
+            return 0
+        winner = sides[0] if sign[0] == ">" else sides[1]
+        return None if winner is None else winner * len(sign)
+
+    return read
+
+
+def _side(key: str) -> int | None:
+    """The side that a name means by itself: "model_a" is response 1."""
+    return next((side for side, pattern in _SIDES.items() if pattern.fullmatch(key)), None)
+
+
+def _scale(first: float, second: float) -> Read:
+    middle, half = (first + second) / 2, abs(second - first) / 2
+    steps = PREFERENCE_RANGE[1] / max(half, PREFERENCE_RANGE[1])
+
+    def read(key: str) -> int | None:
+        if not _is_number(key) or abs(float(key) - middle) > half:
+            return None
+        away = (float(key) - middle) * (1 if second > first else -1)
+        return int(math.copysign(math.ceil(round(abs(away) * steps, 9)), away))
+
+    return read
+
+
+def _key(value: Any) -> str | None:
+    """A label as it is compared: without case, outer blanks and [[ ]], numbers by their value; None: there is none."""
+    if value is None or isinstance(value, bool):
+        return None if value is None else str(value).lower()
+    text = str(value).strip().strip("[]").strip().casefold()
+    try:
+        number = float(text)
+    except (ValueError, OverflowError):
+        return text or None
+    return None if math.isnan(number) else f"{number:.12g}"
+
+
+def _is_number(key: str) -> bool:
+    try:
+        return math.isfinite(float(key))
+    except ValueError:
+        return False
+
+
+# --- ratings ----------------------------------------------------------------------------------------------------------
+
+
+def _rate(rows: list[tuple[Place, Row]], scale: tuple[float, float] | None) -> None:
+    """Bring the ratings of both responses together in `ratings_1` and `ratings_2`, on 0-4."""
+    given = []  # place of a rating, the ratings that hold it, the attribute
+    for place, row in rows:
+        for side in "12":
+            column, score = f"ratings_{side}", _rating(row.get(f"score_{side}"))
+            if isinstance(row.get(column), dict):
+                row[column] = {name: _rating(value) for name, value in row[column].items()}
+            if score is not None:
+                row[column] = row.get(column) or {}
+                if row[column].get("helpfulness", score) not in (None, score):
+                    problem = f"{shown(score)} beside another helpfulness, {shown(row[column]['helpfulness'])}"
+                    raise DataError(place.at(f"score_{side}"), problem, "Give one of the two")
+                row[column]["helpfulness"] = score
+            if isinstance(row.get(column), dict) and row.get("pair_id") is None:
+                given += [
+                    (place.at(f"{column}.{name}"), row[column], name)
+                    for name, value in row[column].items()
+                    if value is not None
+                ]
+    if scale is None:
+        _refuse_other_scale(given)
+        return
+    worst, best = _checked_scale(scale)
+    for place, ratings, name in given:
+        number = check_number(ratings[name], (min(worst, best), max(worst, best)), place)
+        low, high = RATING_RANGE
+        ratings[name] = low + (high - low) * (number - worst) / (best - worst)
+
+
+def _rating(value: Any) -> Any:
+    """A rating as it is; None where there is none."""
+    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _refuse_other_scale(given: list[tuple[Place, Row, str]]) -> None:
+    """Ratings are taken to be on 0-4 unless their values say, or leave open, that they are not."""
+    numbers = [
+        (ratings[name], place)
+        for place, ratings, name in given
+        if isinstance(ratings[name], int | float) and not isinstance(ratings[name], bool)
+    ]
+    if not numbers:
+        return
+    (least, _), (most, place) = min(numbers), max(numbers)
+    low, high = RATING_RANGE
+    seen = f"{len(numbers)} ratings reach from {least:g} to {most:g}"
+    if least < low or most > high:
+        _, place = (least, min(numbers)[1]) if least < low else (most, place)
+        problem, remedy = f"{seen}, outside {low} to {high}", "Name the ends of their scale, as in rating_scale=(1, 5)"
+        raise DataError(place, problem, remedy)
+    if 0 < most <= 1:
+        problem = f"{seen}: the scale may be 0 to 1, or {low} to {high}"
+        raise DataError(place, problem, f"Say which: rating_scale=(0, 1) or rating_scale=({low}, {high})")
+
+
+def _checked_scale(scale: Any) -> tuple[float, float]:
+    try:
+        worst, best = (float(end) for end in scale)
+    except (TypeError, ValueError):
+        worst = best = math.nan
+    if not (math.isfinite(worst) and math.isfinite(best) and worst != best):
+        problem = f"{shown(scale)} is not a scale"
+        raise DataError(Place("rating_scale"), problem, "Give its two ends, the worse first, as in (1, 5)")
+    return worst, best
+
+
+# --- what labels and ratings say of each other ------------------------------------------------------------------------
+
+
+def _helpfulness(row: Row) -> tuple[Any, Any] | None:
+    """Both ratings; None where one is missing."""
+    first, second = ((row.get(f"ratings_{side}") or {}).get("helpfulness") for side in "12")
+    return None if first is None or second is None else (first, second)
+
+
+def _note_contradictions(rows: list[tuple[Place, Row]]) -> None:
+    found = []
+    for place, row in rows:
+        ratings = _helpfulness(row)
+        if ratings is not None and (row["preference"] or 0) * (ratings[1] - ratings[0]) < 0:
+            found.append(place)
+    if found:
+        message = "%s: the preference of %d rows contradicts their helpfulness ratings; the preference is kept: %s"
+        logger.warning(message, found[0].origin, len(found), _listed(found))
+
+
+def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[tuple[Place, Row]], int]:
+    """The rows that stay, and how many preferences were derived from helpfulness."""
+    none_labelled = all(row["preference"] is None for _, row in rows)
+    open_rows = [(place, row) for place, row in rows if row["preference"] is None and row.get("pair_id") is None]
+    derivable = [(place, row) for place, row in open_rows if _helpfulness(row) is not None]
+    if none_labelled and not derivable and len(open_rows) == len(rows) and unlabelled != "keep":
+        problem = "no row has a preference, or the helpfulness of both responses"
+        raise DataError(Place(rows[0][0].origin), problem, "Add preference (-3..3), or ratings_1 and ratings_2")
+    derived = derivable if none_labelled or unlabelled == "derive" else []
+    for place, row in derived:
+        for side, value in zip("12", _helpfulness(row) or (), strict=True):
+            check_number(value, RATING_RANGE, place.at(f"ratings_{side}.helpfulness"))
+        row["preference"] = preference_from_ratings(*(_helpfulness(row) or (0, 0)))
+    left = [(place, row) for place, row in open_rows if row["preference"] is None]
+    places = [place for place, _ in left]
+    if derived:
+        logger.info("%s: %d preferences %s", derived[0][0].origin, len(derived), DERIVED)
+    if left and unlabelled in ("refuse", "derive"):
+        rated = sum(_helpfulness(row) is not None for _, row in left)
+        problem = (
+            f"{len(left)} of {len(rows)} rows have no preference, {rated} of them ratings of both: {_listed(places)}"
+        )
+        remedy = "Say with unlabelled: 'derive' (from helpfulness), 'leave_out', or 'keep' (for regression alone)"
+        raise DataError(places[0].at("preference"), problem, remedy)
+    if left:
+        done = "left out" if unlabelled == "leave_out" else "kept"
+        logger.warning("%s: %s %d rows without a preference: %s", places[0].origin, done, len(left), _listed(places))
+    dropped = {id(row) for _, row in left} if unlabelled == "leave_out" else set()
+    return [(place, row) for place, row in rows if id(row) not in dropped], len(derived)
+
+
+def _listed(places: list[Place]) -> str:
+    """The first ten places."""
+    named = (f"{place.origin}, row {place.row}" for place in places[:10])
+    return "; ".join(named) + ("; ..." if len(places) > 10 else "")
