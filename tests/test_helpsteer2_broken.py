@@ -1,5 +1,6 @@
 """Broken files in the layout of HelpSteer2: a named error or a correct table, never a silently wrong one."""
 
+import codecs
 import copy
 import gzip
 import json
@@ -416,13 +417,13 @@ def test_bytes_matter_only_through_the_json_that_they_make(whole: Whole, data: s
     content = content[:start] + data.draw(st.sampled_from(BYTES)) + content[start + taken :]
     path.write_bytes(gzip.compress(content))
     found = outcome(folder)
-    lines = content.rstrip().split(b"\n")
+    lines = content.removeprefix(codecs.BOM_UTF8).rstrip().split(b"\n")
     rows = [row for line in lines if (row := strictly(line)) is not None]
     if len(rows) < len(lines):
         first_broken = [strictly(line) for line in lines].index(None) + 1
         named = re.match(rf"{path.name}, row (\d+)", str(found))
         assert named is not None and int(named[1]) <= first_broken  # an earlier row may be at fault in another way
-    else:
+    elif "Infinity" not in json.dumps(rows):  # 1e999 is JSON, and what Python writes for it is not
         write(path, rows)
         assert found == outcome(folder)
 
@@ -437,7 +438,6 @@ def test_bytes_matter_only_through_the_json_that_they_make(whole: Whole, data: s
         (lambda whole: whole[:-8] + b"\x00" * 8, "broken or truncated gzip"),
         (lambda whole: b"", "the file is empty"),
         (lambda whole: gzip.compress(b"\n \n"), "the file is empty"),
-        (lambda whole: gzip.compress(b"\xef\xbb\xbf" + gzip.decompress(whole)), "row 1: not a line of JSON .*BOM"),
         (lambda whole: gzip.compress(gzip.decompress(whole).decode().encode("utf-16")), "row 1: not a line of JSON"),
         (lambda whole: gzip.compress(gzip.decompress(whole).replace(b"\n", b"\r")), "row 1: not a line of JSON"),
         (lambda whole: gzip.compress(gzip.decompress(whole).replace(b"\n", b"\n\n")), "row 2: not a line of JSON"),
@@ -467,6 +467,7 @@ def test_what_the_formats_allow_changes_nothing(official: Path, part: str, caplo
         whole + b"\x00" * 512,  # padding to the block of a tape
         gzip.compress(first + b"\n") + gzip.compress(rest),  # two members
         gzip.compress(lines.replace(b"\n", b"\r\n")),
+        gzip.compress(codecs.BOM_UTF8 + lines),
         gzip.compress(lines.rstrip(b"\n")),
         gzip.compress(lines + b"\n \r\n\n"),
         gzip.compress("".join(json.dumps(json.loads(line), ensure_ascii=False) + "\n"

@@ -114,11 +114,11 @@ def test_a_row_that_is_not_official_is_refused_with_its_place(tmp_path, change, 
 
 
 def test_a_file_that_is_no_array_of_objects_is_refused(tmp_path):
-    (tmp_path / "total.json").write_text('{"id": 1}')
-    with pytest.raises(DataError, match="total.json: not a JSON array of objects"):
+    (tmp_path / "total.json").write_text("[2]")
+    with pytest.raises(DataError, match="total.json, row 1: 2 is not a JSON object"):
         benchmarks.load("rmbench", tmp_path)
     (tmp_path / "total.json").write_text("[{")
-    with pytest.raises(DataError, match="total.json: not a JSON file"):
+    with pytest.raises(DataError, match="total.json: not a JSON array or JSON lines"):
         benchmarks.load("rmbench", tmp_path)
 
 

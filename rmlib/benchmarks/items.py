@@ -1,7 +1,6 @@
 """What all benchmarks share: the table of items, the files and hub sets it is read from, and what can be scored."""
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from datasets import Dataset, Features, List, Value
 
 from rmlib.pairs.schema import MESSAGES, check_messages
 from rmlib.records.errors import DataError, Place, check_string, check_text, shown
-from rmlib.records.files import read_bytes, read_rows
+from rmlib.records.files import ending_of, placed_rows
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ FEATURES = Features(
         "source": Value("string"),  # selection, a filter or a file keeps, which Dataset.info does not
     }
 )
-SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
+ENDINGS = (".json", ".jsonl", ".parquet")  # of official files, each also with .gz
 
 Row = Mapping[str, Any]
 Rows = Iterable[tuple[Place, Row]]
@@ -52,16 +51,16 @@ class Given(NamedTuple):
 
 
 def data_files(source: Path) -> list[Path]:
-    """The file itself, or the files of SUFFIXES anywhere in the folder, sorted.
+    """The file itself, or the files of ENDINGS (.gz or not) anywhere in the folder, sorted.
 
     Raises FileNotFoundError where there are none.
     """
     if not source.exists():
         raise FileNotFoundError(f"no file or folder {source}: name one, or use source='simulated' or 'hub'")
     found = [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
-    usable = [file for file in found if file.name.endswith(SUFFIXES)]
+    usable = [file for file in found if ending_of(file) in ENDINGS]
     if not usable:
-        raise FileNotFoundError(f"{source} holds no {', '.join(SUFFIXES)} file: name the folder of the downloaded data")
+        raise FileNotFoundError(f"{source} holds no {', '.join(ENDINGS)} file: name the folder of the downloaded data")
     return usable
 
 
@@ -93,20 +92,7 @@ def hub_rows(name: str, split: str, revision: str = "main") -> tuple[Rows, str]:
 
 def _rows_of(files: Sequence[Path], source: Path) -> Iterator[tuple[Place, Row]]:
     for file in files:
-        origin = file.name if file == source else file.relative_to(source).as_posix()
-        listed = file.name.endswith((".json", ".json.gz"))
-        for number, row in enumerate(_listed_rows(file) if listed else read_rows(file), start=1):
-            yield Place(origin, number), row
-
-
-def _listed_rows(file: Path) -> list[Row]:
-    try:
-        rows = json.loads(read_bytes(file))
-    except (ValueError, RecursionError) as error:
-        raise DataError(Place(file.name), f"not a JSON file ({error})", "Fetch the file again") from error
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(Place(file.name), "not a JSON array of objects", "Give one, or one object a line as .jsonl")
-    return rows
+        yield from placed_rows(file, file.name if file == source else file.relative_to(source).as_posix())
 
 
 # --- from rows to items -----------------------------------------------------------------------------------------------

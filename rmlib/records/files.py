@@ -1,10 +1,12 @@
 """Files: rows read with errors that name file and row, lines appended under a lock, content written whole or not."""
 
 import contextlib
+import csv
 import fcntl
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -25,6 +27,8 @@ from rmlib.records.errors import DataError, Place, check_text, shown
 logger = logging.getLogger(__name__)
 
 JSONL_ENDINGS = (".jsonl.gz", ".jsonl")
+TABLE_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")  # each also with .gz, in any case
+_BOM = b"\xef\xbb\xbf"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -45,34 +49,48 @@ def contents(folder: Path) -> str:
     return (", ".join(names[:20]) or "nothing") + more
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every row of the file as a dictionary, one at a time. Raises DataError naming file and row.
+def ending_of(path: Path) -> str | None:
+    """Which of TABLE_ENDINGS the file has, in any case and compressed or not; None for any other file."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((ending for ending in TABLE_ENDINGS if name.endswith(ending)), None)
 
-    A compressed file is checked whole before its first row is given out, so that damage is never taken for a bad row.
+
+def read_rows(path: Path, origin: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every row of the file as a dictionary, one at a time: JSON lines, a JSON array, csv or parquet, by its ending.
+
+    Cells of csv are texts. `origin` is what errors call the file, by default its name. Raises DataError naming file and
+    row. A compressed file is checked whole before its first row is given out, so that damage is never taken for a bad
+    row.
     """
-    if path.suffix == ".parquet":
-        yield from _read_parquet(path)
+    origin, ending = origin or path.name, ending_of(path)
+    if ending == ".parquet":
+        yield from _read_parquet(path, origin)
         return
-    lines = io.BytesIO(read_bytes(path).rstrip())
-    if not lines.getbuffer():
-        raise DataError(Place(path.name), "the file is empty", "Fetch or write it again")
-    for number, line in enumerate(lines, start=1):
-        yield _parsed(line, Place(path.name, number))
+    content = read_bytes(path).removeprefix(_BOM)
+    if not content.strip():
+        raise DataError(Place(origin), "the file is empty", "Fetch or write it again")
+    if ending in (".csv", ".tsv"):
+        yield from _read_csv(content, ending, origin)
+    elif ending == ".json" or content.lstrip().startswith(b"["):
+        yield from _read_json(content.strip(), origin, lines=ending != ".json")
+    else:
+        yield from _read_lines(content.rstrip(), origin)
 
 
-def placed_rows(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+def placed_rows(path: Path, origin: str | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Every row of the file with its place, as `read_rows` gives them."""
-    return ((Place(path.name, number), row) for number, row in enumerate(read_rows(path), start=1))
+    rows = enumerate(read_rows(path, origin), start=1)
+    return ((Place(origin or path.name, number), row) for number, row in rows)
 
 
-def first_columns(path: Path) -> set[str]:
-    """The columns of the first row of a JSON-lines file, empty where it cannot be read."""
+def first_rows(path: Path, number: int) -> list[dict[str, Any]]:
+    """The first rows of a JSON-lines file, none where it cannot be read."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            row = json.loads(file.readline())
+            rows = [json.loads(line) for line in itertools.islice(file, number)]
     except (OSError, EOFError, zlib.error, ValueError, RecursionError):
-        return set()
-    return set(row) if isinstance(row, dict) else set()
+        return []
+    return rows if all(isinstance(row, dict) for row in rows) else []
 
 
 def value_of(row: Mapping[str, Any], field: str, place: Place) -> Any:
@@ -109,7 +127,7 @@ def sha256(path: Path) -> str:
 def read_bytes(path: Path) -> bytes:
     """The content of a file, of a .gz file the unpacked one. Raises DataError."""
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(Place(path.name), f"broken or truncated gzip ({error})", "Fetch the file again") from error
     except OSError as error:
@@ -120,11 +138,73 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(Place(path.name), f"cannot be read ({error.strerror})", "Check the file and its permissions")
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
+def _read_parquet(path: Path, origin: str) -> list[dict[str, Any]]:
+    """The rows of one file; names of folders are no columns of it."""
+    source = pa.BufferReader(read_bytes(path)) if path.suffix.lower() == ".gz" else path
     try:
-        return parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(Place(path.name), f"not a readable parquet file ({error})", "Write it again") from error
+        table = parquet.ParquetFile(source).read()
+        _check_names(table.column_names, origin)
+        return table.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        raise DataError(Place(origin), f"not a readable parquet file ({error})", "Write it again") from error
+
+
+def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, Any]]:
+    """Rows below a header; the delimiter is a tab in .tsv, else the first of , ; tab that the header has."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(Place(origin), f"not UTF-8 ({error})", "Write the file as UTF-8") from error
+    first_line = text.partition("\n")[0]
+    delimiter = "\t" if ending == ".tsv" else next((mark for mark in ",;\t" if mark in first_line), ",")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be longer than the default limit
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    number = 0
+    try:
+        for number, cells in enumerate(filter(None, lines)):
+            if names is None:
+                names = _check_names(cells, origin)
+                continue
+            if len(cells) != len(names):
+                problem = f"{len(cells)} cells under {len(names)} names of columns"
+                raise DataError(Place(origin, number), problem, f"Quote texts that hold {delimiter!r} or a line end")
+            yield dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(Place(origin, number + 1), f"not CSV ({error})", "Correct the quotes") from error
+    if number == 0:
+        raise DataError(Place(origin), "no row below the header", "Fetch or write it again")
+
+
+def _check_names(names: list[str], origin: str) -> list[str]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(Place(origin, None, twice[0]), "two columns have this name", "Rename or remove one of them")
+    return names
+
+
+def _read_json(content: bytes, origin: str, *, lines: bool) -> Iterator[dict[str, Any]]:
+    """An array of objects, one object, or JSON lines: if they begin as such, or the ending promises `lines`."""
+    try:
+        value = parse_json(content)
+    except (ValueError, RecursionError) as error:
+        if lines or (b"\n" in content and content.startswith(b"{")):
+            yield from _read_lines(content, origin)
+            return
+        remedy = "Fetch the file again or correct it"
+        raise DataError(Place(origin), f"not a JSON array or JSON lines ({error})", remedy) from error
+    rows = value if isinstance(value, list) else [value]
+    if not rows:
+        raise DataError(Place(origin), "the array is empty", "Fetch or write it again")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(Place(origin, number), f"{shown(row)} is not a JSON object", "Write an array of objects")
+        yield row
+
+
+def _read_lines(content: bytes, origin: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        yield _parsed(line, Place(origin, number))
 
 
 def parse_json(content: bytes) -> Any:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, preference_from_ratings
+from rmlib.pairs import ANNOTATED, ATTRIBUTES, DERIVED, make_pairs, preference_from_ratings
 from rmlib.records.errors import Place
-from rmlib.records.files import first_columns, folder_of
+from rmlib.records.files import first_rows, folder_of
 from rmlib.sources.cache import cached
 from rmlib.sources.helpsteer2 import release, rows
 
@@ -31,10 +31,20 @@ def load(source: str | Path, *, revision: str = release.REVISION) -> Dataset:
 
 
 def is_layout(folder: Path) -> bool:
-    """Whether the folder has a rating file by name, and its first row is not one of a table of pairs."""
+    """Whether the folder has two of the files, or one of a released size, and ratings that begin as in the release."""
     paths = release.present(folder)
-    ratings_path = paths.get("train") or paths.get("validation")
-    return ratings_path is not None and not first_columns(ratings_path) & {"response_1", "chosen"}
+    ratings = [paths[split] for split in ("train", "validation") if split in paths]
+    whole = len(paths) > 1 or bool(release.claimed(paths, from_hub=False))
+    return whole and bool(ratings) and all(map(_begins_as_released, ratings))
+
+
+def _begins_as_released(path: Path) -> bool:
+    """Whether the first rows are two rated responses to one prompt, and no third."""
+    rows = first_rows(path, 3)
+    if len(rows) < 2 or not all({"prompt", "response", *ATTRIBUTES} <= row.keys() for row in rows[:2]):
+        return False
+    prompts = [row.get("prompt") for row in rows]
+    return prompts[0] == prompts[1] and prompts[2:] != prompts[:1]
 
 
 def _joined(paths: dict[str, Path], claimed: list[str]) -> Dataset:

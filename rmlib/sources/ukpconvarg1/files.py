@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from rmlib.records.errors import DataError, Place, check_number, check_string, check_text, shown
-from rmlib.records.files import contents, first_columns, placed_rows, read_bytes, text_of, value_of
+from rmlib.records.files import contents, ending_of, first_rows, placed_rows, read_bytes, text_of, value_of
 
 PREFERENCES = {"a1": -1, "equal": 0, "a2": 1}
 VOTE_ELEMENTS = {"worker": "turkID", "value": "value", "reason": "reason", "competence": "turkCompetence"}
@@ -42,11 +42,13 @@ class Comparison(NamedTuple):
 
 
 def is_layout(folder: Path) -> bool:
-    """Whether the folder holds arguments with pairs of them, or XML files and no table of pairs."""
+    """Whether the folder holds arguments with pairs of them, or XML files of such pairs and no table of pairs."""
     pairs = _present(folder, "pairs.jsonl")
     if pairs is not None and _present(folder, "arguments.jsonl") is not None:
-        return {"arg1", "arg2"} <= first_columns(pairs)
-    return bool(_xml_paths(folder)) and not any(".jsonl" in p.name or p.suffix == ".parquet" for p in folder.iterdir())
+        return all({"arg1", "arg2"} <= row.keys() for row in first_rows(pairs, 1) or [{}])
+    if any(ending_of(path) for path in folder.iterdir()):
+        return False
+    return any("<annotatedArgumentPair" in _text(path) for path in _xml_paths(folder)[:1])
 
 
 def present(folder: Path) -> list[Path]:
