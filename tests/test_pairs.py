@@ -45,6 +45,8 @@ def test_the_columns_are_those_of_the_design_and_missing_ones_are_null() -> None
             "prompt": message,
             "response_1": Value("string"),
             "response_2": Value("string"),
+            "extras_1": Value("string"),
+            "extras_2": Value("string"),
             "ratings_1": scores,
             "ratings_2": scores,
             "preference": Value("int64"),
@@ -66,7 +68,8 @@ def test_the_columns_are_those_of_the_design_and_missing_ones_are_null() -> None
     )
     given = {"pair_id", "split", "prompt", "response_1", "response_2"}
     assert {name: value for name, value in made[0].items() if name not in given} == dict.fromkeys(
-        ["ratings_1", "ratings_2", "preference", "annotations", "truth_1", "truth_2", "truth_preference"]
+        ["extras_1", "extras_2", "ratings_1", "ratings_2", "preference", "annotations"]
+        + ["truth_1", "truth_2", "truth_preference"]
     )
 
 
@@ -119,7 +122,7 @@ def test_pair_ids_differ_where_texts_differ_even_by_where_one_ends(
         ({"split": None}, "split", "not a split"),
         ({"prompt": "Why?"}, "prompt", "not a list of messages"),
         ({"prompt": []}, "prompt", "not a list of messages"),
-        ({"prompt": [{"role": "user"}]}, "prompt", "not a message"),
+        ({"prompt": [{"role": "user"}]}, "prompt", "not a text"),
         ({"prompt": [{"role": "human", "content": "Why?"}]}, "prompt", "'human' is not a role"),
         ({"prompt": [{"role": "assistant", "content": "Why?"}]}, "prompt", "not the user's"),
         ({"prompt": [{"role": "user", "content": " \n"}]}, "prompt", "empty"),
@@ -236,7 +239,7 @@ def test_trl_takes_the_preference_view_as_it_is() -> None:
 def test_rating_view_has_two_rows_a_pair_with_null_where_unrated() -> None:
     made = table(row("A", "one", "two", ratings_1=ratings(0, 1, 2, 3, 4), ratings_2={"coherence": 3}), row("B"))
     view = pairs.rating_view(made)
-    assert view.column_names == ["pair_id", "prompt", "response", *ATTRIBUTES]
+    assert view.column_names == ["pair_id", "prompt", "response", "extras", *ATTRIBUTES]
     assert view["response"][:] == ["one", "two", "Because.", "Who knows."]
     assert [[r[attribute] for attribute in ATTRIBUTES] for r in view] == [
         [0, 1, 2, 3, 4], [None, None, 3, None, None], [None] * 5, [None] * 5

@@ -14,7 +14,8 @@ from datasets import Dataset
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from rmlib.pairs.schema import SPLITS, Message
+from rmlib.pairs.messages import Message
+from rmlib.pairs.schema import SPLITS
 from rmlib.pairs.shingles import Shingled, similar
 
 N_LISTED = 10  # ids per row of a report; all are counted

@@ -1,22 +1,21 @@
 """The columns of the table of pairs, and the check that one row fits them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from datasets import Features, List, Value
 
-from rmlib.records.errors import DataError, Place, check_number, check_string, check_text, number_within, shown
+from rmlib.pairs.messages import MESSAGES, Answer, check_messages, check_response, extras_of, text_of
+from rmlib.records.errors import DataError, Place, check_number, check_string, number_within, shown
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 _ATTRIBUTES = frozenset(ATTRIBUTES)
 SPLITS = ("train", "validation")
-ROLES = ("system", "user", "assistant")
 RATING_RANGE = (0, 4)
 PREFERENCE_RANGE = (-3, 3)
 NEITHER_VALID = -100  # an annotator's "neither response is valid"; never the preference of a pair
 
-MESSAGES = List({"role": Value("string"), "content": Value("string")})
 SCORES = {attribute: Value("float64") for attribute in ATTRIBUTES}
 ANNOTATION = {
     "annotator": Value("string"),
@@ -34,6 +33,8 @@ FEATURES = Features(
         "prompt": MESSAGES,
         "response_1": Value("string"),
         "response_2": Value("string"),
+        "extras_1": Value("string"),  # what else the message of a response carries, as JSON text of an object
+        "extras_2": Value("string"),
         "ratings_1": SCORES,
         "ratings_2": SCORES,
         "preference": Value("int64"),
@@ -44,8 +45,6 @@ FEATURES = Features(
     }
 )
 
-Message = Mapping[str, str]
-
 
 def check_preference(value: Any, place: Place) -> int:
     """The value as an int, if it is a whole number in -3..3; else DataError."""
@@ -53,22 +52,6 @@ def check_preference(value: Any, place: Place) -> int:
     if not number.is_integer():
         raise DataError(place, f"{value} is not a whole number", "Use -3 (response 1 much better) to 3")
     return int(number)
-
-
-def check_messages(prompt: Any, place: Place) -> list[dict[str, str]]:
-    """The prompt as plain dictionaries, if it is a list of {role, content} that ends with a user's text."""
-    if not isinstance(prompt, Sequence) or isinstance(prompt, str) or not prompt:
-        raise DataError(place, f"{shown(prompt)} is not a list of messages", "Give [{role, content}, ...]")
-    for message in prompt:
-        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            raise DataError(place, f"{shown(message)} is not a message", "Give each message a role and a content")
-        if message["role"] not in ROLES:
-            raise DataError(place, f"{shown(message['role'])} is not a role", f"Use one of {', '.join(ROLES)}")
-        check_string(message["content"], place)
-    if prompt[-1]["role"] != "user":
-        raise DataError(place, "the last message is not the user's", "End the prompt with the turn to be answered")
-    check_text(prompt[-1]["content"], place)
-    return [dict(message) for message in prompt]
 
 
 def check_scores(scores: Any, limits: tuple[float, float], place: Place) -> dict[str, float | None] | None:
@@ -109,7 +92,10 @@ def check_annotation(given: Any, place: Place) -> dict[str, Any]:
 
 
 def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """The row with every column of the table but for `pair_id`, missing optional ones null; else DataError."""
+    """The row with every column of the table but for `pair_id`, missing optional ones null; else DataError.
+
+    The prompt is a list of messages with any keys, a response a text, an Answer or a message of the assistant.
+    """
     unknown = sorted(set(row) - set(FEATURES))
     if unknown:
         raise DataError(place.at(unknown[0]), "unknown column", f"The columns are {', '.join(FEATURES)}")
@@ -117,8 +103,8 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
     if pair["split"] not in SPLITS:
         raise DataError(place.at("split"), f"{shown(pair['split'])} is not a split", f"Use one of {', '.join(SPLITS)}")
     pair["prompt"] = check_messages(pair["prompt"], place.at("prompt"))
-    for field in ("response_1", "response_2"):
-        check_text(pair[field], place.at(field))
+    for side in "12":
+        pair |= _check_side(side, pair[f"response_{side}"], pair[f"extras_{side}"], place)
     for field in ("ratings_1", "ratings_2"):
         pair[field] = check_scores(pair[field], RATING_RANGE, place.at(field))
     for field in ("truth_1", "truth_2"):
@@ -133,3 +119,10 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
         entries = enumerate(pair["annotations"])
         pair["annotations"] = [check_annotation(entry, place.at(f"annotations[{i}]")) for i, entry in entries]
     return pair
+
+
+def _check_side(side: str, given: Any, extras: str | None, place: Place) -> dict[str, Any]:
+    """The columns of one response, from a text with its extras or from a message."""
+    response = Answer(given, extras) if isinstance(given, str) and extras is not None else given
+    checked = check_response(response, place.at(f"response_{side}"))
+    return {f"response_{side}": text_of(checked), f"extras_{side}": extras_of(checked)}

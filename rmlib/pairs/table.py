@@ -6,6 +6,7 @@ Positive numbers favour response 2, as in the released files of HelpSteer2-Prefe
 import hashlib
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features
 
-from rmlib.pairs.schema import FEATURES, PREFERENCE_RANGE, SPLITS, Message, check_row
+from rmlib.pairs.messages import Message, Response, differ_by, features_of, merged
+from rmlib.pairs.schema import FEATURES, PREFERENCE_RANGE, SPLITS, check_row
 from rmlib.records.errors import DataError, Place, shown
 from rmlib.records.hashing import canonical_json, prompt_key
 
@@ -25,7 +27,7 @@ DERIVED = "derived from helpfulness"
 CONSENSUS = "by consensus of votes"  # |preference| tells how far the votes agree, not how much better they found it
 
 
-def pair_id(prompt: Sequence[Message], response_1: str, response_2: str) -> str:
+def pair_id(prompt: Sequence[Message], response_1: Response, response_2: Response) -> str:
     """The stable name of a pair: first 16 hex digits of the SHA-256 of prompt and responses, in this order."""
     text = canonical_json([prompt_key(prompt), response_1, response_2])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -50,23 +52,29 @@ def make_pairs(
     """The table of pairs from rows that give at least split, prompt and both responses.
 
     Missing optional columns become null and `pair_id` is computed. Left out, counted and logged: a pair seen before,
-    and a pair whose two responses are the same text, which cannot teach a preference. `preferences` says where the
+    and a pair whose two responses are the same, which cannot teach a preference. Those that have the same text, and
+    differ in what else their messages carry, are kept and counted. `preferences` says where the
     preferences come from (ANNOTATED, DERIVED or CONSENSUS); `places` where each row stands (by default origin and
     number). Raises DataError naming that place and the field.
     """
     kept: dict[str, dict[str, Any]] = {}
-    repeated, identical = [], []
+    repeated, identical, differences = [], [], Counter[str]()
     numbered = (Place(origin, number) for number in itertools.count(1))
     for row, place in zip(rows, numbered if places is None else places, strict=places is not None):
         pair = _named(check_row(row, place), place.at("pair_id"))
         if pair["pair_id"] in kept:
             repeated.append(f"{pair['pair_id']} ({place})")
-        elif pair["response_1"] == pair["response_2"]:
+        elif (two := responses_of_row(pair))[0] == two[1]:
             identical.append(f"{pair['pair_id']} ({place})")
         else:
+            differences.update([", ".join(differ_by(*two))])
             kept[pair["pair_id"]] = pair
     _log_left_out(origin, "repeat an earlier pair", repeated)
     _log_left_out(origin, "have the same text as both responses", identical)
+    for keys, count in differences.items():
+        if keys:
+            what = f"{count} pairs have the same text twice and differ in {keys} alone"
+            logger.warning("%s: %s: where a chat template drops that, nothing is left to learn from", origin, what)
     if not kept:
         raise DataError(Place(origin), "no usable pair", "Give at least one prompt with two different responses")
     _warn_of_shared_prompts(kept.values(), origin)
@@ -97,8 +105,13 @@ def content_hash(pairs: Dataset) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def responses_of_row(pair: Mapping[str, Any]) -> list[Response]:
+    """Both responses of a row, with what else their messages carry."""
+    return merged((pair["response_1"], pair["response_2"]), (pair["extras_1"], pair["extras_2"]))
+
+
 def _named(pair: dict[str, Any], place: Place) -> dict[str, Any]:
-    name = pair_id(pair["prompt"], pair["response_1"], pair["response_2"])
+    name = pair_id(pair["prompt"], *responses_of_row(pair))
     if pair["pair_id"] not in (None, name):
         raise DataError(place, f"{shown(pair['pair_id'])} does not name these texts", "Leave it out: it is computed")
     return pair | {"pair_id": name}
@@ -111,6 +124,7 @@ def rows_of(pairs: Dataset, *columns: str) -> Iterator[dict[str, Any]]:
 
 def table_of(rows: list[dict[str, Any]], features: Features, description: str = "") -> Dataset:
     """A table of these rows; `description` says where its preferences come from."""
+    features = features_of(features, rows)
     table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
     return Dataset(table, info=DatasetInfo(features=features, description=description))
 

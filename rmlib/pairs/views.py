@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, Json, List, Value
 from jaxtyping import Bool, Float, Int
 
-from rmlib.pairs.schema import ATTRIBUTES, MESSAGES, SCORES
-from rmlib.pairs.table import rows_of, table_of
+from rmlib.pairs.messages import EXTRAS, MESSAGES, Response, as_message, extras_of, merged, text_of, with_own_keys
+from rmlib.pairs.schema import ATTRIBUTES, SCORES
+from rmlib.pairs.table import responses_of_row, rows_of, table_of
 from rmlib.records.hashing import prompt_key
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,14 @@ PREFERENCE_FEATURES = Features(
         "strength": Value("float64"),
     }
 )
-RATING_FEATURES = Features({"pair_id": Value("string"), "prompt": MESSAGES, "response": Value("string")} | SCORES)
+RATING_FEATURES = Features(
+    {"pair_id": Value("string"), "prompt": MESSAGES, "response": Value("string"), EXTRAS: Value("string")} | SCORES
+)
 TOO_FEW = "fewer than three responses"
-RANKING_FEATURES = Features({"prompt": MESSAGES, "responses": List(Value("string"))})
+RANKING_FEATURES = Features({"prompt": MESSAGES, "responses": List(Value("string")), EXTRAS: List(Value("string"))})
+CONVERSATION = ("prompt", "chosen", "rejected")
+# The columns of the table from which both responses of a row are read.
+RESPONSES = ("response_1", "response_2", "extras_1", "extras_2")
 
 
 # --- who is chosen, how strongly --------------------------------------------------------------------------------------
@@ -72,10 +78,15 @@ def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "
     return np.array(sides, dtype=np.float32).transpose(1, 0, 2)
 
 
-def texts_of(pairs: Dataset) -> tuple[list[Any], list[str]]:
+def responses_of(pairs: Dataset, side: int) -> list[Response]:
+    """The responses of one side, 1 or 2: their texts, and with those that carry more, what that is."""
+    return merged(pairs[f"response_{side}"][:], pairs[f"extras_{side}"][:])
+
+
+def texts_of(pairs: Dataset) -> tuple[list[Any], list[Response]]:
     """Prompts and responses as flat lists, both responses of a pair in a row."""
     prompts = [prompt for prompt in pairs["prompt"][:] for _ in range(2)]
-    return prompts, [text for two in zip(pairs["response_1"][:], pairs["response_2"][:], strict=True) for text in two]
+    return prompts, [text for two in zip(responses_of(pairs, 1), responses_of(pairs, 2), strict=True) for text in two]
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -84,23 +95,26 @@ def texts_of(pairs: Dataset) -> tuple[list[Any], list[str]]:
 def preference_view(pairs: Dataset) -> Dataset:
     """Decided pairs as TRL takes them: message lists prompt, chosen and rejected, and strength = |preference| (1..3).
 
+    Messages have the keys that their author gave them; where any has more than role and content, all are kept as Json.
     Ties and pairs without a preference are left out; their numbers are logged, and returned by `left_out`.
     """
     rows = []
-    for pair in rows_of(pairs, "pair_id", "prompt", "response_1", "response_2", "preference"):
+    for pair in rows_of(pairs, "pair_id", "prompt", *RESPONSES, "preference"):
         if pair["preference"]:
-            rejected, chosen = sorted(("response_1", "response_2"), reverse=pair["preference"] < 0)
+            rejected, chosen = responses_of_row(pair)[:: 1 if pair["preference"] > 0 else -1]
             row = {
                 "pair_id": pair["pair_id"],
-                "prompt": pair["prompt"],
-                "chosen": [{"role": "assistant", "content": pair[chosen]}],
-                "rejected": [{"role": "assistant", "content": pair[rejected]}],
+                "prompt": [with_own_keys(message) for message in pair["prompt"]],
+                "chosen": [as_message(chosen)],
+                "rejected": [as_message(rejected)],
                 "strength": float(abs(pair["preference"])),
             }
             rows.append(row)
     if len(rows) < len(pairs):
         logger.info("preference view: %d of %d pairs; left out: %s", len(rows), len(pairs), left_out(pairs))
-    return table_of(rows, PREFERENCE_FEATURES)
+    if all(len(message) == 2 for row in rows for name in CONVERSATION for message in row[name]):
+        return table_of(rows, PREFERENCE_FEATURES)
+    return Dataset.from_list(rows, features=Features(PREFERENCE_FEATURES | dict.fromkeys(CONVERSATION, List(Json()))))
 
 
 def left_out(pairs: Dataset) -> dict[str, int]:
@@ -112,10 +126,10 @@ def left_out(pairs: Dataset) -> dict[str, int]:
 def rating_view(pairs: Dataset) -> Dataset:
     """Two rows a pair, response 1 then response 2: prompt, response, one rating (0-4) an attribute, null if unrated."""
     rows = []
-    for pair in rows_of(pairs, "pair_id", "prompt", "response_1", "response_2", "ratings_1", "ratings_2"):
+    for pair in rows_of(pairs, "pair_id", "prompt", *RESPONSES, "ratings_1", "ratings_2"):
         for side in ("1", "2"):
             shared = {"pair_id": pair["pair_id"], "prompt": pair["prompt"], "response": pair[f"response_{side}"]}
-            rows.append(shared | (pair[f"ratings_{side}"] or {}))
+            rows.append(shared | {EXTRAS: pair[f"extras_{side}"]} | (pair[f"ratings_{side}"] or {}))
     return table_of(rows, RATING_FEATURES)
 
 
@@ -146,7 +160,8 @@ def unranked(pairs: Dataset) -> dict[str, int]:
 def _rankings(pairs: Dataset) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows of `ranking_view`, and how many prompts give none, by reason."""
     comparisons: dict[str, list[dict[str, Any]]] = {}
-    for pair in rows_of(pairs, "prompt", "response_1", "response_2", "preference"):
+    for pair in rows_of(pairs, "prompt", *RESPONSES, "preference"):
+        pair["response_1"], pair["response_2"] = responses_of_row(pair)
         comparisons.setdefault(prompt_key(pair["prompt"]), []).append(pair)
     rows, refused = [], Counter[str]()
     for group in comparisons.values():
@@ -155,13 +170,15 @@ def _rankings(pairs: Dataset) -> tuple[list[dict[str, Any]], Counter[str]]:
         if isinstance(order, str):
             refused[order] += 1
         else:
-            rows.append({"prompt": group[0]["prompt"], "responses": order})
+            extras = [extras_of(response) for response in order]
+            rows.append({"prompt": group[0]["prompt"], "responses": [text_of(one) for one in order], EXTRAS: extras})
     return rows, refused
 
 
-def _strict_order(comparisons: list[dict[str, Any]]) -> list[str] | str:
+def _strict_order(comparisons: list[dict[str, Any]]) -> list[Response] | str:
     """The responses best first, or the reason why the comparisons give no strict order."""
-    beaten: dict[str, set[str]] = {pair[side]: set() for pair in comparisons for side in ("response_1", "response_2")}
+    responses = [pair[side] for pair in comparisons for side in ("response_1", "response_2")]
+    beaten: dict[Response, set[Response]] = {response: set() for response in responses}
     if any(not pair["preference"] for pair in comparisons):
         return "tied or without a preference"
     for pair in comparisons:

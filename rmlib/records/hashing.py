@@ -13,12 +13,19 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def prompt_key(prompt: Sequence[Mapping[str, str]]) -> str:
-    """A text that is equal exactly when two prompts are equal."""
-    return canonical_json([[message["role"], message["content"]] for message in prompt])
+def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """A text that is equal exactly when two prompts are equal: role, content and, where there are any, other keys."""
+    return canonical_json([[message["role"], message["content"], *_more_of(message)] for message in prompt])
 
 
-def text_key(prompt: Sequence[Mapping[str, str]], *responses: str) -> str:
+def _more_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if len(message) == 2:
+        return []
+    more = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+    return [more] if more else []
+
+
+def text_key(prompt: Sequence[Mapping[str, Any]], *responses: Any) -> str:
     """What names a prompt with its responses, in this order: 32 hex digits of a SHA-256."""
     return hashlib.sha256(canonical_json([prompt_key(prompt), *responses]).encode()).hexdigest()[:32]
 

@@ -20,7 +20,8 @@ from rmlib.annotations import vote_share
 from rmlib.models import Prompt, RewardModel, batches
 from rmlib.models.batches import Group
 from rmlib.models.features import load_or_compute
-from rmlib.pairs.views import preferences, ratings_of
+from rmlib.pairs.messages import EXTRAS, Response, merged
+from rmlib.pairs.views import preferences, ratings_of, responses_of
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.runs import TrainingError
 from rmlib.training.settings import TrainSettings
@@ -99,7 +100,7 @@ class _Labelled:
 
     pair_ids: list[str]
     prompts: list[Prompt]
-    responses: Sequence[tuple[str, ...]]
+    responses: Sequence[tuple[Response, ...]]
     strength: Float[Tensor, "pair"]
     ratings: Float[Tensor, "pair sides attribute"]
     left_out: dict[str, int]
@@ -140,7 +141,8 @@ def _of_pairs(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings
         if n_unrated := int((~rated[keep]).sum()):
             logger.info("%d of %d pairs have no rating: only their preference counts", n_unrated, keep.sum())
     ratings[turned] = ratings[turned, ::-1]
-    ids, prompts, first, second = (pairs[name][:] for name in ("pair_id", "prompt", "response_1", "response_2"))
+    ids, prompts = pairs["pair_id"][:], pairs["prompt"][:]
+    first, second = responses_of(pairs, 1), responses_of(pairs, 2)
     rows = np.flatnonzero(keep).tolist()
     texts = [(second[row], first[row]) if turned[row] else (first[row], second[row]) for row in rows]
     return _Labelled(
@@ -160,7 +162,7 @@ def _of_rankings(pairs: Dataset, attributes: Sequence[str], settings: TrainSetti
     ids = [fingerprint(prompt_key(prompt)) for prompt in view["prompt"][:]]
     nothing = torch.full((len(view), 1, len(attributes)), torch.nan)
     reasons = {f"prompts: {reason}": count for reason, count in left_out.items()}
-    texts = [tuple(texts) for texts in view["responses"][:]]
+    texts = [tuple(merged(*two)) for two in zip(view["responses"][:], view[EXTRAS][:], strict=True)]
     return _Labelled(ids, view["prompt"][:], texts, torch.ones(len(view)), nothing, reasons)
 
 
