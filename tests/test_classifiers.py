@@ -107,6 +107,33 @@ def test_where_padding_ends_a_text_the_reward_is_read_as_transformers_does_or_at
     assert np.abs(at_end - as_transformers).max() > 1e-2
 
 
+@pytest.mark.parametrize("pad_id", [None, 50_256])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "ctrl", "bert"])
+def test_a_config_without_a_usable_pad_id_is_scored_in_batches_as_one_by_one(
+    tmp_path: Path, kind: str, pad_id: int | None
+) -> None:
+    folder = tiny.save_classifier(tmp_path / "c", kind)
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    (tmp_path / "c" / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    ids = AutoTokenizer.from_pretrained(folder)(texts()[:3], add_special_tokens=False)["input_ids"]
+    expected = plain_logits(folder, ids)[:, 0].numpy()
+    (tmp_path / "c" / "config.json").write_text(json.dumps(config | {"pad_token_id": pad_id}))
+    rewards = load_classifier(folder).score([*PROMPTS[:3]] * 2, [*RESPONSES[:3]] * 2)  # each length twice
+    np.testing.assert_allclose(rewards, [*expected] * 2, atol=1e-5)
+
+
+def test_a_roberta_without_a_pad_id_counts_positions_from_that_of_its_tokenizer(tmp_path: Path) -> None:
+    folder = tiny.save_classifier(tmp_path / "c", "roberta", pad="<|bos|>")
+    expected = load_classifier(folder).score(PROMPTS[:3], RESPONSES[:3])
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    assert config["pad_token_id"] == 1
+    (tmp_path / "c" / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    np.testing.assert_array_equal(load_classifier(folder).score(PROMPTS[:3], RESPONSES[:3]), expected)
+    tiny.byte_tokenizer(pad=None).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="positions of roberta count from its pad id"):
+        load_classifier(folder)
+
+
 def test_a_template_that_writes_the_bos_gets_no_second_one(tmp_path: Path) -> None:
     folder = tiny.save_classifier(tmp_path / "c", "llama", bos=True, template="{{ bos_token }}" + tiny.TEMPLATE)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -12,11 +12,15 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
+    CTRLConfig,
+    Gemma2Config,
+    GPT2Config,
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 from rmlib.pairs import ATTRIBUTES
@@ -30,11 +34,15 @@ CONFIGS = {
     "qwen2": lambda **changes: Qwen2Config(**DECODER | changes),
     "qwen3": lambda **changes: Qwen3Config(**DECODER | {"head_dim": 8} | changes),
     "bert": lambda **changes: BertConfig(**SHAPE | {"intermediate_size": 64, "max_position_embeddings": 64} | changes),
+    "roberta": lambda **changes: RobertaConfig(**SHAPE | {"intermediate_size": 64, "pad_token_id": 1} | changes),
+    "gemma2": lambda **changes: Gemma2Config(**DECODER | {"head_dim": 8} | changes),
+    "gpt2": lambda **changes: GPT2Config(**{"vocab_size": 270, "n_embd": 32, "n_layer": 2, "n_head": 4} | changes),
+    "ctrl": lambda **changes: CTRLConfig(vocab_size=270, n_embd=32, n_layer=2, n_head=4, dff=64, n_positions=512),
 }
 
 
 def byte_tokenizer(
-    *, template: str | None = TEMPLATE, pad: str = "<|pad|>", bos: bool = False
+    *, template: str | None = TEMPLATE, pad: str | None = "<|pad|>", bos: bool = False
 ) -> PreTrainedTokenizerFast:
     """One token per byte, so that lengths can be counted by hand; with `bos`, encoding prepends one BOS."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -80,8 +80,8 @@ def build(
     """
     source = folder_of(name)
     try:
-        config = AutoConfig.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
+        config = _config_of(source, tokenizer)
         if _WITHOUT_WEIGHTS.get():
             with torch.device("meta"):
                 backbone = AutoModel.from_config(config, dtype=dtype)
@@ -93,7 +93,7 @@ def build(
                 from transformers import BitsAndBytesConfig  # imports bitsandbytes, which most runs do without
 
                 options["quantization_config"] = BitsAndBytesConfig(**quantization)
-            backbone, _ = _with_all_weights(AutoModel, source, options)
+            backbone, _ = _with_all_weights(AutoModel, source, options | {"config": config})
             # Where a CPU multiplies in bf16, bitsandbytes would lay 4-bit weights out anew when a model is evaluated:
             # its kernel takes no narrow matrices, and what saves or merges would find other weights than were loaded.
             for module in backbone.modules():
@@ -110,9 +110,36 @@ def build(
 
 
 def prepare_attention(backbone: PreTrainedModel) -> None:
-    """Give a decoder the attention that can share prompts, where its class lets attention be chosen."""
+    """Give a decoder the attention that can share prompts, where its class lets attention be chosen.
+
+    One that caps scores softly (Gemma 2) gets the plain one, since SDPA, on which ours is built, refuses to.
+    """
     if kind_of(backbone.config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
-        backbone.set_attn_implementation(SHARED_PREFIX)
+        capped = getattr(backbone.config, "attn_logit_softcapping", None)
+        backbone.set_attn_implementation("eager" if capped else SHARED_PREFIX)
+
+
+def _config_of(source: str, tokenizer: Tokenizer) -> PreTrainedConfig:
+    """The config of a model, without a pad id that its table of embeddings has no row for.
+
+    transformers refuses such a model with a bare assertion; no text holds that token, so no reward changes without it.
+    Raises BackboneError where positions count from a pad id (RoBERTa) that neither config nor tokenizer has.
+    """
+    config = AutoConfig.from_pretrained(source)
+    text = config.get_text_config()
+    pad_id, n_rows = text.pad_token_id, getattr(text, "vocab_size", None)
+    if pad_id is not None and n_rows is not None and not -n_rows <= pad_id < n_rows:
+        logger.warning(
+            "%s: pad_token_id %d is none of its %d tokens: left out", paths.public_name(source), pad_id, n_rows
+        )
+        text.pad_token_id = None
+    if text.pad_token_id is None and "roberta" in config.model_type:
+        text.pad_token_id = tokenizer.pad_token_id
+        if text.pad_token_id is None:
+            raise BackboneError(
+                f"positions of {config.model_type} count from its pad id: set pad_token_id in config.json"
+            )
+    return config
 
 
 def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -136,7 +163,7 @@ def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) ->
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        network, extra = _with_all_weights(auto, source, {"dtype": dtype})
+        network, extra = _with_all_weights(auto, source, {"dtype": dtype, "config": _config_of(source, tokenizer)})
     except LOADING_ERRORS as error:
         raise BackboneError(
             f"{source!r} cannot be loaded by {auto.__name__}: {error}\nName a folder or a hub id with safetensors "

@@ -59,6 +59,10 @@ class PlainClassifier(torch.nn.Module):
         super().__init__()
         self.network, self.tokenizer, self.row, self.name = network, tokenizer, row, name
         self.masks_padding = backbones.kind_of(network.config) == "encoder"
+        if network.config.pad_token_id is None and not self.masks_padding:
+            # transformers takes several rows only with a pad id. Rows are of one length and this is no token's, so that
+            # it reads each at its last token, as it does a single row.
+            network.config.pad_token_id = -1
         self.max_length = backbones.position_limit(network.config)
 
     @property
