@@ -424,9 +424,9 @@ def test_a_run_file_optimises_a_policy_by_an_exported_reward_on_own_pairs(tmp_pa
 
 def test_a_run_file_that_cannot_be_run_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for asked, reason in (
-        ({"source": "simulated", "policy": "p"}, "needs the keys reward"),
-        ({"sauce": "simulated"}, "unknown keys ['sauce']"),
-        ({"settings": {"steps": 3}}, "unknown settings ['steps']"),
+        ({"source": "simulated", "policy": "p"}, "reward is missing, which a run of reinforce needs"),
+        ({"sauce": "simulated"}, "sauce is not known (perhaps source is meant); policy is missing; source is missing"),
+        ({"settings": {"steps": 3}}, "settings: steps is not known"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(asked))
         assert command.main([str(tmp_path / "run.json")]) == 1

@@ -1,7 +1,7 @@
 """The planner: its counts against tensors that are really there, and against hand arithmetic."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +164,7 @@ def test_the_paper_s_folder_holds_both_stages_the_second_from_the_first_s_model(
         wanted = TrainSettings.from_dict(job["settings"])
         how = {"sharding": "full", "activation_checkpointing": True, "checkpoint_every_steps": 25}
         assert wanted == replace(settings_for(arm, PRESETS["paper"], seed=0), token_budget=8192, **how)
-        assert job["processes"] == 8 * nodes and job.keys() <= run_file.KEYS
+        assert job["processes"] == 8 * nodes and job.keys() <= {item.name for item in fields(run_file.Job)}
     assert [job["settings"]["loss"] for job in jobs] == ["regression", "scaled_bradley_terry"]
     assert jobs[1]["initialise_from"] == str(Path(jobs[0]["folder"]) / "model")
     last_line = (stages[1] / "launch.sh").read_text().splitlines()[-1]

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from rmlib import training
 from rmlib.models import RewardModel
 from rmlib.pairs import make_pairs
 from rmlib.training import evaluate, sampling_order, train
-from rmlib.training.__main__ import run_file
+from rmlib.training.__main__ import main, run_file
 from rmlib.training.examples import prepare
 from rmlib.training.forward import forward_batches
 from rmlib.training.loop import _Loop
@@ -471,7 +473,7 @@ def test_a_run_keeps_log_settings_and_tensorboard_scalars(backbone: str) -> None
 def test_unknown_settings_are_refused_by_name(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         TrainSettings(**change)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown settings"):
+    with pytest.raises(ValueError, match="learning_rat is not known .perhaps learning_rate is meant"):
         TrainSettings.from_dict({"learning_rat": 1e-3})
 
 
@@ -528,3 +530,41 @@ def test_the_shell_entry_trains_from_a_json_file(backbone: str, tmp_path: Path, 
     (tmp_path / "run.json").write_text(json.dumps(job))
     run_file(tmp_path / "run.json")
     assert json.loads(capsys.readouterr().out)["n_steps"] == 2
+
+
+def test_every_mistake_of_a_run_file_is_listed_at_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    settings = {"learning_rate": "1e-5", "max_steps": 0, "warmup_steps": -3, "shuffle": 1, "epoch": 2, "betas": [0.9]}
+    job = {"sauce": "simulated", "source": str(tmp_path / "nowhere"), "settings": settings, "processes": "two"}
+    job |= {"adapter": "drop", "benchmarks": {"rewardbank": {}}, "folder": str(tmp_path / "run")}
+    (tmp_path / "run.json").write_text(json.dumps(job))
+    assert main([str(tmp_path / "run.json")]) == 1
+    said = capsys.readouterr().err
+    for words in (
+        "sauce is not known (perhaps source is meant)", "nowhere is neither a folder nor one of simulated",
+        "learning_rate should be a valid number, got '1e-5'", "max_steps must be positive, got 0",
+        "warmup_steps must not be negative, got -3", "shuffle should be a valid boolean, got 1", "epoch is not known",
+        "betas should be", "processes should be a valid integer, got 'two'", "adapter='drop' is unknown",
+        "benchmarks: 'rewardbank' is unknown",
+    ):  # fmt: skip
+        assert words in said
+    assert said.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["{source: x}", "", "[1, 2]", "3"])
+def test_a_run_file_that_is_no_object_of_json_is_refused_in_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "run.json").write_text(text)
+    assert main([str(tmp_path / "run.json")]) == 1
+    assert "JSON" in (said := capsys.readouterr().err) or "is not an object" in said
+    assert main([str(tmp_path / "absent.json")]) == 1 and "absent.json" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_its_folder_to_the_next(backbone: str, tmp_path: Path) -> None:
+    pairs, wanted = make_pairs(made_pairs(3), origin="test"), TrainSettings(backbone=backbone, max_steps=1)
+    for folder in (tmp_path / "new", tmp_path):
+        with pytest.raises(TrainingError, match="head has 1 layer"):
+            train(RewardModel.create(backbone), pairs, replace(wanted, head_layers=2), folder=folder, progress=False)
+        assert not [*tmp_path.glob("**/settings.json")]
+        assert train(RewardModel.create(backbone), pairs, wanted, folder=folder, progress=False).is_finished
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)

@@ -2,8 +2,8 @@
 
 The file holds `source` (as in `load_splits`), `settings` (`AlignSettings`), `policy` (a hub id or folder of a causal
 language model), for REINFORCE and PPO `reward` (a folder of ours, or of any sequence classifier, or a hub id), and
-optionally `max_pairs`, `watched` (prompts of the selection split on which reward and divergence are read) and
-`every_steps`. Prompts are those of the training pairs, for DPO the pairs themselves.
+optionally `source_options`, `max_pairs`, `watched` (prompts of the selection split on which reward and divergence are
+read) and `every_steps`. Prompts are those of the training pairs, for DPO the pairs themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,45 @@ from rmlib.alignment.rewards import load_reward
 from rmlib.alignment.settings import AlignSettings
 from rmlib.sources.splits import load_splits
 from rmlib.training.parallel import Processes
+from rmlib.training.settings import from_json, outside, refuse
 
-KEYS = {"source", "settings", "policy", "reward", "max_pairs", "watched", "every_steps"}
+
+@dataclass(frozen=True)
+class Job:
+    """What a run file holds. Raises ValueError for what can be seen to fail before anything is read."""
+
+    source: str
+    policy: str
+    settings: AlignSettings = field(default_factory=AlignSettings)
+    reward: str | None = None
+    source_options: dict[str, Any] = field(default_factory=dict)
+    max_pairs: int = -1
+    watched: int = 64
+    every_steps: int = 10
+
+    def __post_init__(self) -> None:
+        mistakes = [*outside(self, ["every_steps"], "must be positive", lambda value: value > 0)]
+        if self.reward is None and self.settings.method != "dpo":
+            mistakes.append(f"reward is missing, which a run of {self.settings.method} needs")
+        refuse(mistakes)
 
 
 def run(asked: Mapping[str, Any], *, progress: bool = True) -> Alignment:
-    """The optimisation that a run file asks for; raises ValueError for an unknown key or one that is missing."""
-    if unknown := asked.keys() - KEYS:
-        raise ValueError(f"unknown keys {sorted(unknown)}; known: {', '.join(sorted(KEYS))}")
-    settings = AlignSettings.from_dict(asked.get("settings", {}))
-    needed = {"source", "policy"} | ({"reward"} if settings.method != "dpo" else set())
-    if missing := needed - asked.keys():
-        raise ValueError(f"a run of {settings.method} needs the keys {', '.join(sorted(missing))}")
+    """The optimisation that a run file asks for; raises ValueError with every mistake of the file."""
+    job = from_json(Job, asked)
     with Processes.join().main_first():  # what one has read from the source the others find in the cache
-        splits = load_splits(asked["source"], max_pairs=asked.get("max_pairs", -1))
-    reward = load_reward(asked["reward"]) if "reward" in asked else None
+        splits = load_splits(job.source, max_pairs=job.max_pairs, **job.source_options)
+    reward = None if job.reward is None else load_reward(job.reward)
     watch = None
-    if n_watched := asked.get("watched", 64):
-        prompts = distinct_prompts(splits.selection)[:n_watched]
-        watch = Watch(prompts, {} if reward is None else {"proxy": reward}, asked.get("every_steps", 10))
-    policy = Policy.create(asked["policy"])
-    if settings.method == "dpo":
+    if job.watched:
+        prompts = distinct_prompts(splits.selection)[: job.watched]
+        watch = Watch(prompts, {} if reward is None else {"proxy": reward}, job.every_steps)
+    policy = Policy.create(job.policy)
+    if job.settings.method == "dpo":
         task = Task(pairs=methods.annotated(splits.train), watch=watch)
     else:
         task = Task(reward, distinct_prompts(splits.train), watch=watch)
-    return align(policy, settings, task, progress=progress)
+    return align(policy, job.settings, task, progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rmlib import losses
-from rmlib.training.settings import as_fields
+from rmlib.training.settings import are_betas, from_json, outside, refuse
 
 METHODS = ("reinforce", "ppo", "dpo")
+POSITIVE = (
+    "n_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "rounds", "learning_rate", "minibatches",
+    "prompts_at_once", "token_budget", "beta", "clip_norm", "value_learning_rate", "ratio_clip", "value_clip",
+)  # fmt: skip
+NOT_NEGATIVE = ("kl_coefficient", "warmup_steps", "weight_decay", "lora_rank", "seed", "checkpoint_every_steps")
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,18 @@ class AlignSettings:
     beta: float = 0.1
 
     def __post_init__(self) -> None:
+        refuse([*self._mistakes()])
+
+    def _mistakes(self) -> Iterable[str]:
         if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} is unknown; known: {', '.join(METHODS)}")
+            yield f"method={self.method!r} is unknown; known: {', '.join(METHODS)}"
         if self.loss not in losses.PAIR_LOSSES:
-            raise ValueError(f"loss={self.loss!r} is no pair loss; known: {', '.join(losses.PAIR_LOSSES)}")
-        positive = ("n_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "rounds")
-        for name in (*positive, "learning_rate", "minibatches", "prompts_at_once", "beta", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.method == "reinforce" and self.samples_per_prompt < 2:
-            raise ValueError("a leave-one-out baseline needs at least 2 samples_per_prompt, got 1")
+            yield f"loss={self.loss!r} is no pair loss; known: {', '.join(losses.PAIR_LOSSES)}"
+        yield from outside(self, POSITIVE, "must be positive", lambda value: value > 0)
+        yield from outside(self, NOT_NEGATIVE, "must not be negative", lambda value: value >= 0)
+        yield from outside(self, ["betas"], "must be two numbers from 0 to below 1", are_betas)
+        if self.method == "reinforce" and self.samples_per_prompt == 1:
+            yield "a leave-one-out baseline needs at least 2 samples_per_prompt, got 1"
 
     def to_dict(self) -> dict[str, Any]:
         """As records and names hold them: without what belongs to another method."""
@@ -67,8 +75,8 @@ class AlignSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AlignSettings:
-        """Settings from JSON; raises ValueError for a name that is no setting."""
-        return cls(**as_fields(cls, values))
+        """Settings from JSON; raises what `from_json` raises."""
+        return from_json(cls, values)
 
     def change(self, **settings: Any) -> AlignSettings:
         """The same settings with some changed."""

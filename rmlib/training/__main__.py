@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmlib import sources
+from rmlib import benchmarks, sources
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.backbones import is_adapted, without_weights
 from rmlib.pairs import carve_selection
@@ -18,32 +20,63 @@ from rmlib.training import watching
 from rmlib.training.loop import train
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import Run, TrainingError, initial, lora_of
-from rmlib.training.settings import TrainSettings
+from rmlib.training.settings import TrainSettings, from_json, outside, refuse
 
-KEYS = {"source", "settings", "initialise_from", "adapter", "folder", "benchmarks", "processes"}
 ADAPTER_POLICIES = ("keep", "merge")
 
 
-def run_job(job: dict[str, Any]) -> Run:
-    """Train what a run file says; each of several processes calls this with the same job.
+@dataclass(frozen=True)
+class Job:
+    """What a run file holds; `from_json` makes one.
 
-    Keys: `source`, `settings`, and where wanted `folder`, `benchmarks` (see `watching.load`), `processes` (how many
-    there have to be), `initialise_from` (a folder) and, where that model has an adapter, `adapter` ("keep" or "merge").
-    `accelerate.notebook_launcher` refuses a notebook that has imported this library (peft imports bitsandbytes): give
-    it a function that imports it itself.
+    `source_options` are those of `sources.load`, `benchmarks` what `watching.load` takes, `processes` how many there
+    have to be, `initialise_from` the folder of a saved model; where that has an adapter, `adapter` is "keep" or
+    "merge".
+    Raises ValueError for what can be seen to fail before anything is read.
     """
-    if unknown := job.keys() - KEYS:
-        raise TrainingError(f"unknown keys {sorted(unknown)} in the run file; known: {', '.join(sorted(KEYS))}")
-    settings = TrainSettings.from_dict(job["settings"])
-    processes = Processes.join(job.get("processes"))
+
+    source: str
+    settings: TrainSettings
+    source_options: dict[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    processes: int | None = None
+    initialise_from: str | None = None
+    adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse([*self._mistakes()])
+
+    def _mistakes(self) -> Iterable[str]:
+        if self.source not in sources.loading.NAMES and not Path(self.source).expanduser().is_dir():
+            yield f"source: {self.source} is neither a folder nor one of {', '.join(sources.loading.NAMES)}"
+        if self.initialise_from is not None and not Path(self.initialise_from).is_dir():
+            yield f"initialise_from: there is no folder {self.initialise_from}"
+        if self.folder is not None and Path(self.folder).is_file():
+            yield f"folder: {self.folder} is a file"
+        if self.adapter is not None and self.adapter not in ADAPTER_POLICIES:
+            yield f"adapter={self.adapter!r} is unknown; known: {', '.join(ADAPTER_POLICIES)}"
+        for name in self.benchmarks.keys() - benchmarks.BENCHMARKS.keys():
+            yield f"benchmarks: {name!r} is unknown; known: {', '.join(benchmarks.BENCHMARKS)}"
+        yield from outside(self, ["processes"], "must be positive", lambda value: value > 0)
+
+
+def run_job(asked: Mapping[str, Any]) -> Run:
+    """Train what a run file says, a `Job` as JSON; each of several processes calls this with the same one.
+
+    `accelerate.notebook_launcher` refuses a notebook that has imported this library (peft imports bitsandbytes): give
+    it a function that imports it itself. Raises ValueError with every mistake of the file.
+    """
+    job = from_json(Job, asked)
+    processes = Processes.join(job.processes)
     with processes.main_first():  # what one has read from the source the others find in the cache
-        table = sources.load(job["source"])
-    folder = job.get("initialise_from")
-    with without_weights(settings.sharding == "full" and not processes.is_main):
-        start = continue_from(folder, settings, job.get("adapter")) if folder else initial(settings)
+        table = sources.load(job.source, **job.source_options)
+    with without_weights(job.settings.sharding == "full" and not processes.is_main):
+        begun = job.initialise_from
+        start = continue_from(begun, job.settings, job.adapter) if begun else initial(job.settings)
     pairs, selection = carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
-    watched = watching.load(job.get("benchmarks", {}))
-    return train(start, pairs, settings, selection=selection, benchmarks=watched, folder=job.get("folder"))
+    watched = watching.load(job.benchmarks)
+    return train(start, pairs, job.settings, selection=selection, benchmarks=watched, folder=job.folder)
 
 
 def continue_from(folder: str | Path, settings: TrainSettings, adapter: str | None = None) -> RewardModel:
@@ -67,16 +100,31 @@ def continue_from(folder: str | Path, settings: TrainSettings, adapter: str | No
 
 
 def run_file(file: Path) -> None:
-    """Train what the file says; the first process prints the summary."""
+    """Train what the file says; the first process prints the summary. Raises ValueError for a file that is no JSON."""
+    try:
+        asked = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # of JSON, or of the encoding
+        raise ValueError(f"{file} is not JSON: {error}") from error
     processes = Processes.join()
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
-    run = run_job(json.loads(file.read_text()))
+    run = run_job(asked)
     if processes.is_main:
         print(json.dumps(run.summary, indent=1))
     processes.leave()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Run the file; 1, with the reason in one line, where it cannot be run."""
+    if len(arguments) != 1:
+        print("usage: python -m rmlib.training run.json, or torchrun … -m rmlib.training run.json", file=sys.stderr)
+        return 2
+    try:
+        run_file(Path(arguments[0]))
+    except (ValueError, OSError, TrainingError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m rmlib.training run.json, or torchrun … -m rmlib.training run.json")
-    run_file(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

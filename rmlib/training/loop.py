@@ -55,24 +55,40 @@ def train(
     identity = runs.run_identity(model.identity, pairs, settings, selection, watched)
     path = Path(folder) if folder is not None else runs.run_folder(identity)
     run = Run(path, settings)
-    processes.on_main(lambda: runs.claim(path, settings.to_dict(), identity))
+    is_new = processes.on_main(lambda: runs.claim(path, settings.to_dict(), identity))
     if not processes.on_main(lambda: run.is_finished):
-        with without_weights(settings.sharding == "full" and not processes.is_main):
-            made = model if isinstance(model, RewardModel) else model.make()
-        if made.head_layers != settings.head_layers:
-            raise TrainingError(
-                f"the model's head has {made.head_layers} layer(s), the settings ask for {settings.head_layers}; make "
-                "the model with create_model(settings), or load it with head='redraw' and head_layers"
+        try:
+            _train(
+                model, pairs, selection, watched, settings, path, identity, processes, progress and processes.is_main
             )
-        if watched:
-            watching.check(watched)
-        with ExitStack() as stack:
-            processes.on_main(lambda: stack.enter_context(runs.held(path)))
-            loop = _Loop(made, pairs, selection, watched, settings, path, identity, processes)
-            loop.run(progress and processes.is_main)
+        except BaseException:
+            if is_new and processes.is_main:
+                runs.give_up(path)
+            raise
     if settings.checkpoint_every_steps:  # here, so that those of a run that was killed after its mark go too
         processes.on_main(lambda: checkpoints.remove(path))
     return run
+
+
+def _train(
+    model: RewardModel | Start, pairs: Dataset, selection: Dataset | None, benchmarks: Watched,
+    settings: TrainSettings, folder: Path, identity: str, processes: Processes, progress: bool,
+) -> None:  # fmt: skip
+    """Make the model, and train it in the run's folder."""
+    with without_weights(settings.sharding == "full" and not processes.is_main):
+        made = model if isinstance(model, RewardModel) else model.make()
+    if made.head_layers != settings.head_layers:
+        raise TrainingError(
+            f"the model's head has {made.head_layers} layer(s), the settings ask for {settings.head_layers}; make "
+            "the model with create_model(settings), or load it with head='redraw' and head_layers"
+        )
+    if benchmarks:
+        watching.check(benchmarks)
+    with ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(runs.held(folder)))
+        _Loop(made, pairs, selection, benchmarks, settings, folder, identity, processes).run(
+            progress and processes.is_main
+        )
 
 
 class _Loop:

@@ -154,19 +154,33 @@ class Run(RunFolder):
         return models.RewardModel.load(self.folder / MODEL_FOLDER)
 
 
-def claim(folder: Path, settings: dict[str, Any], identity: str) -> None:
-    """Write the settings into a new run folder; refuse one that belongs to another run, or whose settings are lost."""
+def claim(folder: Path, settings: dict[str, Any], identity: str) -> bool:
+    """Write the settings into a new run folder; refuse one that belongs to another run, or whose settings are lost.
+
+    Returns whether the folder is claimed only now.
+    """
     if (folder / SETTINGS_FILE).is_file():
         if (found := RunFolder(folder).identity) != identity:
             raise TrainingError(
                 f"{folder.name} holds run {found}, not {identity}: settings, data or initial model differ; "
                 "name another folder, or remove that one"
             )
-        return
+        return False
     if lost := [name for name in (FINISHED_FILE, LOG_FILE) if (folder / name).is_file()]:
         raise TrainingError(f"{folder.name} holds {lost[0]} but no {SETTINGS_FILE}: whose run it is is lost; remove it")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS_FILE, {"identity": identity, "settings": settings})
+    return True
+
+
+def give_up(folder: Path) -> None:
+    """Take a claim back, unless a step was made: a run that could not start is corrected and started in its folder."""
+    if not read_log(folder):
+        shutil.rmtree(folder / SCALARS_FOLDER, ignore_errors=True)
+        for name in (SETTINGS_FILE, LOG_FILE, LOCK_FILE):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager

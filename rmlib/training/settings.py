@@ -1,9 +1,14 @@
-"""What names a training run besides its data and its initial model: one frozen dataclass."""
+"""What names a training run besides its data and its initial model: one frozen dataclass, and how JSON becomes one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 # The names that `losses` and `models.network` know, written down again: reading settings should not import torch.
 PAIR_LOSSES = ("bradley_terry", "margin_bradley_terry", "scaled_bradley_terry")
@@ -16,6 +21,15 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "overlong": ("error", "leave_out"), "sharding": ("none", "full"), "compile": ("none", "inductor", "aot_eager"),
     "optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"),
 }  # fmt: skip
+POSITIVE = (
+    "epochs", "max_steps", "pairs_per_step", "token_budget", "learning_rate", "clip_norm", "max_length",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "seed", "lora_rank", "lora_alpha", "warmup_steps", "weight_decay", "regression_weight", "evaluate_every_steps",
+    "checkpoint_every_steps", "benchmark_every_steps",
+)  # fmt: skip
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -64,43 +78,43 @@ class TrainSettings:
     compile: str = "none"  # backend of torch.compile, for the backbone
 
     def __post_init__(self) -> None:
+        refuse([*self._out_of_range()] or [*self._not_together()])
+
+    def _out_of_range(self) -> Iterable[str]:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}")
-        for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                yield f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}"
+        yield from outside(self, POSITIVE, "must be positive", lambda value: value > 0)
+        yield from outside(self, NOT_NEGATIVE, "must not be negative", lambda value: value >= 0)
         for name, limit in {"lora_dropout": 1, "label_smoothing": 0.5}.items():
-            if not 0 <= getattr(self, name) < limit:
-                raise ValueError(f"{name} must be from 0 to below {limit}, got {getattr(self, name)}")
-        for name in ("lora_alpha", "regression_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            yield from outside(self, [name], f"must be from 0 to below {limit}", lambda value: 0 <= value < limit)  # noqa: B023
+        yield from outside(self, ["betas"], "must be two numbers from 0 to below 1", are_betas)
         if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
-            raise ValueError(f"strength_scale must be three positive numbers, got {self.strength_scale}")
-        self._check_together()
+            yield f"strength_scale must be three positive numbers, got {self.strength_scale}"
+        if not self.attributes or len(set(self.attributes)) < len(self.attributes):
+            yield f"attributes must name each output of the head once, got {self.attributes}"
 
-    def _check_together(self) -> None:
+    def _not_together(self) -> Iterable[str]:
         """What does not go together, said before anything is loaded."""
         adapted = self.lora_rank > 0 or self.trainable == "head"
         if self.quantization != "none" and not adapted:
-            raise ValueError("a quantised backbone cannot be trained: give a lora_rank, or trainable='head'")
+            yield "a quantised backbone cannot be trained: give a lora_rank, or trainable='head'"
         if self.backbone_dtype == "bf16" and not adapted:
-            raise ValueError(
+            yield (
                 "backbone_dtype='bf16' loses updates smaller than 1/256 of a weight: give a lora_rank or "
                 "trainable='head', or keep fp32 weights with precision='bf16'"
             )
         if self.sharding != "none" and (self.quantization != "none" or self.backbone_dtype != "fp32"):
-            raise ValueError("sharding='full' needs weights of one kind: quantization='none', backbone_dtype='fp32'")
+            yield "sharding='full' needs weights of one kind: quantization='none', backbone_dtype='fp32'"
         if self.sharding != "none" and self.trainable == "head":
-            raise ValueError("sharding='full' with trainable='head': a frozen backbone computes its features unsharded")
+            yield "sharding='full' with trainable='head': a frozen backbone computes its features unsharded"
         if self.sharding != "none" and self.optimizer != "adamw":
-            raise ValueError("sharding='full' spreads the states of optimizer='adamw'; bitsandbytes' cannot be spread")
+            yield "sharding='full' spreads the states of optimizer='adamw'; bitsandbytes' cannot be spread"
         if self.soft_labels and self.label_smoothing:
-            raise ValueError("soft_labels are smoothed by their prior: leave label_smoothing at 0")
+            yield "soft_labels are smoothed by their prior: leave label_smoothing at 0"
         of_pairs = [name for name in ("soft_labels", "label_smoothing", "regression_weight") if getattr(self, name)]
         if of_pairs and self.loss not in PAIR_LOSSES:
-            raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}")
+            yield f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as names and records hold them; `from_dict` reads them."""
@@ -108,8 +122,8 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Settings from JSON, what it lacks at its default; raises ValueError for a name that is no setting."""
-        return cls(**as_fields(cls, values))
+        """Settings from JSON, what it lacks at its default; raises what `from_json` raises."""
+        return from_json(cls, values)
 
     def n_steps(self, n_pairs: int) -> int:
         """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
@@ -118,9 +132,62 @@ class TrainSettings:
         return max(1, int(self.epochs * n_pairs / self.pairs_per_step))
 
 
-def as_fields(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """What JSON says of a dataclass of settings, lists as tuples; raises ValueError for a name that is no setting."""
-    known = [item.name for item in fields(kind)]
-    if unknown := values.keys() - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known: {', '.join(known)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def from_json(kind: type[Made], values: Any) -> Made:
+    """A dataclass from what JSON says of its fields, lists as tuples, what is missing at its default.
+
+    Numbers are not read from texts, nor truth values from numbers. Raises ValueError with every mistake at once: a name
+    that is no field, a field that is missing, a value of another type, and what the class itself refuses.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{values!r:.60} is not an object of names and values")
+    hints, made, wrong = get_type_hints(kind), {}, []
+    needed = {item.name for item in fields(kind) if item.default is item.default_factory is MISSING}  # type: ignore[arg-type]
+    for name, value in values.items():
+        if name not in hints:
+            close = get_close_matches(name, hints, n=1)
+            hint = f"perhaps {close[0]} is meant" if close else f"known: {', '.join(hints)}"
+            wrong.append(f"{name} is not known ({hint})")
+            continue
+        try:
+            made[name] = _checked(hints[name], value)
+        except ValidationError as error:
+            problems = {problem["msg"].removeprefix("Input should be ") for problem in error.errors()}
+            wrong.append(f"{name} should be {' or '.join(sorted(problems))}, got {value!r:.60}")
+        except ValueError as error:  # of settings inside; what stands beside them is still looked at
+            wrong.append(f"{name}: {error}")
+            made[name] = hints[name]()
+    wrong += [f"{name} is missing" for name in sorted(needed - values.keys())]
+    if not needed <= made.keys():
+        refuse(wrong)
+    try:
+        whole = kind(**made)
+    except ValueError as error:
+        wrong.append(str(error))
+    refuse(wrong)
+    return whole
+
+
+def _checked(hint: Any, value: Any) -> Any:
+    """The value as the type says it; a class with `from_dict` reads its own."""
+    if hasattr(hint, "from_dict"):
+        return hint.from_dict(value)
+    return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+
+
+def outside(settings: Any, names: Iterable[str], rule: str, holds: Callable[[Any], bool]) -> Iterable[str]:
+    """A sentence for each of these settings that is given and breaks the rule."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            yield f"{name} {rule}, got {value}"
+
+
+def are_betas(values: tuple[float, ...]) -> bool:
+    """Whether these are AdamW's two decay rates."""
+    return len(values) == 2 and all(0 <= value < 1 for value in values)
+
+
+def refuse(mistakes: list[str]) -> None:
+    """Raises ValueError with all of them, if there are any."""
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
