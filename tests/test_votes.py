@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from rmlib.annotations import votes
 from rmlib.pairs import DataError
@@ -102,12 +103,53 @@ def test_a_bad_vote_is_refused_with_file_row_and_field(tmp_path: Path, fields: d
 
 
 def test_a_missing_field_or_file_is_named(tmp_path: Path) -> None:
-    for field in vote("tie"):
+    for field in ("model_a", "model_b", "winner"):
         path = written(tmp_path, [{key: value for key, value in vote("tie").items() if key != field}])
         with pytest.raises(DataError, match=f"row 1, field '{field}': the field is missing"):
             votes.read(path)
     with pytest.raises(DataError, match="no such file"):
         votes.read(tmp_path / "absent.jsonl")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"judge": "j1", "question_id": 1, "turn": 1, "model_a": "ada", "model_b": "bob", "winner": "tie (bothbad)"},
+        {"id": "q", "model_a": "ada", "model_b": "bob", "winner": "both_bad", "evaluation_session_id": "s"},
+        {"prompt": 3, "worker": 7, "model_x": "ada", "model_y": "bob", "winner": "Both Bad"},
+        {"annotator": "j1", "left": "ada", "right": "bob", "winner": "neither"},
+    ],
+)
+def test_a_vote_that_both_are_bad_is_a_tie_of_its_own_kind_in_every_layout(
+    layout: dict[str, Any], table: Callable[[Rows], pd.DataFrame]
+) -> None:
+    wins = ("model_a", "A", "LEFT", "Model A")
+    read = table([layout, *(layout | {"winner": winner} for winner in (*wins, "tie"))])
+    assert read["winner"].tolist() == ["tie", *["model_a"] * len(wins), "tie"]
+    assert read["both_bad"].tolist() == [True, *[False] * (len(wins) + 1)] and not read["inconsistent"].any()
+    assert (
+        read["repeated"].sum()
+        == ("id" not in layout) * (read.duplicated("question_id").sum()) * (read["judge"] != "unnamed").all()
+    )
+
+
+def test_the_winner_may_stand_in_three_columns(table: Callable[[Rows], pd.DataFrame]) -> None:
+    names = ("winner_model_a", "winner_model_b", "winner_tie")
+    rows = [{"id": i, "model_a": "ada", "model_b": "bob"} | dict(zip(names, one, strict=True)) for i, one in
+            enumerate(np.eye(3, dtype=int).tolist())]  # fmt: skip
+    assert table(rows)["winner"].tolist() == ["model_a", "model_b", "tie"]
+    for wrong in ({"winner_tie": 1}, {"winner_model_a": 0}, {"winner_model_b": 2}):
+        with pytest.raises(DataError, match="row 1, field 'winner_model_a': not one of"):
+            table([rows[0] | wrong])
+
+
+def test_votes_without_a_judge_or_a_question_are_read_and_it_is_said(
+    table: Callable[[Rows], pd.DataFrame], caplog: pytest.LogCaptureFixture
+) -> None:
+    read = table([{"model_a": "ada", "model_b": "bob", "winner": "tie"}] * 2)
+    assert read["question_id"].tolist() == ["1", "2"] and not read["repeated"].any()
+    for said in ("no judge named", "no question named", "no turn named"):
+        assert f"{said}" in caplog.text
 
 
 def test_agreement_of_a_hand_worked_case(table: Callable[[Rows], pd.DataFrame]) -> None:
@@ -302,3 +344,59 @@ def test_the_real_leaderboard_puts_gpt_4_first_and_llama_last(
         board = votes.leaderboard(mt_bench[judges], seed=0)
         assert board.index[0] == "gpt-4" and board.index[-3:].tolist() == ["vicuna-13b-v1.2", "alpaca-13b", "llama-13b"]
         assert board.iloc[0]["low"] > board.iloc[1]["high"] if judges == "gpt4" else board.iloc[0]["rank_high"] == 1
+
+
+# --- ties as outcomes of their own ------------------------------------------------------------------------------------
+
+
+def likelihood(model: str, wins: np.ndarray, ties: np.ndarray, parameters: np.ndarray) -> float:
+    """As Davidson (1970) and Rao and Kupper (1967) write it, of worths and a parameter of ties."""
+    worth, of_ties, total = np.exp(parameters[:-1]), parameters[-1], 0.0
+    for i, j in itertools.combinations(range(len(worth)), 2):
+        a, b = worth[i], worth[j]
+        if model == "davidson":
+            nu = math.exp(of_ties)
+            p = np.array([a, b, nu * math.sqrt(a * b)]) / (a + b + nu * math.sqrt(a * b))
+        else:
+            theta = 1 + math.exp(of_ties)
+            p = np.array([a / (a + theta * b), b / (b + theta * a), 0])
+            p[2] = (theta**2 - 1) * a * b / ((a + theta * b) * (b + theta * a))
+        total += float(np.array([wins[i, j], wins[j, i], ties[i, j]]) @ np.log(p))
+    return total
+
+
+@pytest.mark.parametrize("model", ["davidson", "rao_kupper"])
+def test_strengths_beside_ties_maximise_the_likelihood_of_the_paper(model: str) -> None:
+    rng = np.random.default_rng(3)
+    wins, ties = rng.integers(1, 9, (2, 4, 4)).astype(float)
+    wins, ties = wins * (1 - np.eye(4)), (ties + ties.T) * (1 - np.eye(4))
+    best = minimize(lambda x: -likelihood(model, wins, ties, x), np.zeros(5), method="BFGS", options={"gtol": 1e-8}).x[
+        :4
+    ]
+    found = votes.fit_with_ties(np.stack([wins, 3 * wins]), np.stack([ties, 3 * ties]), model)
+    assert found[0] == pytest.approx(best - best.mean(), abs=1e-5) and found[1] == pytest.approx(found[0], abs=1e-7)
+    alone = votes.fit_with_ties(wins[None], 0 * ties[None], model)
+    assert alone[0] == pytest.approx(votes.fit(wins[None])[0], abs=1e-6)  # without ties, Bradley and Terry's
+
+
+@pytest.mark.parametrize("model", votes.TIES)
+def test_every_model_of_ties_recovers_the_order_and_is_mirrored_by_turned_votes(
+    model: str, table: Callable[[Rows], pd.DataFrame]
+) -> None:
+    rows = drawn(60, seed=1)
+    board = votes.leaderboard(table(rows), seed=0, draws=20, ties=model)
+    assert board.index.tolist() == list(MODELS) and (board["low"] <= board["strength"]).all()
+    again = votes.leaderboard(table([turned(row) for row in rows]), seed=0, draws=20, ties=model)
+    assert np.allclose(board["strength"], again["strength"], atol=1e-5)
+
+
+def test_a_leaderboard_counts_both_bad_by_model_and_refuses_what_no_model_of_ties_can_fit(
+    table: Callable[[Rows], pd.DataFrame],
+) -> None:
+    read = table([vote("model_a"), vote("tie (bothbad)", question_id=2)])
+    board = votes.leaderboard(read, seed=0, draws=10, prior=1.0)
+    assert board["win_rate"].to_dict() == {"ada": 0.75, "bob": 0.25} and board["both_bad"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="ties='elo' is unknown"):
+        votes.leaderboard(read, seed=0, ties="elo")
+    with pytest.raises(DataError, match="every vote is a tie"):
+        votes.leaderboard(table([vote("tie")]), seed=0, ties="davidson")
