@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from rmlib import benchmarks
 from rmlib.benchmarks import rewardbench, rewardbench2, rmbench
-from rmlib.benchmarks.compare import compare, drawn_scores
+from rmlib.benchmarks.compare import compare, compare_by_subset, drawn_scores
 from rmlib.benchmarks.recording import pack, unpack
 from rmlib.statistics import Longer, Random, Shorter, mcnemar
 
@@ -46,6 +47,18 @@ def test_a_section_alone_counts_its_own_items(credits: dict) -> None:
     row = result.differences.query("model == 'longer' and against == 'shorter'").iloc[0]
     a, b = (credits[name][0]["credit"][inside].astype(int) for name in ("longer", "shorter"))
     assert row["p"] == pytest.approx(mcnemar(a, b), rel=1e-9)
+
+
+def test_p_by_subset_is_corrected_over_the_number_of_subsets(credits: dict) -> None:
+    found = compare_by_subset(rewardbench.BENCHMARK, credits, draws=50)
+    pair = found[(found["model"] == "longer") & (found["against"] == "shorter")].set_index("subset")
+    assert len(pair) == len(rewardbench.SUBSETS) == 23 and (pair["n"] == 40).all()
+    a, b = (credits[name][0].set_index("subset")["credit"] for name in ("longer", "shorter"))
+    for subset in pair.index:
+        assert pair.loc[subset, "estimate"] == pytest.approx(a[subset].mean() - b[subset].mean())
+        assert pair.loc[subset, "p"] == pytest.approx(mcnemar(a[subset].astype(int), b[subset].astype(int)))
+    assert pair["p (Holm)"].to_numpy() == pytest.approx(multipletests(pair["p"], method="holm")[1])
+    assert pair["p (Šidák)"].to_numpy() == pytest.approx(multipletests(pair["p"], method="sidak")[1])
 
 
 def test_the_official_weights_decide_not_the_number_of_items() -> None:

@@ -1,6 +1,7 @@
 """Models on one benchmark by its official score: who is better, and whom noise does not tell apart."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from rmlib.benchmarks.benchmark import Benchmark
+from rmlib.benchmarks.report import Subset
 from rmlib.benchmarks.sums import Sums
-from rmlib.statistics import Comparison, compare_models
+from rmlib.statistics import Comparison, compare_models, holm
 
 OVERALL = "Score"
 
@@ -62,6 +64,27 @@ def drawn_scores(
             raise ValueError(f"{benchmark.name}: no {section!r} from these items, only {list(scores)}; or set partial")
         found[model].append(scores[section])
     return {model: np.stack(columns, axis=1) for model, columns in found.items()}
+
+
+def compare_by_subset(
+    benchmark: Benchmark, credits: Mapping[str, Sequence[pd.DataFrame]], *, seed: int = 0, draws: int = 2000
+) -> pd.DataFrame:
+    """The differences of `compare` within each subset, their p corrected over the number of subsets.
+
+    Columns as in `Comparison.differences`, with subset, n (items), `p (Holm)` over the subsets for each two models, and
+    `p (Šidák)` = 1 - (1 - p)^subsets, which is what the best of so many subsets would show by chance. Whoever looks at
+    all subsets and reports the best explores: such a finding asks for new items. Raises ValueError as `compare`.
+    """
+    names = list(dict.fromkeys(next(iter(credits.values()))[0]["subset"]))
+    found = []
+    for name in names:
+        alone = replace(benchmark, subsets={name: Subset(name, None)}, overall=(), micro=True, extra={}, formulas={})
+        own = {model: [table[table["subset"] == name] for table in runs] for model, runs in credits.items()}
+        compared = compare(alone, own, seed=seed, draws=draws)
+        found.append(compared.differences.assign(subset=name, n=compared.leaderboard["n"].min()))
+    table = pd.concat(found, ignore_index=True).drop(columns="clear")
+    table["p (Holm)"] = table.groupby(["model", "against"])["p"].transform(lambda p: holm(p))
+    return table.assign(**{"p (Šidák)": 1 - (1 - table["p"]) ** len(names)})
 
 
 def _counted(
