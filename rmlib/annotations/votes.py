@@ -318,12 +318,11 @@ def _counts(votes: pd.DataFrame) -> tuple[list[str], Float[np.ndarray, "question
     question = votes.groupby("question_id").ngroup().to_numpy()
     a, b = votes["model_a"].map(place).to_numpy(), votes["model_b"].map(place).to_numpy()
     winner = votes["winner"].to_numpy()
-    counts = np.zeros((question.max() + 1, 2, len(models), len(models)))
-    np.add.at(counts, (question, 0, a, b), winner == "model_a")
-    np.add.at(counts, (question, 0, b, a), winner == "model_b")
-    for first, second in ((a, b), (b, a)):
-        np.add.at(counts, (question, 1, first, second), winner == "tie")
-    return models, counts
+    won, tied = np.zeros((2, question.max() + 1, len(models), len(models)))
+    np.add.at(won, (question, a, b), winner == "model_a")
+    np.add.at(won, (question, b, a), winner == "model_b")
+    np.add.at(tied, (question, a, b), winner == "tie")
+    return models, np.stack([won, tied + tied.transpose(0, 2, 1)], axis=1)
 
 
 def _check_connected(wins: Float[np.ndarray, "model model"], models: list[str], prior: float) -> None:
