@@ -90,7 +90,7 @@ def test_columns_without_use_are_named(table: Callable[[Rows], pd.DataFrame], ca
         ({"judge": ""}, "field 'judge': the text is empty"),
         ({"turn": 0}, "field 'turn': 0 is not a turn"),
         ({"turn": True}, "field 'turn': True is not a turn"),
-        ({"turn": "1"}, "field 'turn': '1' is not a turn"),
+        ({"turn": "one"}, "field 'turn': 'one' is not a turn"),
         ({"question_id": 1.5}, "field 'question_id': 1.5 names no question"),
         ({"question_id": None}, "field 'question_id': None names no question"),
     ],
@@ -141,6 +141,32 @@ def test_the_winner_may_stand_in_three_columns(table: Callable[[Rows], pd.DataFr
     for wrong in ({"winner_tie": 1}, {"winner_model_a": 0}, {"winner_model_b": 2}):
         with pytest.raises(DataError, match="row 1, field 'winner_model_a': not one of"):
             table([rows[0] | wrong])
+
+
+def test_votes_of_a_csv_file_are_read_as_those_of_json_lines(
+    table: Callable[[Rows], pd.DataFrame], tmp_path: Path
+) -> None:
+    rows = [vote("model_a"), vote("tie (bothbad)", "cyd", "ada", turn=2)]
+    pd.DataFrame(rows).to_csv(tmp_path / "votes.csv.gz", index=False)
+    pd.testing.assert_frame_equal(votes.read(tmp_path / "votes.csv.gz"), table(rows))
+    marks = "id,model_a,model_b,winner_model_a,winner_model_b,winner_tie\n5,ada,bob,0,1,0\n"
+    (tmp_path / "arena.csv").write_text(marks)
+    assert votes.read(tmp_path / "arena.csv")["winner"].tolist() == ["model_b"]
+
+
+@pytest.mark.parametrize(
+    ("file", "known"),
+    [
+        ("crowd-comparisons.csv.gz", {"model_a": 2911, "model_b": 2549, "tie": 3471}),
+        ("gpt4-crowd-comparisons.csv.gz", {"model_a": 943, "model_b": 1130, "tie": 66}),
+    ],
+)
+def test_real_verdicts_in_csv_are_counted_as_they_were_given(
+    file: str, known: dict[str, int], shared_data: Callable[[str], Path]
+) -> None:
+    read = votes.read(shared_data("llmfao") / file)
+    other = read["winner"].replace({"model_a": "model_b", "model_b": "model_a"})
+    assert read["winner"].where(~read["swapped"], other).value_counts().to_dict() == known
 
 
 def test_votes_without_a_judge_or_a_question_are_read_and_it_is_said(

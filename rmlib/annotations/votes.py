@@ -265,16 +265,25 @@ def _checked(row: Mapping[str, Any], columns: Mapping[str, str], place: Place) -
     if isinstance(question, bool) or not isinstance(question, int | str) or question == "":
         problem = f"{shown(question)} names no question"
         raise DataError(place.at(columns["question_id"]), problem, "Give a number or a text")
-    if isinstance(turn, bool) or not isinstance(turn, int) or turn < 1:
-        raise DataError(place.at("turn"), f"{shown(turn)} is not a turn", "Give a whole number from 1")
+    turn = _whole(turn)
+    if turn is None or turn < 1:
+        raise DataError(place.at("turn"), f"{shown(row['turn'])} is not a turn", "Give a whole number from 1")
     asked = place.row if columns["question_id"] not in row else question
     return judge, str(asked), turn, model_a, model_b, _winner(row, place)
 
 
+def _whole(value: Any) -> int | None:
+    """A whole number, or the text of one as csv has it; else None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _winner(row: Mapping[str, Any], place: Place) -> str:
     if "winner" not in row and _ONE_OF_THREE.keys() <= row.keys():
-        won = [winner for column, winner in _ONE_OF_THREE.items() if row[column] in (1, True)]
-        if len(won) != 1 or any(row[column] not in (0, 1) for column in _ONE_OF_THREE):
+        marks = {winner: _whole(row[column]) for column, winner in _ONE_OF_THREE.items()}
+        won = [winner for winner, mark in marks.items() if mark == 1]
+        if len(won) != 1 or sorted(map(str, marks.values())) != ["0", "0", "1"]:
             problem = f"not one of {', '.join(_ONE_OF_THREE)} is 1, and the others 0"
             raise DataError(place.at("winner_model_a"), problem, "Mark one of the three with 1")
         return won[0]
