@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -158,17 +159,113 @@ def test_a_bad_value_is_refused_with_source_row_and_field(change: dict[str, Any]
     assert says in str(caught.value)
 
 
-def test_repeated_pairs_and_pairs_of_one_text_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    rows = [row("A"), row("B"), row("A", preference=1), row("C", "same", "same"), row("B"), row("B", "new", "pair")]
+def exchanged(given: dict[str, Any]) -> dict[str, Any]:
+    """The same row with its responses, ratings and preference turned round."""
+    sides = {
+        f"{name}_{one}": given.get(f"{name}_{two}") for name in ("response", "ratings") for one, two in ("12", "21")
+    }
+    return given | sides | {"preference": None if given["preference"] is None else -given["preference"]}
+
+
+def votes(pair: dict[str, Any]) -> list[int]:
+    return sorted(annotation["preference"] for annotation in pair["annotations"])
+
+
+def test_the_same_pair_with_equal_labels_is_one_pair_and_said_with_both_places(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [
+        row("A"),
+        row("B", preference=2),
+        row("A", preference=1),
+        exchanged(row("B", preference=2)),
+        row("C", "s", "s"),
+    ]
     made = table(*rows)
-    assert [(r["prompt"][0]["content"], r["response_1"]) for r in made] == [
-        ("A", "Because."), ("B", "Because."), ("B", "new")
+    assert [(r["prompt"][0]["content"], r["preference"], r["annotations"]) for r in made] == [
+        ("A", 1, None), ("B", 2, None)
     ]  # fmt: skip
-    assert made[0]["preference"] is None  # the first of two copies stays
-    repeated, identical = caplog.messages
-    assert "left out 2 pairs that repeat an earlier pair" in repeated and made[1]["pair_id"] in repeated
+    merged, identical = caplog.messages
+    assert "2 pairs stand in several rows with equal labels, merged" in merged
+    assert f"{made[0]['pair_id']} (test, row 1; test, row 3)" in merged
+    assert f"{made[1]['pair_id']} (test, row 2; test, row 4)" in merged
     assert "left out 1 pairs that have the same text as both responses" in identical
-    assert pairs.pair_id(rows[3]["prompt"], "same", "same") in identical
+    assert pairs.pair_id(rows[4]["prompt"], "s", "s") in identical
+
+
+@pytest.mark.parametrize(
+    ("labels", "preference"),
+    [
+        ([2, 2, 3], 2),  # mean 7/3
+        ([-1, 1, 1], 0),  # mean 1/3
+        ([3, -3], None),  # they span more than 2
+        ([1, 2], 2),  # a half, to the even number
+        ([-1, -2], -2),
+        ([3, 3, 3, -3], 3),  # the three most similar
+        ([2, 2, 2, -2, -2, -2], 0),  # two choices of three are as good
+    ],
+)
+def test_different_labels_of_one_pair_are_its_votes_and_decide_as_those_of_helpsteer2_do(
+    labels: list[int], preference: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [row(preference=label, ratings_1={"helpfulness": 2}) for label in labels]
+    (pair,) = table(*(exchanged(each) if number % 2 else each for number, each in enumerate(rows)))
+    turned = 1 if pair["response_1"] == rows[0]["response_1"] else -1
+    assert votes(pair) == sorted(turned * label for label in labels)
+    assert pair["preference"] == (None if preference is None else turned * preference)
+    assert "1 pairs stand in several rows whose labels differ" in caplog.text
+
+
+LABELLED = st.fixed_dictionaries({
+    "prompt": st.sampled_from("AB"), "preference": st.none() | st.integers(-3, 3), "turn": st.booleans(),
+    "ratings_1": st.none() | st.fixed_dictionaries({"helpfulness": st.integers(0, 4)}),
+})  # fmt: skip
+
+
+def chosen_of(made: Dataset) -> dict[str, tuple[str, float]]:
+    """For each prompt who is chosen, and how strongly."""
+    view = pairs.preference_view(made)
+    return {r["prompt"][0]["content"]: (r["chosen"][0]["content"], r["strength"]) for r in view}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(LABELLED, min_size=1, max_size=6), st.randoms())
+def test_merging_depends_on_neither_order_nor_sides_and_loses_no_vote(
+    drawn: list[dict[str, Any]], random: random.Random
+) -> None:
+    rows = [row(r["prompt"], preference=r["preference"], ratings_1=r["ratings_1"]) for r in drawn]
+    given_so = [exchanged(one) if r["turn"] else one for one, r in zip(rows, drawn, strict=True)]
+    made = table(*given_so)
+    shuffled = table(*random.sample(given_so, len(given_so)))
+    assert sorted(made.to_list(), key=repr) == sorted(shuffled.to_list(), key=repr)
+    assert chosen_of(made) == chosen_of(table(*rows)) == chosen_of(table(*map(exchanged, rows)))
+    for pair in made:
+        said = [r["preference"] for r in drawn if r["prompt"] == pair["prompt"][0]["content"]]
+        if pair["annotations"] is None:
+            assert set(said) <= {None, pair["preference"], -(pair["preference"] or 0)}
+        else:
+            kept = [a["preference"] for a in pair["annotations"] if a["preference"] is not None]
+            assert sorted(map(abs, kept)) == sorted(abs(label) for label in said if label is not None)
+
+
+def test_merged_annotations_turn_with_their_pair_and_a_justification_says_which_way_it_stands() -> None:
+    why = {"preference": 2, "justification": "@Response 2 is better.", "ratings_1": ratings(0, 1, 2, 3, 4)}
+    plain = {"annotator": "b", "preference": -1, "ratings_2": {"coherence": 4}}
+    first = row("Q", "z", "a", preference=2, annotations=[why])
+    second = row("Q", "a", "z", preference=-1, annotations=[plain], split="validation", truth_preference=3.0)
+    (pair,) = table(second, first)
+    assert (pair["response_1"], pair["split"], pair["truth_preference"]) == ("z", "train", -3.0)
+    by_vote = {annotation["preference"]: annotation for annotation in pair["annotations"]}
+    assert by_vote.keys() == {1, 2}
+    assert by_vote[2]["justification"] == why["justification"] and by_vote[2]["ratings_1"] == why["ratings_1"]
+    assert by_vote[1]["annotator"] == "b" and by_vote[1]["ratings_1"]["coherence"] == 4
+    assert pair["preference"] == 2  # 1.5, to the even number
+
+
+def test_published_tables_keep_the_first_of_equal_rows(caplog: pytest.LogCaptureFixture) -> None:
+    made = make_pairs([row(), row(preference=1), row(preference=1, split="validation")], origin="x", repeats="first")
+    assert made["preference"][:] == [None]
+    assert "left out 2 pairs that repeat an earlier pair" in caplog.text and made[0]["pair_id"] in caplog.text
 
 
 def test_nothing_usable_is_an_error_and_a_prompt_in_both_splits_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -265,7 +362,7 @@ def test_ranking_view_recovers_every_complete_order_from_its_comparisons() -> No
 def test_ranking_view_leaves_out_orders_that_are_not_complete_strict_and_free_of_cycles(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = table(
+    rows = (
         *compared("two responses only", ("a", "b", 1)),
         *compared("complete", ("a", "b", 1), ("b", "c", 1), ("a", "c", 3)),
         *compared("incomplete", ("a", "b", 1), ("b", "c", 1)),
@@ -274,6 +371,7 @@ def test_ranking_view_leaves_out_orders_that_are_not_complete_strict_and_free_of
         *compared("open", ("a", "b", None), ("b", "c", 1), ("a", "c", 1)),
         *compared("contradictory", ("a", "b", 1), ("b", "a", 1), ("b", "c", 1), ("a", "c", 1)),
     )
+    made = make_pairs(rows, origin="test", repeats="first")  # else the contradiction would be a tie of two votes
     caplog.clear()
     view = pairs.ranking_view(made)
     assert [(r["prompt"][0]["content"], r["responses"]) for r in view] == [("complete", ["c", "b", "a"])]

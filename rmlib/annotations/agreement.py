@@ -14,17 +14,15 @@ from jaxtyping import Float
 
 from rmlib.annotations.labels import (
     SIDES,
-    Value,
     annotation_frame,
     kappa_of_coincidences,
-    kept_positions,
     label_counts,
     preference_items,
     preference_steps,
     rating_steps,
-    three_most_similar,
 )
 from rmlib.pairs import descriptions
+from rmlib.pairs.consensus import Value, kept_positions, three_most_similar
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 from rmlib.pairs.views import preferences
 from rmlib.statistics import (

@@ -6,7 +6,6 @@ Preferences: HelpSteer2-Preference (arXiv 2410.01257, section 2). Ratings: HelpS
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,13 +16,20 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from jaxtyping import Float
 
+from rmlib.pairs.consensus import (
+    N_KEPT,
+    TOLERATED_SPAN,
+    Value,
+    kept_positions,
+    mean,
+    overall_preference,
+    valid_values,
+)
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 
 SIDES = ("ratings_1", "ratings_2")
 VOTE_PRIOR = 0.5  # votes added to each response: Jeffreys' prior, under which three of three votes are 0.875, not 1
-N_KEPT, TOLERATED_SPAN = 3, 2  # how many annotations make a label, and how far apart they may lie
 
-Value = int | float | None
 Ratings = dict[str, float | None]
 Label = TypeVar("Label")
 
@@ -53,33 +59,6 @@ class Steps(Generic[Label]):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
 
 
-def kept_positions(values: Sequence[Value]) -> tuple[int, ...]:
-    """Positions, ascending, of the three most similar values; of all valid ones where there are fewer than three.
-
-    -100 and None are not valid. Among all choices of three: smallest range, then smallest variance, then mean nearest
-    to the mean of all valid values, then the earliest positions. Sums are exact, so that no rounding error decides a
-    tie. Raises ValueError for a value that is not finite.
-    """
-    return _kept_positions(tuple(values))
-
-
-def three_most_similar(values: Sequence[Value]) -> list[Any]:
-    """The values at `kept_positions`, in the order given."""
-    return [values[position] for position in kept_positions(values)]
-
-
-def overall_preference(values: Sequence[Value]) -> int | None:
-    """Mean of the three most similar preferences, rounded (thirds alone occur, never halves).
-
-    None where fewer than three are valid or where the three span more than 2. 0 is returned as it is: leaving it out
-    is a step of its own (`preference_steps`).
-    """
-    kept = three_most_similar(values)
-    if len(kept) < N_KEPT or max(kept) - min(kept) > TOLERATED_SPAN:
-        return None
-    return round(_mean(kept))
-
-
 def overall_ratings(annotations: Sequence[Mapping[str, Any]], side: str) -> Ratings | None:
     """Ratings (0-4) of one response: the three annotations most alike in helpfulness, their mean, rounded.
 
@@ -96,7 +75,7 @@ def overall_ratings(annotations: Sequence[Mapping[str, Any]], side: str) -> Rati
     if not kept or max(helpfulness) - min(helpfulness) > TOLERATED_SPAN:
         return None
     given = {name: [r[name] for r in kept if r.get(name) is not None] for name in ATTRIBUTES}
-    return {name: float(round(_mean(values))) if values else None for name, values in given.items()}
+    return {name: float(round(mean(values))) if values else None for name, values in given.items()}
 
 
 def preference_steps(pairs: Dataset) -> Steps[int]:
@@ -151,7 +130,7 @@ def label_counts(items: Iterable[Sequence[Value]]) -> tuple[np.ndarray, np.ndarr
 
     Items with fewer than two labels are left out. Raises ValueError where none remains.
     """
-    several = [labels for labels in map(_valid, items) if len(labels) > 1]
+    several = [labels for labels in map(valid_values, items) if len(labels) > 1]
     if not several:
         raise ValueError("no item has two labels: agreement needs at least two annotations of one item")
     labels, codes = np.unique(np.array(list(itertools.chain.from_iterable(several)), dtype=float), return_inverse=True)
@@ -200,46 +179,9 @@ def vote_share(pairs: Dataset) -> Float[np.ndarray, "pair"]:
     All votes count, not only the three that made the preference; one of 0 counts half for each response. NaN where a
     pair has no valid vote.
     """
-    votes = [np.sign(_valid(values)) for values in preference_items(pairs)]
+    votes = [np.sign(valid_values(values)) for values in preference_items(pairs)]
     shares = [((signs + 1).sum() / 2 + VOTE_PRIOR) / (len(signs) + 2 * VOTE_PRIOR) for signs in votes]
     return np.where([len(signs) > 0 for signs in votes], shares, np.nan)
-
-
-@lru_cache(maxsize=2**16)  # few different lists of votes occur, however many pairs there are
-def _kept_positions(values: tuple[Value, ...]) -> tuple[int, ...]:
-    valid = [position for position, value in enumerate(values) if value is not None and value != NEITHER_VALID]
-    if len(valid) <= N_KEPT:
-        return tuple(valid)
-    exact = {position: _exact(values[position]) for position in valid}
-    overall = sum(exact.values())
-
-    def spread(positions: tuple[int, ...]) -> tuple[Any, ...]:
-        chosen = [exact[position] for position in positions]
-        total = sum(chosen)
-        # 9 times the variance and 3 * len(valid) times the distance of the means: whole numbers stay whole.
-        variance = 3 * sum(value * value for value in chosen) - total * total
-        return max(chosen) - min(chosen), variance, abs(total * len(valid) - N_KEPT * overall)
-
-    return min(itertools.combinations(valid, N_KEPT), key=spread)
-
-
-def _exact(value: Any) -> Fraction | int:
-    """The number itself: an int where it is whole, which is fast, else a Fraction. Nothing is rounded."""
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    try:
-        exact = Fraction(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"annotation {value} is not a finite number: leave it out, or use None") from error
-    return exact.numerator if exact.denominator == 1 else exact
-
-
-def _mean(values: Sequence[Any]) -> Fraction:
-    return Fraction(sum(map(_exact, values)), len(values))
-
-
-def _valid(values: Sequence[Value]) -> list[Any]:
-    return [value for value in values if value is not None and value != NEITHER_VALID]
 
 
 def _rated(annotations: Sequence[Mapping[str, Any]], side: str) -> list[Mapping[str, Any]]:
@@ -256,7 +198,7 @@ def _retained(annotations: Sequence[Mapping[str, Any]], side: str) -> list[Mappi
 
 
 def _preference_counts(values: Sequence[int], label: int | None) -> list[int]:
-    valid = len(_valid(values))
+    valid = len(valid_values(values))
     outcomes = [(len(values), bool(values)), (valid, valid >= N_KEPT), (N_KEPT, True), (N_KEPT, label is not None)]
     return _until_dropped([*outcomes, (N_KEPT, label != 0)])
 

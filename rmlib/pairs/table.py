@@ -8,12 +8,13 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features
 
+from rmlib.pairs.merging import one_of
 from rmlib.pairs.messages import Message, Response, differ_by, features_of, merged
 from rmlib.pairs.schema import FEATURES, PREFERENCE_RANGE, SPLITS, check_row
 from rmlib.records.errors import DataError, Place, shown
@@ -48,37 +49,78 @@ def make_pairs(
     origin: str,
     preferences: str = ANNOTATED,
     places: Iterable[Place] | None = None,
+    repeats: Literal["merge", "first"] = "merge",
 ) -> Dataset:
     """The table of pairs from rows that give at least split, prompt and both responses.
 
-    Missing optional columns become null and `pair_id` is computed. Left out, counted and logged: a pair seen before,
-    and a pair whose two responses are the same, which cannot teach a preference. Those that have the same text, and
-    differ in what else their messages carry, are kept and counted. `preferences` says where the
-    preferences come from (ANNOTATED, DERIVED or CONSENSUS); `places` where each row stands (by default origin and
-    number). Raises DataError naming that place and the field.
+    Missing optional columns become null and `pair_id` is computed. Left out, counted and logged: a pair whose two
+    responses are the same, which cannot teach a preference. Those that have the same text, and differ in what else
+    their messages carry, are kept and counted.
+
+    Args:
+        preferences: where the preferences come from (ANNOTATED, DERIVED or CONSENSUS, or a sentence).
+        places: where each row stands; by default origin and number.
+        repeats: what becomes of the same pair given again. "merge" makes it one pair with every vote, whichever side
+            its responses stood on (`merging`), and logs it. "first" keeps the first of those in the same order, for
+            published tables whose numbers were made so; the others are counted and logged.
+    Raises:
+        DataError: naming the place and the field.
     """
-    kept: dict[str, dict[str, Any]] = {}
-    repeated, identical, differences = [], [], Counter[str]()
+    groups: dict[str, list[tuple[dict[str, Any], Place]]] = {}
+    identical = []
     numbered = (Place(origin, number) for number in itertools.count(1))
     for row, place in zip(rows, numbered if places is None else places, strict=places is not None):
         pair = _named(check_row(row, place), place.at("pair_id"))
-        if pair["pair_id"] in kept:
-            repeated.append(f"{pair['pair_id']} ({place})")
-        elif (two := responses_of_row(pair))[0] == two[1]:
+        one, two = responses_of_row(pair)
+        if one == two:
             identical.append(f"{pair['pair_id']} ({place})")
-        else:
-            differences.update([", ".join(differ_by(*two))])
-            kept[pair["pair_id"]] = pair
-    _log_left_out(origin, "repeat an earlier pair", repeated)
-    _log_left_out(origin, "have the same text as both responses", identical)
+            continue
+        exchanged = pair_id(pair["prompt"], two, one)
+        known = exchanged if repeats == "merge" and exchanged in groups else pair["pair_id"]
+        groups.setdefault(known, []).append((pair, place))
+    if repeats == "first":
+        repeated = [f"{pair['pair_id']} ({place})" for group in groups.values() for pair, place in group[1:]]
+        _log(origin, "left out %d pairs that repeat an earlier pair", repeated)
+        kept = [group[0][0] for group in groups.values()]
+    else:
+        kept = _merged(list(groups.values()), origin)
+    _log(origin, "left out %d pairs that have the same text as both responses", identical)
+    differences = Counter(", ".join(differ_by(*responses_of_row(pair))) for pair in kept)
     for keys, count in differences.items():
         if keys:
             what = f"{count} pairs have the same text twice and differ in {keys} alone"
             logger.warning("%s: %s: where a chat template drops that, nothing is left to learn from", origin, what)
     if not kept:
         raise DataError(Place(origin), "no usable pair", "Give at least one prompt with two different responses")
-    _warn_of_shared_prompts(kept.values(), origin)
-    return table_of(list(kept.values()), FEATURES, preferences)
+    _warn_of_shared_prompts(kept, origin)
+    return table_of(kept, FEATURES, preferences)
+
+
+def _merged(groups: list[list[tuple[dict[str, Any], Place]]], origin: str) -> list[dict[str, Any]]:
+    """One row for each group of rows of one pair; what was merged is logged with its places."""
+    kept: list[dict[str, Any]] = []
+    equal: list[str] = []
+    different: list[str] = []
+    both_splits: list[str] = []
+    lost = 0
+    for group in groups:
+        rows = [row for row, _ in group]
+        if len(rows) == 1:
+            kept += rows
+            continue
+        made, differ, n_lost = one_of(rows, _name)
+        kept.append(made)
+        listed = f"{made['pair_id']} ({'; '.join(str(place) for _, place in group)})"
+        (different if differ else equal).append(listed)
+        if len({row["split"] for row in rows}) > 1:
+            both_splits.append(listed)
+        lost += n_lost
+    _log(origin, "%d pairs stand in several rows with equal labels, merged", equal)
+    _log(origin, "%d pairs stand in several rows whose labels differ, merged with each label as a vote", different)
+    _log(origin, "%d pairs stand in train and in validation, kept in train alone", both_splits)
+    if lost:
+        logger.warning("%s: %d justifications left out: the pair stands the other way round elsewhere", origin, lost)
+    return kept
 
 
 def carve_selection(pairs: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -111,10 +153,14 @@ def responses_of_row(pair: Mapping[str, Any]) -> list[Response]:
 
 
 def _named(pair: dict[str, Any], place: Place) -> dict[str, Any]:
-    name = pair_id(pair["prompt"], *responses_of_row(pair))
+    name = _name(pair)
     if pair["pair_id"] not in (None, name):
         raise DataError(place, f"{shown(pair['pair_id'])} does not name these texts", "Leave it out: it is computed")
     return pair | {"pair_id": name}
+
+
+def _name(pair: Mapping[str, Any]) -> str:
+    return pair_id(pair["prompt"], *responses_of_row(pair))
 
 
 def rows_of(pairs: Dataset, *columns: str) -> Iterator[dict[str, Any]]:
@@ -129,10 +175,11 @@ def table_of(rows: list[dict[str, Any]], features: Features, description: str = 
     return Dataset(table, info=DatasetInfo(features=features, description=description))
 
 
-def _log_left_out(origin: str, reason: str, names: list[str]) -> None:
+def _log(origin: str, what: str, names: list[str]) -> None:
+    """Warn of pairs by number, and of the first ten by name; `what` has %d where their number stands."""
     if names:
         listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        logger.warning("%s: left out %d pairs that %s: %s", origin, len(names), reason, listed)
+        logger.warning(f"%s: {what}: %s", origin, len(names), listed)
 
 
 def _warn_of_shared_prompts(pairs: Iterable[dict[str, Any]], origin: str) -> None:

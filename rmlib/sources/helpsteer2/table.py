@@ -63,4 +63,4 @@ def _joined(paths: dict[str, Path], claimed: list[str]) -> Dataset:
         n_rows["disagreements"] = rows.join_disagreements(list(pairs.values()), paths["disagreements"])
     release.compare(paths, claimed, n_rows, list(pairs.values()))
     kind = ANNOTATED if "preference" in paths else DERIVED
-    return make_pairs(pairs.values(), origin="HelpSteer2", preferences=kind, places=pairs)
+    return make_pairs(pairs.values(), origin="HelpSteer2", preferences=kind, places=pairs, repeats="first")

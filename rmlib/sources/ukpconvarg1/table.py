@@ -97,7 +97,9 @@ def _table(folder: Path, subset: str, fold: int, n_folds: int) -> Dataset:
     if {row["split"] for row in rows} != {"train", "validation"}:
         problem = f"fold {fold} of {n_folds} leaves train or validation without a pair (subset {subset!r})"
         raise DataError(Place(str(folder)), problem, "Choose another fold or fewer folds, or add debates")
-    return make_pairs(rows, origin="UKPConvArg1", preferences=CONSENSUS, places=[c.place for c in kept])
+    return make_pairs(
+        rows, origin="UKPConvArg1", preferences=CONSENSUS, places=[c.place for c in kept], repeats="first"
+    )
 
 
 def _row(comparison: Comparison, split: str) -> dict[str, Any]:
