@@ -10,7 +10,9 @@ from written import write_rows
 
 from rmlib import benchmarks
 from rmlib.benchmarks import judgebench
+from rmlib.benchmarks.scoring import read_scores
 from rmlib.records.errors import DataError
+from rmlib.records.files import read_rows
 from rmlib.statistics import Longer, Random, Shorter
 
 SOURCES = {"mmlu-pro-law": 4, "livebench-reasoning": 2, "livebench-math": 1, "livecodebench": 1}
@@ -145,3 +147,58 @@ def test_the_real_claude_split_is_complete_and_meets_the_rulers_as_counted_apart
         lengths = [(sign * len(one["response_A"]), sign * len(one["response_B"]), one["label"]) for one in listed]
         by_hand = np.mean([("A>B" if a > b else "B>A") == label for a, b, label in lengths])
         assert report.sections.loc["Score", "estimate"] == pytest.approx(by_hand)
+
+
+# --- the official output files of reward models -----------------------------------------------------------------------
+
+
+def judged(number, *scores, **more):
+    """A row as the official code writes it: the pair, and a game for each order of its responses."""
+    games = [{"judgment": {"judge_model": "m", "prompt": "", "response": "", "scores": two}} for two in scores]
+    given = {"judge_name": "reward_model", "judgments": [game | {"decision": "A>B"} for game in games]}
+    return row(number) | given | more
+
+
+def test_an_official_output_file_is_read_as_it_is_and_only_for_its_own_texts(tmp_path, caplog):
+    kinds = [
+        judged(0, [2.5, 1.0], [1.0, 2.5]),
+        judged(1, [0.5, 3.0]),  # of a single game
+        judged(2, judgments=[None, None]),
+        judged(3, judgments=[None, judged(3, [1.0, 4.0])["judgments"][0]]),
+        judged(4, [1.0, 0.9], [1.0, 0.9]),
+    ]
+    file = write_rows(tmp_path, kinds, "out.jsonl") / "out.jsonl"
+    items = benchmarks.load("judgebench", file, partial=True)
+    scores = read_scores(file, items)
+    assert scores == {"gpt/p0": [2.5, 1], "gpt/p1": [0.5, 3], "gpt/p3": [4, 1], "gpt/p4": [1, 0.9]}
+    assert scores.skipped == {"gpt/p2": "no judgment in the official file"}
+    assert "row 5: gpt/p4 has other winners in the two orders" in caplog.text and "texts_hash" not in caplog.text
+    other = benchmarks.load("judgebench", write_rows(tmp_path / "b", [row(0) | {"question": "?"}]), partial=True)
+    with pytest.raises(DataError, match="gpt/p0 has other texts than those that were scored"):
+        read_scores(file, other)
+
+
+@pytest.mark.parametrize(
+    ("games", "problem"),
+    [
+        ([{"judgment": {"response": "A is better"}, "decision": "A>B"}], "'reward_model' gave no scores"),
+        ([{"decision": "A>B"}], r"not of the official layout \(KeyError\('judgment'\)\)"),
+        ([{"judgment": {"scores": [1.0]}}], "not of the official layout"),
+        ("A>B", "not of the official layout"),
+    ],
+)
+def test_a_file_of_judges_or_of_another_layout_is_refused(tmp_path, games, problem):
+    file = write_rows(tmp_path, [judged(0, judgments=games)], "out.jsonl") / "out.jsonl"
+    with pytest.raises(DataError, match=f"row 1, field 'judgments': .*{problem}"):
+        read_scores(file, benchmarks.load("judgebench", file, partial=True))
+
+
+def test_official_output_files_give_the_accuracy_of_their_own_decisions(shared_data):
+    files = sorted(shared_data("judgebench").parent.rglob("*judge_name=reward_model*.jsonl*"))
+    if not files:
+        pytest.skip("no output files of JudgeBench's reward models in RMLIB_SHARED_DATA")
+    for file in files:
+        items = benchmarks.load("judgebench", file, parts=["gpt" if MODEL in file.name else "claude"], partial=True)
+        report = benchmarks.summarise(items, read_scores(file, items), partial=True)
+        right = [line["judgments"][0]["decision"] == line["label"] for line in read_rows(file)]
+        assert report.sections["estimate"]["Score"] == pytest.approx(np.mean(right))

@@ -1,5 +1,6 @@
 """Scores from a file: every layout gives the same, and what does not fit the items is refused by name and row."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -39,15 +40,20 @@ WRITERS = {
     "wide.csv": lambda file: pd.DataFrame(WIDE).to_csv(file, index=False),
     "lists.csv": lambda file: pd.DataFrame(ROWS).to_csv(file, index=False),
     "lists.parquet": lambda file: pd.DataFrame(ROWS).to_parquet(file),
-    "wide.parquet": lambda file: pd.DataFrame(WIDE[:2]).to_parquet(file),
+    "wide.parquet": lambda file: pd.DataFrame(WIDE).to_parquet(file),
+    "rows.json": lambda file: file.write_text(json.dumps(ROWS)),
+    "rows.jsonl.gz": lambda file: file.write_bytes(gzip.compress(lines(ROWS).encode())),
+    "wide.tsv": lambda file: pd.DataFrame(WIDE).to_csv(file, index=False, sep="\t"),
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_layout_gives_the_same_scores(tmp_path: Path, name: str) -> None:
+def test_every_layout_gives_the_same_scores_and_says_that_ids_alone_name_its_texts(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     WRITERS[name](tmp_path / name)
-    n = 2 if name == "wide.parquet" else 3  # pandas writes NaN, not null, for a third score that is missing
-    assert read_scores(tmp_path / name, ITEMS.select(range(n))) == dict(list(EXPECTED.items())[:n])
+    assert read_scores(tmp_path / name, ITEMS) == EXPECTED
+    assert f"{name}: 3 of 3 rows have no texts_hash; they are taken by their id" in caplog.text
 
 
 def test_what_we_write_is_read_back_to_the_bit_with_what_was_skipped_and_why(tmp_path: Path) -> None:
@@ -57,9 +63,23 @@ def test_what_we_write_is_read_back_to_the_bit_with_what_was_skipped_and_why(tmp
     assert [file.name for file in (tmp_path / "below").iterdir()] == ["scores.jsonl"]
 
 
-def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(tmp_path: Path) -> None:
+def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     scores = benchmarks.score(Longer(), ITEMS)
-    assert read_scores(write_scores(scores, tmp_path / "longer.jsonl"), ITEMS) == scores
+    again = read_scores(write_scores(scores, tmp_path / "longer.jsonl"), ITEMS)
+    assert again == scores and again.texts == scores.texts and not caplog.text
+    assert len(set(scores.texts.values())) == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"candidates": ["a", "BB"]}, {"candidates": ["bb", "a"]}, {"prompt": [{"role": "user", "content": "!"}]}]
+)
+def test_a_file_of_scores_fits_no_item_of_other_texts(tmp_path: Path, change: dict) -> None:
+    file = write_scores(benchmarks.score(Longer(), ITEMS), tmp_path / "longer.jsonl")
+    changed = Dataset.from_list([ITEMS[0] | change, *ITEMS.select([1, 2])])
+    with pytest.raises(DataError, match=r"longer\.jsonl, row 1, field 'texts_hash': s/0 has other texts"):
+        read_scores(file, changed)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +98,15 @@ def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(tmp_path: Path) 
         ("a.csv", "item_id,score_1,score_2\ns/0,1,high\n", "'high' is not a finite number"),
         ("a.csv", "item_id,scores\ns/0,1;2\n", "'1;2' is not a list"),
         ("a.json", '{"s/0": [1, 2], "s/0": [2, 1]}', "the key 's/0' occurs twice"),
-        ("a.json", "[1, 2]", "is not an object"),
+        ("a.json", "[1, 2]", "1 is not a JSON object"),
+        ("a.jsonl", lines([{"id": "s/0", "score_1": 1, "score_3": 2}]), "score_1, score_3 do not count from 1"),
+        ("a.csv", "id,score_0,score_1\ns/0,1,2\n", "score_0, score_1 do not count from 1"),
+        ("a.csv", "id,score_1,score_2,score_3\ns/0,1,,2\n", "'score_2': no score, though a later one has"),
+        ("a.csv", "id,score_1,score_1\ns/0,1,2\n", "'score_1': two columns have this name"),
+        ("a.csv", "id,score_1,score_2\ns/0,1,2,3\n", "4 cells under 3 names"),
+        ("a.jsonl", lines([ROWS[0] | {"score_1": 1, "score_2": 2}]), "both `scores` and `score_1`"),
+        ("a.jsonl", lines([ROWS[0] | {"texts_hash": "0" * 32}]), "row 1, field 'texts_hash': s/0 has other texts"),
+        ("a.json", '{"s/0": "high"}', "not a list"),
         ("a.txt", "s/0 1 2", "not a kind of file that is read"),
     ],
 )

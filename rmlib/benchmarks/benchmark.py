@@ -20,15 +20,22 @@ from rmlib.statistics import percentile_interval, wilson_interval
 
 Scored = Mapping[str, Sequence[float]]  # {item_id: [reward of each candidate]}
 Rewards = Float[np.ndarray, "candidate"]
+TEXTS = "texts_hash"  # of a row of a file of scores: `hashing.text_key` of the item's prompt and candidates
 Rule = Callable[[Rewards, Mapping[str, Any]], dict[str, Any]]
 
 
 class Scores(dict[str, list[float]]):
-    """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}."""
+    """{item_id: [reward of each candidate, in the item's order]}, and why items have none: {item_id: reason}.
 
-    def __init__(self, rewards: Mapping[str, list[float]] | None = None, skipped: Mapping[str, str] | None = None):
+    `texts` names, where it is known, the prompt and candidates that were scored: {item_id: `hashing.text_key` of them}.
+    """
+
+    def __init__(
+        self, rewards: Mapping[str, list[float]] | None = None, skipped: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(rewards or {})
-        self.skipped = dict(skipped or {})
+        self.skipped, self.texts = dict(skipped or {}), dict(texts or {})
 
 
 def skipped_of(scores: Scored) -> dict[str, str]:

@@ -10,13 +10,17 @@ Files: pair_id, source, question, response_model, response_A, response_B, label.
 headline number) and claude (270), by whose responses are compared. The official claude part has a pair of equal ones.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from rmlib.benchmarks.benchmark import Benchmark, Rewards
-from rmlib.benchmarks.items import Given, Row, field
+from rmlib.benchmarks.benchmark import TEXTS, Benchmark, Rewards
+from rmlib.benchmarks.items import Given, Row, field, make_item
 from rmlib.benchmarks.report import Subset
 from rmlib.records.errors import DataError, Place, shown
+from rmlib.records.hashing import text_key
+
+logger = logging.getLogger(__name__)
 
 HUB_NAME = "ScalerLab/JudgeBench"
 MODELS = {"gpt": "gpt-4o-2024-05-13", "claude": "claude-3-5-sonnet-20240620"}
@@ -56,6 +60,33 @@ def _item(row: Row, place: Place) -> Given:
         raise DataError(place.at("source"), f"unknown source {shown(source)}", f"They begin {', '.join(CATEGORIES)}")
     responses, correct = {"response_A": [a], "response_B": [b]}, [label == "A>B", label == "B>A"]
     return Given(f"{row['part']}/{number}", f"{row['part']}/{found[0]}", question, responses, correct)
+
+
+def official_scores(row: Row, place: Place) -> Row:
+    """A row of the official output file of a reward model, as `scoring.read_scores` has rows.
+
+    Pairs are scored in the published order and, unless one game was asked for, turned round; where both are there, and
+    have other winners, the published order counts and a warning says so. Raises DataError where a judge gave no scores.
+    """
+    item = make_item(_item({**row, "part": _split_of(row, place, "")}, place), place, keep_degenerate=True)
+    found = {"item_id": item["item_id"], TEXTS: text_key(item["prompt"], *item["candidates"])}
+    try:
+        games = field(row, "judgments", place)
+        given = [None if game is None else game["judgment"].get("scores") for game in games]
+        orders = [two[::turn] for two, turn in zip(given, (1, -1), strict=False) if two is not None]
+        winners = {a > b for a, b in orders}
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise DataError(
+            place.at("judgments"), f"not of the official layout ({error!r})", "Fetch the file again"
+        ) from error
+    if not any(games):
+        return found | {"scores": None, "reason": "no judgment in the official file"}
+    if not orders:
+        problem = f"the judge {shown(row.get('judge_name'))} gave no scores"
+        raise DataError(place.at("judgments"), problem, "Only files of reward models hold rewards")
+    if len(winners) > 1:
+        logger.warning("%s: %s has other winners in the two orders; the first counts", place, item["item_id"])
+    return found | {"scores": orders[0]}
 
 
 BENCHMARK = Benchmark(

@@ -1,18 +1,19 @@
 """Rewards of the candidates of a benchmark's items: scored here and kept on disk by content, or read from a file.
 
 A file of scores, ours or another program's, has one row an item: `item_id` (or `id`) and its rewards in the item's
-order, as a list in `scores` or as `score_1`, `score_2`, …; it is .jsonl (also .gz), .csv or .parquet. A .json file is
-one object {item_id: [rewards]}. An item that nobody could score has null for `scores`, and says why in `reason`.
+order, as a list in `scores` or as `score_1`, `score_2`, …; it is a table of any kind that `records.files` reads, or a
+.json file that is one object {item_id: [rewards]}. An item that nobody could score has null for `scores`, and says why
+in `reason`. Files of ours say in `texts_hash` which texts were scored; rows without it are taken by their id. Official
+output files of JudgeBench's reward models are read as they are.
 """
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import math
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
-from rmlib.benchmarks.benchmark import Scores
-from rmlib.benchmarks.items import Row
+from rmlib.benchmarks import judgebench
+from rmlib.benchmarks.benchmark import TEXTS, Scores
+from rmlib.benchmarks.items import Row, rows_of
 from rmlib.models import Scorer
 from rmlib.records.errors import DataError, Place, check_number, shown
-from rmlib.records.files import parse_json, read_bytes, read_rows, written_whole
+from rmlib.records.files import ending_of, parse_json, placed_rows, written_whole
 from rmlib.records.hashing import text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
@@ -62,6 +64,8 @@ def score(
             found = _score_rows(model, rows, kept, skip_long)
             scores.update({name: rewards for name, rewards in found.items() if rewards is not None})
             scores.skipped |= {name: TOO_LONG for name, rewards in found.items() if rewards is None}
+            texts = zip(rows["prompt"], rows["candidates"], strict=True)
+            scores.texts.update(zip(found, (text_key(prompt, *responses) for prompt, responses in texts), strict=True))
             bar.update(len(rows["item_id"]))
     if scores.skipped:
         logger.warning("%d of %d items skipped: %s", len(scores.skipped), len(items), TOO_LONG)
@@ -132,30 +136,32 @@ def _new_rewards(model: Scorer, prompts: list[Any], responses: list[str]) -> Flo
 
 
 def read_scores(file: str | Path, items: Dataset) -> Scores:
-    """The scores in a file, one reward for each candidate of each item.
+    """The scores in a file, one reward for each candidate of each item; rows that say nothing of texts are counted.
 
-    Raises DataError naming file and row for what cannot be read, an id that is unknown or occurs twice, another number
-    of rewards than the item has candidates, a reward that is no finite number, and for items without a row.
+    Raises DataError naming file and row for what cannot be read, an id that is unknown or occurs twice, scores of other
+    texts than the item's, another number of rewards than it has candidates, a reward that is no finite number, and for
+    items without a row.
     """
-    file = Path(file)
-    sizes = dict(zip(items["item_id"][:], map(len, items["candidates"][:]), strict=True))
-    scores = Scores()
-    for number, row in enumerate(_rows(file), start=1):
-        place = Place(file.name, number)
-        name = _item_id(row, place, sizes)
+    file, scores, by_id = Path(file), Scores(), 0
+    known = {row["item_id"]: row for row in rows_of(items, "item_id", "prompt", "candidates")}
+    for place, row in _rows(file):
+        name = _item_id(row, place, known)
         if name in scores or name in scores.skipped:
             raise DataError(place, f"the id {shown(name)} occurs twice", "Keep one row for each item")
+        by_id += not _names_texts(row, place, known[name], scores)
         given = _given(row, place)
         if given is None:
             scores.skipped[name] = str(row["reason"])
-        elif len(given) != (n := sizes[name]):
+        elif len(given) != (n := len(known[name]["candidates"])):
             raise DataError(place, f"{len(given)} rewards for {n} candidates", "Give one each, in the item's order")
         else:
             scores[name] = [check_number(_plain(value), ANY_NUMBER, place) for value in given]
-    missing = [name for name in sizes if name not in scores and name not in scores.skipped]
+    missing = [name for name in known if name not in scores and name not in scores.skipped]
     if missing:
-        problem = f"no row for {len(missing)} of {len(sizes)} items, e.g. {missing[:5]}"
+        problem = f"no row for {len(missing)} of {len(known)} items, e.g. {missing[:5]}"
         raise DataError(Place(file.name), problem, "Score them too, or give each a row with a null and a reason")
+    if by_id:
+        logger.warning("%s: %d of %d rows have no %s; they are taken by their id", file.name, by_id, len(known), TEXTS)
     return scores
 
 
@@ -163,35 +169,26 @@ def write_scores(scores: Scores, file: str | Path) -> Path:
     """The scores as JSON lines that `read_scores` reads, written whole or not at all."""
     rows: list[dict[str, Any]] = [{"item_id": name, "scores": rewards} for name, rewards in scores.items()]
     rows += [{"item_id": name, "scores": None, "reason": reason} for name, reason in scores.skipped.items()]
+    rows = [row | {TEXTS: scores.texts[row["item_id"]]} if row["item_id"] in scores.texts else row for row in rows]
     with written_whole(Path(file)) as temporary:
         temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
     return Path(file)
 
 
-def _rows(file: Path) -> Iterable[Row]:
+def _rows(file: Path) -> Iterator[tuple[Place, Row]]:
+    """The rows of a file with their places; those of an object {item_id: [rewards]} have none."""
     if not file.is_file():
         raise DataError(Place(file.name), "there is no such file", "Name a .jsonl, .json, .csv or .parquet file")
-    if file.suffix == ".json":
-        return [{"item_id": name, "scores": given} for name, given in _object(file).items()]
-    if file.suffix == ".csv":
-        return csv.DictReader(io.StringIO(read_bytes(file).decode("utf-8-sig")), restkey="", strict=True)
-    if file.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
-        return read_rows(file)
-    raise DataError(Place(file.name), "not a kind of file that is read", "Give .jsonl, .json, .csv or .parquet")
+    if ending_of(file) is None:
+        raise DataError(Place(file.name), "not a kind of file that is read", "Give .jsonl, .json, .csv or .parquet")
+    for place, row in placed_rows(file):
+        if ending_of(file) == ".json" and not {"item_id", "id", "judgments"} & row.keys():
+            yield from ((Place(file.name), {"item_id": name, "scores": given}) for name, given in row.items())
+        else:
+            yield place, judgebench.official_scores(row, place) if "judgments" in row else row
 
 
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        found = parse_json(read_bytes(file))
-    except (ValueError, RecursionError) as error:
-        problem = f"not a JSON file ({error})"
-        raise DataError(Place(file.name), problem, "Give an object {item_id: [rewards]}") from error
-    if not isinstance(found, dict):
-        raise DataError(Place(file.name), f"{shown(found)} is not an object", "Give {item_id: [rewards]}")
-    return found
-
-
-def _item_id(row: Row, place: Place, known: Mapping[str, int]) -> str:
+def _item_id(row: Row, place: Place, known: Mapping[str, Any]) -> str:
     name = row.get("item_id", row.get("id"))
     if name is None:
         raise DataError(place, f"no item_id; the row has {', '.join(map(str, row))}", "Add the column item_id")
@@ -201,23 +198,51 @@ def _item_id(row: Row, place: Place, known: Mapping[str, int]) -> str:
     return str(name)
 
 
+def _names_texts(row: Row, place: Place, item: Row, scores: Scores) -> bool:
+    """Whether a row says which texts it scored, which are then noted; DataError where they are not the item's."""
+    if row.get(TEXTS) in (None, ""):
+        return False
+    scores.texts[item["item_id"]] = text_key(item["prompt"], *item["candidates"])
+    if row[TEXTS] != scores.texts[item["item_id"]]:
+        problem = f"{item['item_id']} has other texts than those that were scored"
+        raise DataError(place.at(TEXTS), problem, "Load the items that were scored, or score these")
+    return True
+
+
 def _given(row: Row, place: Place) -> Sequence[Any] | None:
     """The rewards as they stand in a row, None for an item that is skipped with a reason."""
-    given = row.get("scores")
-    if given in (None, "") and row.get("reason"):
+    given, wide = row.get("scores"), _numbered(row, place)
+    if given in (None, "") and not wide and row.get("reason"):
         return None
-    if isinstance(given, str):
+    if isinstance(given, str) and given:
         try:
             given = parse_json(given.encode())
         except (ValueError, RecursionError) as error:
             problem = f"{shown(given)} is not a list ({error})"
             raise DataError(place.at("scores"), problem, "Write [1.5, 0.2]") from error
-    if given is None:
-        wide = (row.get(f"score_{number}") for number in range(1, len(row) + 1))
-        given = [value for value in wide if value not in (None, "")]
-    if not isinstance(given, Sequence) or not given:
+    if given not in (None, "") and wide:
+        raise DataError(place, "both `scores` and `score_1`", "Keep one of them")
+    given = wide or given
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise DataError(place, f"{shown(given)} are no rewards", "Give a list `scores`, or `score_1`, `score_2`, …")
     return given
+
+
+def _numbered(row: Row, place: Place) -> list[Any]:
+    """The values of `score_1`, `score_2`, … without the empty ones at the end. Raises DataError for a gap."""
+    numbers = {int(name.removeprefix("score_")): name for name in row if re.fullmatch(r"score_\d+", str(name))}
+    values = [row[numbers[number]] for number in sorted(numbers)]
+    while values and (values[-1] in (None, "") or values[-1] != values[-1]):  # of an item with fewer candidates
+        values.pop()
+    if values and sorted(numbers) != [*range(1, len(numbers) + 1)]:
+        names = ", ".join(numbers[number] for number in sorted(numbers))
+        raise DataError(
+            place, f"the columns {names} do not count from 1 without a gap", "Name them score_1, score_2, …"
+        )
+    for number, value in enumerate(values, start=1):
+        if value in (None, ""):
+            raise DataError(place.at(f"score_{number}"), "no score, though a later one has", "Score all candidates")
+    return values
 
 
 def _plain(value: Any) -> Any:
