@@ -34,7 +34,7 @@ def assistant(content: str) -> dict[str, str]:
 # --- one's own pairs ---
 
 OWN: Rows = [
-    {"prompt": "Why?", "response_1": "No.", "response_2": "Yes.", "preference": 2, "split": "train"},
+    {"prompt": "Why?", "response_1": "No.", "response_2": "Yes.", "preference": -2, "split": "train"},
     {"prompt": [user("A"), assistant("B"), user("C")], "response_1": "D", "response_2": "E", "preference": None,
      "split": "test", "ratings_1": {"helpfulness": 3}},
 ]  # fmt: skip
@@ -43,10 +43,10 @@ OWN: Rows = [
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.jsonl.gz"])
 def test_own_pairs_are_read_with_texts_or_messages_as_prompts(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, OWN)
-    made = sources.load(tmp_path)
+    made = sources.load(tmp_path, unlabelled="keep")
     assert made["split"][:] == ["train", "validation"]
     assert made["prompt"][:] == [[user("Why?")], OWN[1]["prompt"]]
-    assert made["preference"][:] == [2, None]
+    assert made["preference"][:] == [-2, None]
     assert made[1]["ratings_1"]["helpfulness"] == 3
 
 
@@ -100,8 +100,8 @@ def test_position_tells_nothing_about_which_response_was_chosen(tmp_path: Path) 
 def test_where_nothing_names_validation_a_tenth_of_the_prompts_becomes_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = [{"prompt": f"P{n // 2}", "response_1": f"a{n}", "response_2": f"b{n}", "preference": 1}
-            for n in range(2000)]  # fmt: skip
+    rows = [{"prompt": f"P{n // 2}", "response_1": f"a{n}", "response_2": f"b{n}",
+             "preference": (-1) ** n} for n in range(2000)]  # fmt: skip
     made = folder.load(write(tmp_path / "a" / "pairs.jsonl", rows).parent).to_pandas()
     validation = made[made["split"] == "validation"]["prompt"].map(lambda prompt: prompt[0]["content"])
     train = made[made["split"] == "train"]["prompt"].map(lambda prompt: prompt[0]["content"])
@@ -123,9 +123,9 @@ def test_own_ratings_without_preferences_are_derived_from_and_described_so(tmp_p
     rows = [{"prompt": f"P{n}", "response_1": "a", "response_2": "b"} | side for n, side in enumerate(sides)]
     write(tmp_path / "train.jsonl", rows[:1])
     write(tmp_path / "test.jsonl", rows[1:])
-    made = sources.load(tmp_path)
+    made = sources.load(tmp_path, unlabelled="keep")
     assert dict(zip(made["split"], made["preference"], strict=True)) == {"train": -1, "validation": None}
-    info = sources.describe(tmp_path)
+    info = sources.describe(tmp_path, unlabelled="keep")
     assert info.preferences == "derived from helpfulness"
     assert info.name == f"folder-{pairs.content_hash(made)[:8]}"
     assert info.title == "own pairs (1 train, 1 validation)"
@@ -138,22 +138,26 @@ CHOSEN = {"prompt": "Why?", "chosen": "Yes.", "rejected": "No."}
 @pytest.mark.parametrize(
     ("row", "field", "says"),
     [
-        ({"question": "Why?"}, None, "neither response_1 nor chosen among the columns question"),
-        ({"half \ud83d": "Why?"}, None, "among the columns half \\ud83d. Name"),
-        ({"prompt": "Why?", "response_1": "No."}, "response_2", "missing"),
-        ({"response_1": "No.", "response_2": "Yes."}, "prompt", "missing"),
+        ({"question": "Why?"}, None, "its columns (question) are those of no layout. Tried: "),
+        ({"half \ud83d": "Why?"}, None, "its columns (half_\\ud83d) are those of no layout"),
+        ({"prompt": "Why?", "response_1": "No."}, None, "two responses lacks response_2"),
+        ({"response_1": "No.", "response_2": "Yes."}, "prompt", "there is no prompt"),
         ({"prompt": "Why?", "response_1": "No.", "response_2": "", "preference": 1}, "response_2", "empty"),
-        ({"prompt": "Why?", "chosen": "Yes."}, "rejected", "missing"),
-        ({"chosen": "Yes.", "rejected": "No."}, "prompt", "not a list of messages"),
+        ({"prompt": "Why?", "chosen": "Yes."}, None, "chosen and rejected lacks rejected"),
+        ({"chosen": "Yes.", "rejected": "No."}, "prompt", "there is no prompt"),
+        (CHOSEN | {"response_1": "No.", "response_2": "Yes."}, None, "more than one layout: chosen and rejected, two"),
         (CHOSEN | {"chosen": []}, "chosen", "neither a text nor messages"),
         (CHOSEN | {"chosen": [user("Yes.")]}, "chosen", "not the assistant's"),
         (CHOSEN | {"chosen": [assistant(" ")]}, "chosen", "empty"),
+        (CHOSEN | {"chosen": str([assistant("Yes.")])}, "chosen", "a text that holds messages"),
         (CHOSEN | {"strength": 0}, "strength", "not a strength"),
         (CHOSEN | {"strength": 4}, "strength", "outside"),
-        (CHOSEN | {"split": "dev"}, "split", "'dev' is not a split"),
+        (CHOSEN | {"split": "gold"}, "split", "'gold' is not a split"),
         ({"chosen": [user("A"), assistant("B")], "rejected": [user("a"), assistant("C")]}, "rejected", "not begin"),
+        ({"chosen": [user("A"), assistant("B")], "rejected": [user("A"), assistant("B"), user("C"), assistant("D")]},
+         "rejected", "it has 4 messages, not 2"),
         ({"prompt": "Why", "chosen": [user("A"), assistant("B")], "rejected": [user("A"), assistant("C")]}, "prompt",
-         "not what chosen begins with"),
+         "not what the conversation begins with"),
     ],
 )  # fmt: skip
 def test_a_bad_row_of_ones_own_is_refused_with_file_row_and_field(
@@ -182,7 +186,7 @@ def test_folders_without_usable_pairs_are_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_source_is_refused_and_the_known_ones_are_named() -> None:
     known = "Use simulated, simulated-ranked, hub, or"
-    with pytest.raises(DataError, match=f"^helpsteer9: neither a known source nor a folder. {known}"):
+    with pytest.raises(DataError, match=f"^helpsteer9: neither a known source nor a file or folder. {known}"):
         sources.load("helpsteer9")
 
 

@@ -30,7 +30,7 @@ class DataError(ValueError):
         # A quoted name may hold what no terminal or file can: half a surrogate pair.
         message = f"{place}: {problem}. {remedy}.".encode(errors="backslashreplace").decode()
         super().__init__(message)
-        self.place = place
+        self.place, self.problem, self.remedy = place, problem, remedy
 
 
 def shown(value: Any) -> str:

@@ -1,139 +1,263 @@
-"""Anyone's own pairs: a folder of .jsonl, .jsonl.gz or .parquet files, each row in one of two layouts.
+"""Anyone's own pairs: every file of rows in a folder, each row in one of the layouts of `sources.layouts`.
 
-- pairs: `prompt` (a text or messages), `response_1`, `response_2`, and `preference` or `ratings_1` and `ratings_2`;
-- chosen and rejected, as TRL and `preference_view` have them: `chosen`, `rejected` (texts or messages), `prompt` unless
-  the two are whole conversations, and `strength` (1..3) where it is known.
-
-The split is a column `split`, or the start of the file's name (train, validation, val, test).
+What is held out is said by a column `split`, the name of a file or of a folder in it (`sources.split_names`).
 """
 
 import hashlib
+import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from rmlib.pairs import ANNOTATED, DERIVED, make_pairs, pair_id, preference_from_ratings
-from rmlib.pairs.schema import FEATURES, check_messages, check_preference, check_row
-from rmlib.records.errors import DataError, Place, check_text, shown
-from rmlib.records.files import JSONL_ENDINGS, contents, folder_of, placed_rows, value_of, warn_of
+from rmlib.pairs import make_pairs
+from rmlib.pairs.schema import FEATURES, check_row
+from rmlib.records import paths
+from rmlib.records.errors import DataError, Place, shown
+from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, placed_rows, warn_of, written_whole
 from rmlib.records.hashing import prompt_key
+from rmlib.sources.conversations import Row, in_messages
+from rmlib.sources.labels import preferences_of
+from rmlib.sources.layouts import from_text, recognise, unclear
+from rmlib.sources.options import Options
+from rmlib.sources.split_names import is_split_name, split_named
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (*JSONL_ENDINGS, ".parquet")
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "validation"}
-_SPLIT_IN_NAME = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)
-_COLUMNS = {*FEATURES, "chosen", "rejected", "strength"}
+ORIGIN = "the folder of pairs"
 
 
-def load(source: str | Path) -> Dataset:
-    """The pairs of every file in the folder.
+@dataclass
+class Reading:
+    """What was read: rows of the table with their places, and rows that cannot be read with the reason."""
 
-    Where no row is named as validation, a tenth of the prompts becomes it; where no row has a preference, it is derived
-    from the helpfulness ratings; both are logged. Raises DataError naming file, row and field.
+    rows: list[tuple[Place, Row]]
+    bad: list[tuple[DataError, Any]]
+    preferences: str = ""
+
+
+def load(source: str | Path, **options: Any) -> Dataset:
+    """The pairs of every file in the folder and below, or of one file; options: see `Options`.
+
+    Where no row is named as held out, a tenth of the prompts becomes it; this is logged, like all that is left out,
+    not used, or derived. Raises DataError naming file, row and field.
     """
-    folder = folder_of(source)
-    paths = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
-    if not paths:
-        problem = f"no {', '.join(ENDINGS)} file; the folder holds {contents(folder)}"
-        raise DataError(Place(str(folder)), problem, "Add a file of pairs, or name another folder")
-    rows = [row for path in paths for row in _read(path)]
-    _fill_splits(rows)
-    preferences = _fill_preferences(rows, folder)
-    return make_pairs(rows, origin="the folder of pairs", preferences=preferences)
+    return table(read(source, Options(**options)))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Checked rows of the table; the split is null where nothing names it."""
-    rows, notes = [], Counter[str]()
-    for place, given in placed_rows(path):
-        split = _split(given, path.name, place)
-        pair = _from_chosen(given, place) if "chosen" in given else _from_responses(given, place)
-        rows.append(check_row(pair | {"split": split or "train"}, place) | {"split": split})
-        notes.update(f"column {column} not used" for column in given.keys() - _COLUMNS)
-        notes["strength unknown, taken as 1"] += "chosen" in given and given.get("strength") is None
-    warn_of(notes, path.name, logger)
-    return rows
+def table(reading: Reading) -> Dataset:
+    """The rows as a table of pairs (see `make_pairs`)."""
+    rows = [{name: row[name] for name in FEATURES if name in row} for _, row in reading.rows]
+    return make_pairs(rows, origin=ORIGIN, preferences=reading.preferences, places=[place for place, _ in reading.rows])
 
 
-def _split(given: Mapping[str, Any], name: str, place: Place) -> str | None:
-    split = given.get("split")
-    if split is None:
-        named = _SPLIT_IN_NAME.match(name)
-        return _SPLITS[named[1].lower()] if named else None
-    if not isinstance(split, str) or split not in _SPLITS:
-        raise DataError(place.at("split"), f"{shown(split)} is not a split", f"Use one of {', '.join(_SPLITS)}")
-    return _SPLITS[split]
+def read(source: str | Path, options: Options) -> Reading:
+    """The rows of the table with their places, and with `id` and `subset` where files give them."""
+    path = Path(source).expanduser()
+    reading = Reading([], [])
+    names: set[str] = set()
+    for file, origin in _files(path):
+        names |= {origin} | _read_file(file, origin, options, reading)
+    _check_known(names, options)
+    if options.bad_rows == "refuse" or not reading.rows:
+        _report(reading.bad, path, options)
+    if not reading.rows:
+        raise DataError(Place(str(path)), "no row can be read", "Add a file of pairs, or name another folder")
+    _fill_splits(reading.rows, options.split)
+    labelled, reading.preferences = preferences_of(
+        reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled
+    )
+    reading.rows = []
+    for place, row in labelled:
+        try:
+            checked = check_row({name: row[name] for name in FEATURES if name in row}, place)
+            reading.rows.append((place, checked | {name: row.get(name) for name in ("id", "subset")}))
+        except DataError as error:
+            reading.bad.append((error, row))
+    _report(reading.bad, path, options)
+    return reading
 
 
-def _from_responses(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    if "response_1" not in given:
-        problem = f"neither response_1 nor chosen among the columns {', '.join(given)}"
-        raise DataError(place, problem, "Name them prompt, response_1, response_2 or prompt, chosen, rejected")
-    needed = {column: value_of(given, column, place) for column in ("prompt", "response_1", "response_2")}
-    optional = {column: given.get(column) for column in FEATURES.keys() - needed.keys() - {"pair_id", "split"}}
-    return needed | optional | {"prompt": _messages(needed["prompt"])}
+def _check_known(names: set[str], options: Options) -> None:
+    """DataError for a column, a file or a split that an option names and no file has."""
+    by_name = options.split if isinstance(options.split, Mapping) else {}
+    for option, given in {"columns": options.columns or {}, "split": by_name}.items():
+        if unknown := sorted(set(given) - names):
+            problem = f"{shown(unknown[0])} is in none of the files"
+            raise DataError(Place(option), problem, f"Name one of {', '.join(sorted(names)[:20])}")
 
 
-def _from_chosen(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """A pair whose position carries no information: the order of its responses depends on the texts alone."""
-    before, chosen = _conversation(given["chosen"], place.at("chosen"))
-    before_rejected, rejected = _conversation(value_of(given, "rejected", place), place.at("rejected"))
-    if before != before_rejected:
-        raise DataError(place.at("rejected"), "does not begin like chosen", "Let the two differ in the last turn only")
-    prompt = check_messages(_messages(given.get("prompt") or before), place.at("prompt"))
-    if before and before != prompt:
-        raise DataError(place.at("prompt"), "is not what chosen begins with", "Leave the column out, or correct it")
-    first, second = sorted((chosen, rejected))
-    if int(pair_id(prompt, first, second), 16) % 2:
-        first, second = second, first
-    strength = 1 if given.get("strength") is None else check_preference(given["strength"], place.at("strength"))
-    if strength < 1:
-        raise DataError(place.at("strength"), f"{strength} is not a strength", "Use 1, 2 or 3; leave ties out")
-    preference = strength if chosen == second else -strength
-    return {"prompt": prompt, "response_1": first, "response_2": second, "preference": preference}
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _messages(prompt: Any) -> Any:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """The files of rows in a folder and below, each with its name below the folder; what is not used is logged."""
+    if path.is_file():
+        return [(path, path.name)]
+    if not path.is_dir():
+        raise DataError(Place(str(path)), "there is no such file or folder", "Name one that exists")
+    found = sorted(file for file in path.rglob("*") if file.is_file())
+    names = {file: file.relative_to(path).as_posix() for file in found}
+    used = [file for file in found if ending_of(file) and not _hidden(names[file])]
+    if not used:
+        problem = f"no {', '.join(TABLE_ENDINGS)} file; the folder holds {contents(path)}"
+        raise DataError(Place(str(path)), problem, "Add a file of pairs, or name another folder")
+    unused = sorted({_hidden(name) or name for file, name in names.items() if file not in used})
+    if unused:
+        more = f" and {len(unused) - 20} more" if len(unused) > 20 else ""
+        logger.warning("%s: not used: %s%s", path.name, ", ".join(unused[:20]), more)
+    return [(file, names[file]) for file in used]
 
 
-def _conversation(value: Any, place: Place) -> tuple[list[Any], str]:
-    """The messages before the last, and the text of the last, which is the assistant's."""
-    if isinstance(value, str):
-        return [], check_text(value, place)
-    if not isinstance(value, list) or not value or not isinstance(value[-1], Mapping):
-        raise DataError(place, f"{shown(value)} is neither a text nor messages", "Give the response")
-    if value[-1].get("role") != "assistant":
-        raise DataError(place, "the last message is not the assistant's", "End with the response")
-    return value[:-1], check_text(value[-1].get("content"), place)
+def _hidden(name: str) -> str:
+    """The hidden file or folder that a name below the folder lies in; empty where there is none."""
+    parts = name.split("/")
+    return next(("/".join(parts[: n + 1]) for n, part in enumerate(parts) if part.startswith(".")), "")
 
 
-def _fill_splits(rows: list[dict[str, Any]]) -> None:
-    """Give a tenth of the prompts, by hash, to validation: of the rows without a split, or of all if none is there."""
-    open_rows = rows if all(row["split"] != "validation" for row in rows) else [r for r in rows if r["split"] is None]
-    for row in open_rows:
+def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> set[str]:
+    """Add the rows of a file to what was read, one a pair, and return its columns and the values of `split`."""
+    notes, names = Counter[str](), set[str]()
+    unused: dict[str, set[str] | None] = {}  # columns with the names of splits that they hold; None: other values too
+    rows, bad, fits = list(placed_rows(file, origin)), [], False
+    of_file = _split_of_file(origin, options.split)
+    for place, given in rows:
+        names |= given.keys()
+        try:
+            row = _named(given, place, options.columns or {})
+            row = from_text(row) if ending_of(file) in (".csv", ".tsv") else row
+            layout = recognise(row, place)
+            fits = True
+            shared = {name: row.get(name) for name in ("id", "subset")}
+            shared["split"] = _split(row, of_file, place, options.split)
+            pairs = layout.read(in_messages(row, place, options.transcripts), place)
+        except DataError as error:
+            bad.append((error, given))
+            continue
+        for column in row.keys() - layout.columns:
+            notes[f"column {column} not used"] += 1
+            _add_split_name(row[column], column, unused)
+        notes.update(pair["note"] for pair in pairs if "note" in pair)
+        names.add(str(row.get("split")))
+        reading.rows += [(place, pair | shared) for pair in pairs]
+    if not fits and len(rows) == 1 and ending_of(file) == ".json":
+        logger.warning("%s: not used, for it is one object and no table of pairs", origin)
+        return names
+    if not fits:
+        raise DataError(Place(origin), *unclear(_named(rows[0][1], rows[0][0], options.columns or {})))
+    if "split" not in names:
+        _refuse_other_split(unused, origin)
+    reading.bad += bad
+    warn_of(notes, origin, logger)
+    return names
+
+
+def _named(given: Row, place: Place, columns: Mapping[str, str | None]) -> Row:
+    """The row under our names: lower case, with _ for blanks and dashes, and renamed as the user says."""
+    row: Row = {}
+    for theirs, value in given.items():
+        ours = columns.get(theirs, str(theirs).strip().lower().replace(" ", "_").replace("-", "_"))
+        if ours is None:
+            continue
+        if ours in row:
+            raise DataError(place.at(ours), f"two columns mean {ours}", "Rename one, or set it to None in columns")
+        row[ours] = None if isinstance(value, float) and value != value else value
+    return row
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def _split_of_file(origin: str, said: str | Mapping[str, str] | None) -> str | None:
+    """The split that a file's name says, or the user says of it; None where nobody does."""
+    named, given = split_named(origin, Place(origin)), said.get(origin) if isinstance(said, Mapping) else None
+    if named == "validation" and given == "train":
+        raise DataError(Place(origin), "its name says that it is held out", "Rename the file to train on it")
+    return given or named
+
+
+def _split(row: Row, of_file: str | None, place: Place, said: str | Mapping[str, str] | None) -> str | None:
+    """The split of a row by its column, else by its file; None where nothing names it."""
+    given = row.get("split")
+    if given is None:
+        return of_file
+    named = split_named(str(given), place.at("split"))
+    of_row = named or (said.get(str(given)) if isinstance(said, Mapping) else None)
+    if of_row is None:
+        remedy = f"Use train or validation, or say what it is: split={{{str(given)!r}: 'train'}}"
+        raise DataError(place.at("split"), f"{shown(given)} is not a split", remedy)
+    if of_file == "validation" and of_row == "train":
+        raise DataError(
+            place.at("split"), "train, in a file that is named as held out", "Rename the file, or correct it"
+        )
+    return of_row
+
+
+def _add_split_name(value: Any, column: str, unused: dict[str, set[str] | None]) -> None:
+    """Note a value of a column that is not used, as long as its values are all names of splits."""
+    held = unused.setdefault(column, set())
+    if value is not None and held is not None:
+        unused[column] = held | {value} if isinstance(value, str) and is_split_name(value) else None
+
+
+def _refuse_other_split(unused: Mapping[str, set[str] | None], origin: str) -> None:
+    """DataError for a column that is not used and holds nothing but names of splits."""
+    for column, held in unused.items():
+        place = Place(origin, None, column)
+        if "validation" in {split_named(value, place) for value in held or ()}:
+            problem = f"holds {', '.join(sorted(held or ()))}, as a split would"
+            raise DataError(place, problem, f"Say what it is: columns={{'{column}': 'split'}}, or {{'{column}': None}}")
+
+
+def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | None) -> None:
+    """Give rows without a split the one that the user says; where no row has one, draw a tenth of the prompts by hash.
+
+    So also where all rows are named as training alone. Raises DataError for rows without a split beside others.
+    """
+    unnamed = [(place, row) for place, row in rows if row["split"] is None]
+    if isinstance(said, str):
+        for _, row in unnamed:
+            row["split"] = said
+    elif 0 < len(unnamed) < len(rows):
+        files = Counter(place.origin for place, _ in unnamed)
+        listed = ", ".join(f"{name} ({count} rows)" for name, count in files.most_common(10))
+        problem = f"no name says whether it is for training, beside others whose names do: {listed}"
+        raise DataError(unnamed[0][0], problem, "Say it: split='train' or 'validation', or by file, {name: split}")
+    if any(row["split"] == "validation" for _, row in rows):
+        return
+    for _, row in rows:
         digest = hashlib.sha256(prompt_key(row["prompt"]).encode()).hexdigest()
         row["split"] = "validation" if int(digest, 16) % 10 == 0 else "train"
-    if open_rows:
-        drawn = sum(row["split"] == "validation" for row in open_rows)
-        logger.warning("no validation named for %d pairs: %d drawn by a hash of the prompt", len(open_rows), drawn)
+    drawn = sum(row["split"] == "validation" for _, row in rows)
+    logger.warning("no validation named for %d pairs: %d drawn by a hash of the prompt", len(rows), drawn)
 
 
-def _fill_preferences(rows: list[dict[str, Any]], folder: Path) -> str:
-    """Where the preferences come from; derives them where no row has one."""
-    if any(row["preference"] is not None for row in rows):
-        return ANNOTATED
-    for row in rows:
-        first, second = ((row[f"ratings_{side}"] or {}).get("helpfulness") for side in (1, 2))
-        if first is not None and second is not None:
-            row["preference"] = preference_from_ratings(first, second)
-    if all(row["preference"] is None for row in rows):
-        problem = "no row has a preference, or the helpfulness of both responses"
-        raise DataError(Place(str(folder)), problem, "Add preference (-3..3), or ratings_1 and ratings_2")
-    return DERIVED
+# --- bad rows ---------------------------------------------------------------------------------------------------------
+
+
+def _report(bad: list[tuple[DataError, Any]], path: Path, options: Options) -> None:
+    """Refuse the bad rows, all at once, or leave them out: counted by reason, the first listed, all in a file."""
+    if not bad:
+        return
+    listed = "; ".join(f"{error.place}: {error.problem}" for error, _ in bad[:10])
+    if options.bad_rows == "refuse":
+        if len(bad) == 1:
+            raise bad[0][0]
+        problem = f"{len(bad)} rows cannot be read: {listed}" + "; ..." * (len(bad) > 10)
+        raise DataError(bad[0][0].place, problem, f"{bad[0][0].remedy}; or leave them out with bad_rows='leave_out'")
+    lines = [
+        {"file": error.place.origin, "row": error.place.row, "field": error.place.field, "problem": error.problem}
+        | {"given": given}
+        for error, given in bad
+    ]
+    content = "".join(json.dumps(line, default=str) + "\n" for line in lines)
+    file = paths.runs_dir() / "bad_rows" / f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.jsonl"
+    with written_whole(file) as temporary:
+        temporary.write_text(content)
+    reasons = Counter(f"left out, because field {error.place.field}: {error.problem}" for error, _ in bad)
+    warn_of(reasons, path.name, logger)
+    logger.warning("%s: left out %d rows, all written to %s: %s", path.name, len(bad), file, listed)

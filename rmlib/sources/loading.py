@@ -34,7 +34,7 @@ class SourceInfo:
 
 
 def load(name_or_folder: str | Path, **options: Any) -> Dataset:
-    """The table of pairs of "simulated" or "simulated-ranked", of "hub" (HelpSteer2, downloaded), or of a folder.
+    """The table of pairs of "simulated" or "simulated-ranked", "hub" (HelpSteer2, downloaded), a file or a folder.
 
     A folder in the layout of HelpSteer2 or UKPConvArg1 goes to the loader of that name, any other to folder.load;
     `options` go to the loader.
@@ -71,9 +71,11 @@ def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:
     if name_or_folder == "hub":
         return "helpsteer2", partial(helpsteer2.load, "hub")
     path = Path(name_or_folder).expanduser()
+    if path.is_file():
+        return "folder", partial(folder.load, path)
     if not path.is_dir():
-        problem = "neither a known source nor a folder"
-        raise DataError(Place(str(name_or_folder)), problem, f"Use {', '.join(NAMES)}, or the path of a folder")
+        problem = "neither a known source nor a file or folder"
+        raise DataError(Place(str(name_or_folder)), problem, f"Use {', '.join(NAMES)}, or the path of a file or folder")
     if helpsteer2.is_layout(path):
         return "helpsteer2", partial(helpsteer2.load, path)
     if ukpconvarg1.is_layout(path):

@@ -25,3 +25,9 @@ def split_named(name: str, place: Place) -> str | None:
     if is_held_out and is_train:
         raise DataError(place, f"{shown(name)} names both training and held-out data", "Name it as one of the two")
     return "validation" if is_held_out else "train" if is_train else None
+
+
+def is_split_name(value: str) -> bool:
+    """Whether a value is the name of a split and nothing more, perhaps with a number."""
+    word = re.sub(r"[^a-z]", "", value.lower())
+    return word in TRAIN or word in HELD_OUT
