@@ -262,6 +262,70 @@ def test_merged_annotations_turn_with_their_pair_and_a_justification_says_which_
     assert pair["preference"] == 2  # 1.5, to the even number
 
 
+# --- single responses ---
+
+
+def single(prompt: str, text: str, helpfulness: float | None = None, **columns: Any) -> dict[str, Any]:
+    return row(prompt, text, two=None, ratings_1={"helpfulness": helpfulness, "verbosity": 2}) | columns  # type: ignore[arg-type]
+
+
+def test_rated_responses_of_one_prompt_become_pairs_and_others_stay_single(caplog: pytest.LogCaptureFixture) -> None:
+    made = table(
+        single("two", "a", 1), single("one", "b", 4), single("two", "c", 3.6), single("three", "d", 2),
+        single("three", "e", 2.4), single("three", "f"), single("apart", "g", 1),
+        single("apart", "h", 2, split="validation"),
+    )  # fmt: skip
+    seen = [(r["prompt"][0]["content"], r["response_1"], r["response_2"], r["preference"]) for r in made]
+    assert seen == [
+        ("two", "a", "c", 3), ("three", "d", "e", 0), ("three", "d", "f", None), ("three", "e", "f", None),
+        ("one", "b", None, None), ("apart", "g", None, None), ("apart", "h", None, None),
+    ]  # fmt: skip
+    assert made[0]["ratings_2"] == dict.fromkeys(ATTRIBUTES) | {"helpfulness": 3.6, "verbosity": 2}
+    assert made[4]["pair_id"] == pairs.pair_id([{"role": "user", "content": "one"}], "b", None)
+    assert made.info.description == "derived from helpfulness"
+    assert pairs.left_out(made) == {"ties": 1, "no preference": 2, "single responses": 3}
+    for said in ("share a prompt, made pairs (5 rows)", "ties among the pairs so made (1 rows)",
+                 "which regression alone learns from (3 rows)"):  # fmt: skip
+        assert said in caplog.text
+    assert chosen_of(made) == {"two": ("c", 3.0)}
+    texts = pairs.rating_view(made)["response"][:]
+    assert sorted(texts) == sorted("acdedfefbgh") and pairs.unranked(made)["fewer than three responses"] == 1
+
+
+def test_many_responses_of_one_prompt_are_not_compared_each_with_each(caplog: pytest.LogCaptureFixture) -> None:
+    made = table(*(single("essay", f"text {n}", n % 5) for n in range(9)))
+    assert made["response_2"][:] == [None] * 9
+    assert "single responses of prompts with over 8, not compared (9 rows)" in caplog.text
+
+
+def test_a_response_rated_twice_has_the_mean_and_keeps_both_ratings(caplog: pytest.LogCaptureFixture) -> None:
+    made = table(single("Q", "a", 1), single("Q", "b", 4), single("Q", "a", 2))
+    (pair,) = made
+    assert (pair["ratings_1"]["helpfulness"], pair["ratings_2"]["helpfulness"], pair["preference"]) == (1.5, 4, 2)
+    assert sorted(a["ratings_1"]["helpfulness"] for a in pair["annotations"]) == [1, 2]
+    assert "(test, row 1; test, row 3)" in caplog.text
+
+
+def test_ratings_of_responses_that_were_compared_join_their_pair() -> None:
+    compared = row("Q", "a", "b", preference=-1)
+    made = make_pairs(
+        [single("Q", "b", 4), compared, single("Q", "a", 1)], origin="test", preferences="annotated; more"
+    )
+    (pair,) = made
+    assert (pair["preference"], pair["annotations"]) == (-1, None)
+    assert (pair["ratings_1"]["helpfulness"], pair["ratings_2"]["helpfulness"]) == (1, 4)
+    assert made.info.description == "annotated; more"
+    more = [compared, single("P", "b", 4), single("P", "a", 1)]
+    said = make_pairs(more, origin="test", preferences="annotated; more").info.description
+    assert said == "annotated, 1 derived from helpfulness; more"
+
+
+def test_what_is_said_of_a_second_response_needs_one() -> None:
+    for change in ({"preference": 1}, {"ratings_2": {"helpfulness": 1}}, {"ratings_1": None}):
+        with pytest.raises(DataError, match="field 'response_2'"):
+            table(single("Q", "a", 1) | change)
+
+
 def test_published_tables_keep_the_first_of_equal_rows(caplog: pytest.LogCaptureFixture) -> None:
     made = make_pairs([row(), row(preference=1), row(preference=1, split="validation")], origin="x", repeats="first")
     assert made["preference"][:] == [None]

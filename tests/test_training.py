@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from rmlib import training
 from rmlib.models import RewardModel
-from rmlib.pairs import make_pairs
+from rmlib.pairs import make_pairs, rating_view
 from rmlib.training import evaluate, sampling_order, train
 from rmlib.training.__main__ import main, run_file
 from rmlib.training.examples import prepare
@@ -216,6 +216,39 @@ def test_unrated_responses_have_no_part_in_a_regression_loss_or_its_count(backbo
     examples = prepare(model, make_pairs(rows, origin="partly rated"), wanted)
     assert len(examples) == 3 and examples.left_out == {"no rating": 1}
     assert training.n_valid("regression", examples, range(3)) == 5
+
+
+def rated_singles(n: int) -> Dataset:
+    """The first responses of some pairs, with their ratings and no other."""
+    nothing = dict.fromkeys(("pair_id", "response_2", "ratings_2", "preference"))
+    return make_pairs([dict(row) | nothing for row in made_pairs(n)], origin="singles")
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_regression_on_single_responses_has_the_mean_squared_error_of_their_ratings(
+    backbone: str, trainable: str
+) -> None:
+    model, wanted = RewardModel.create(backbone, seed=2), settings(backbone, loss="regression", trainable=trainable)
+    singles = rated_singles(9)
+    table = concatenate_datasets([singles, made_pairs(3, seed=1)])
+    view = rating_view(table)
+    error = model.score(view["prompt"][:], view["response"][:]) - np.array(view["helpfulness"][:])
+    for some, n, by_hand in ((table, 12, error), (singles, 9, error[:9])):
+        examples = prepare(model, some, wanted)
+        assert (len(examples), examples.left_out) == (n, {})
+        assert training.n_valid("regression", examples, range(n)) == len(by_hand)
+        assert evaluate(model, examples, wanted)["loss"] == pytest.approx((by_hand**2).mean(), rel=1e-5)
+    assert math.isnan(evaluate(model, examples, wanted)["accuracy"])
+
+
+def test_single_responses_train_a_regression_model_and_no_preference_model(backbone: str) -> None:
+    wanted = settings(backbone, loss="regression", learning_rate=1e-2, max_steps=20)
+    model, singles = RewardModel.create(backbone, seed=2), rated_singles(8)
+    before = evaluate(model, prepare(model, singles, wanted), wanted)["loss"]
+    trained = train(model, singles, wanted, selection=singles, progress=False).model
+    assert evaluate(trained, prepare(trained, singles, wanted), wanted)["loss"] < before / 2
+    with pytest.raises(TrainingError, match="no pair is left .*'single responses': 8"):
+        prepare(model, singles, settings(backbone))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

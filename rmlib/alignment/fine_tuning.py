@@ -25,6 +25,7 @@ from rmlib.alignment.policies import Policy, drawn_network
 from rmlib.models import Prompt, RewardModel, backbones, batches
 from rmlib.models.batches import Group
 from rmlib.models.network import hash_of_weights
+from rmlib.pairs.views import only_pairs
 from rmlib.records import paths
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
@@ -99,7 +100,8 @@ class Answers(NamedTuple):
 
 
 def answers_of(pairs: Dataset) -> Answers:
-    """Both responses of every pair, good and bad alike."""
+    """Both responses of every pair, good and bad alike; single responses are left out."""
+    pairs = only_pairs(pairs)
     two = zip(pairs["response_1"][:], pairs["response_2"][:], strict=True)
     return Answers(pairs["prompt"][:], [text for both in two for text in both])
 

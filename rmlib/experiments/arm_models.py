@@ -21,7 +21,7 @@ from rmlib.experiments.presets import Preset
 from rmlib.experiments.scoring import kept_rewards, rewards_file
 from rmlib.models import RewardModel
 from rmlib.models.features import load_or_compute
-from rmlib.pairs.views import margins_of_chosen, responses_of
+from rmlib.pairs.views import margins_of_chosen, texts_of
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.kept import kept_folder, kept_json
@@ -177,8 +177,9 @@ def run_training(
     if jobs and settings.frozen:
         model = create_model(settings.regression)
         for part in (splits.train, splits.selection, splits.test):
-            for side in (1, 2):
-                load_or_compute(model, part["prompt"][:], responses_of(part, side))
+            prompts, responses = texts_of(part)
+            for side in (0, 1):
+                load_or_compute(model, prompts[side::2], responses[side::2])
     run_jobs(jobs, work, processes=processes, show=show)
 
 

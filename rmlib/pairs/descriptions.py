@@ -25,7 +25,7 @@ def frame(pairs: Dataset) -> pd.DataFrame:
     table["turns"] = [sum(message["role"] == "user" for message in prompt) for prompt in prompts]
     table["prompt_chars"] = [sum(len(message["content"]) for message in prompt) for prompt in prompts]
     for side in ("1", "2"):
-        table[f"chars_{side}"] = [len(text) for text in pairs[f"response_{side}"][:]]
+        table[f"chars_{side}"] = [None if text is None else len(text) for text in pairs[f"response_{side}"][:]]
     return table
 
 

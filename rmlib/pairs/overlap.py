@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from rmlib.pairs.messages import Message
 from rmlib.pairs.schema import SPLITS
 from rmlib.pairs.shingles import Shingled, similar
+from rmlib.pairs.views import only_pairs
 
 N_LISTED = 10  # ids per row of a report; all are counted
 SHINGLE_WORDS, THRESHOLD = 5, 0.8  # NearDup of Lee et al. (2022, arXiv 2107.06499): 5-grams, similarity 0.8
@@ -90,9 +91,10 @@ def report(pairs: Dataset, items: Dataset | None = None) -> Overlap:
     """Duplicates among the pairs, and what of a benchmark's items (rmlib.benchmarks) lies in them.
 
     The text of a prompt is its messages; that of a pair is its prompt and its two responses in either order. Texts of
-    fewer words than a shingle have one shingle, the whole text.
+    fewer words than a shingle have one shingle, the whole text. Rows of a single response are left out.
     """
-    rows = pairs.select_columns(["pair_id", "split", "prompt", "response_1", "response_2"]).to_list()
+    columns = ["pair_id", "split", "prompt", "response_1", "response_2"]
+    rows = only_pairs(pairs).select_columns(columns).to_list()
     of_pairs = [text for row in rows for text in (flat(row["prompt"]), row["response_1"], row["response_2"])]
     listed = [] if items is None else _item_texts(items)
     texts = Shingled.of(of_pairs + [text for _, _, text in listed])

@@ -94,7 +94,8 @@ def check_annotation(given: Any, place: Place) -> dict[str, Any]:
 def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """The row with every column of the table but for `pair_id`, missing optional ones null; else DataError.
 
-    The prompt is a list of messages with any keys, a response a text, an Answer or a message of the assistant.
+    The prompt is a list of messages with any keys, a response a text, an Answer or a message of the assistant. The
+    second response may be null where the first is rated, and nothing is said of a second.
     """
     unknown = sorted(set(row) - set(FEATURES))
     if unknown:
@@ -103,7 +104,7 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
     if pair["split"] not in SPLITS:
         raise DataError(place.at("split"), f"{shown(pair['split'])} is not a split", f"Use one of {', '.join(SPLITS)}")
     pair["prompt"] = check_messages(pair["prompt"], place.at("prompt"))
-    for side in "12":
+    for side in "1" if _is_single(pair) else "12":
         pair |= _check_side(side, pair[f"response_{side}"], pair[f"extras_{side}"], place)
     for field in ("ratings_1", "ratings_2"):
         pair[field] = check_scores(pair[field], RATING_RANGE, place.at(field))
@@ -119,6 +120,11 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
         entries = enumerate(pair["annotations"])
         pair["annotations"] = [check_annotation(entry, place.at(f"annotations[{i}]")) for i, entry in entries]
     return pair
+
+
+def _is_single(pair: Mapping[str, Any]) -> bool:
+    of_two = ("response_2", "extras_2", "ratings_2", "truth_2", "preference", "truth_preference")
+    return pair["ratings_1"] is not None and all(pair[column] is None for column in of_two)
 
 
 def _check_side(side: str, given: Any, extras: str | None, place: Place) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from datasets import Dataset, DatasetInfo, Features
 from rmlib.pairs.merging import one_of
 from rmlib.pairs.messages import Message, Response, differ_by, features_of, merged
 from rmlib.pairs.schema import FEATURES, PREFERENCE_RANGE, SPLITS, check_row
+from rmlib.pairs.singles import is_single, joined
 from rmlib.records.errors import DataError, Place, shown
+from rmlib.records.files import warn_of
 from rmlib.records.hashing import canonical_json, prompt_key
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,11 @@ DERIVED = "derived from helpfulness"
 CONSENSUS = "by consensus of votes"  # |preference| tells how far the votes agree, not how much better they found it
 
 
-def pair_id(prompt: Sequence[Message], response_1: Response, response_2: Response) -> str:
-    """The stable name of a pair: first 16 hex digits of the SHA-256 of prompt and responses, in this order."""
+def pair_id(prompt: Sequence[Message], response_1: Response, response_2: Response | None) -> str:
+    """The stable name of a pair, or of a single response with None as the second.
+
+    The first 16 hex digits of the SHA-256 of prompt and responses, in this order.
+    """
     text = canonical_json([prompt_key(prompt), response_1, response_2])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -53,9 +58,10 @@ def make_pairs(
 ) -> Dataset:
     """The table of pairs from rows that give at least split, prompt and both responses.
 
-    Missing optional columns become null and `pair_id` is computed. Left out, counted and logged: a pair whose two
-    responses are the same, which cannot teach a preference. Those that have the same text, and differ in what else
-    their messages carry, are kept and counted.
+    Missing optional columns become null and `pair_id` is computed. A rated response without a second one is a row too;
+    those that share a prompt become pairs, whose preference is derived from helpfulness (`singles`). Left out, counted
+    and logged: a pair whose two responses are the same, which cannot teach a preference. Those that have the same text,
+    and differ in what else their messages carry, are kept and counted.
 
     Args:
         preferences: where the preferences come from (ANNOTATED, DERIVED or CONSENSUS, or a sentence).
@@ -85,7 +91,8 @@ def make_pairs(
     else:
         kept = _merged(list(groups.values()), origin)
     _log(origin, "left out %d pairs that have the same text as both responses", identical)
-    differences = Counter(", ".join(differ_by(*responses_of_row(pair))) for pair in kept)
+    kept, preferences = _with_joined(kept, origin, preferences)
+    differences = Counter(", ".join(differ_by(*responses_of_row(pair))) for pair in kept if not is_single(pair))
     for keys, count in differences.items():
         if keys:
             what = f"{count} pairs have the same text twice and differ in {keys} alone"
@@ -121,6 +128,33 @@ def _merged(groups: list[list[tuple[dict[str, Any], Place]]], origin: str) -> li
     if lost:
         logger.warning("%s: %d justifications left out: the pair stands the other way round elsewhere", origin, lost)
     return kept
+
+
+def _with_joined(rows: list[dict[str, Any]], origin: str, preferences: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows with single responses of one prompt made pairs, and where the preferences come from."""
+    alone = [row for row in rows if is_single(row)]
+    if not alone:
+        return rows, preferences
+    notes = Counter[str]()
+    made, single = joined(alone, preference_from_ratings, notes)
+    warn_of(notes, origin, logger)
+    pairs = {row["pair_id"]: row for row in rows if not is_single(row)}
+    n_labelled = sum(row["preference"] is not None for row in pairs.values())
+    n_derived = 0
+    for pair in made:
+        one, two = responses_of_row(pair)
+        name, exchanged = pair_id(pair["prompt"], one, two), pair_id(pair["prompt"], two, one)
+        known = pairs.get(name) or pairs.get(exchanged)
+        if known is None:
+            pairs[name] = pair | {"pair_id": name}
+            n_derived += pair["preference"] is not None
+        else:  # it was compared by somebody: the ratings join it
+            pairs[known["pair_id"]] = one_of([known, pair | {"preference": None}], _name)[0]
+    if n_derived:
+        what, _, rest = preferences.partition("; ")
+        own = f"{what}, {n_derived} {DERIVED}" if n_labelled and what != DERIVED else DERIVED
+        preferences = "; ".join(filter(None, (own, rest)))
+    return [*pairs.values(), *single], preferences
 
 
 def carve_selection(pairs: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

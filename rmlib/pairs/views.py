@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from rmlib.pairs.messages import EXTRAS, MESSAGES, Response, as_message, extras_of, merged, text_of, with_own_keys
 from rmlib.pairs.schema import ATTRIBUTES, SCORES
+from rmlib.pairs.singles import is_single
 from rmlib.pairs.table import responses_of_row, rows_of, table_of
 from rmlib.records.hashing import prompt_key
 
@@ -57,6 +58,20 @@ def is_decided(pairs: Dataset) -> Bool[np.ndarray, "pair"]:
     return signs(pairs) != 0
 
 
+def has_two(pairs: Dataset) -> Bool[np.ndarray, "pair"]:
+    """Which rows have two responses; the others are rated single responses."""
+    return np.array([text is not None for text in pairs["response_2"][:]], dtype=bool)
+
+
+def only_pairs(pairs: Dataset) -> Dataset:
+    """The rows with two responses; others are counted and logged."""
+    two = has_two(pairs)
+    if two.all():
+        return pairs
+    logger.info("%d of %d rows are single responses, left out", (~two).sum(), len(two))
+    return pairs.select(np.flatnonzero(two))
+
+
 def decided(pairs: Dataset) -> Dataset:
     """The pairs that have a chosen response, in their order."""
     return pairs.select(np.flatnonzero(is_decided(pairs)))
@@ -84,9 +99,13 @@ def responses_of(pairs: Dataset, side: int) -> list[Response]:
 
 
 def texts_of(pairs: Dataset) -> tuple[list[Any], list[Response]]:
-    """Prompts and responses as flat lists, both responses of a pair in a row."""
+    """Prompts and responses as flat lists, both responses of a pair in a row.
+
+    A single response stands twice, so that every row has two; nobody rated or chose the second.
+    """
     prompts = [prompt for prompt in pairs["prompt"][:] for _ in range(2)]
-    return prompts, [text for two in zip(responses_of(pairs, 1), responses_of(pairs, 2), strict=True) for text in two]
+    two = zip(responses_of(pairs, 1), responses_of(pairs, 2), strict=True)
+    return prompts, [text for one, other in two for text in (one, one if other is None else other)]
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -118,16 +137,23 @@ def preference_view(pairs: Dataset) -> Dataset:
 
 
 def left_out(pairs: Dataset) -> dict[str, int]:
-    """How many pairs `preference_view` leaves out, by reason: {"ties": n, "no preference": n}."""
-    preferences = Counter(pairs["preference"][:])
-    return {"ties": preferences[0], "no preference": preferences[None]}
+    """How many pairs `preference_view` leaves out, by reason: {"ties": n, "no preference": n}.
+
+    Where there are rows of one response, they are counted too, as "single responses".
+    """
+    preferences, single = Counter(pairs["preference"][:]), int((~has_two(pairs)).sum())
+    reasons = {"ties": preferences[0], "no preference": preferences[None] - single}
+    return reasons | ({"single responses": single} if single else {})
 
 
 def rating_view(pairs: Dataset) -> Dataset:
-    """Two rows a pair, response 1 then response 2: prompt, response, one rating (0-4) an attribute, null if unrated."""
+    """Two rows a pair, response 1 then response 2: prompt, response, one rating (0-4) an attribute, null if unrated.
+
+    A single response is one row.
+    """
     rows = []
     for pair in rows_of(pairs, "pair_id", "prompt", *RESPONSES, "ratings_1", "ratings_2"):
-        for side in ("1", "2"):
+        for side in ("1", "2")[: 1 if is_single(pair) else 2]:
             shared = {"pair_id": pair["pair_id"], "prompt": pair["prompt"], "response": pair[f"response_{side}"]}
             rows.append(shared | {EXTRAS: pair[f"extras_{side}"]} | (pair[f"ratings_{side}"] or {}))
     return table_of(rows, RATING_FEATURES)
@@ -161,6 +187,8 @@ def _rankings(pairs: Dataset) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows of `ranking_view`, and how many prompts give none, by reason."""
     comparisons: dict[str, list[dict[str, Any]]] = {}
     for pair in rows_of(pairs, "prompt", *RESPONSES, "preference"):
+        if is_single(pair):
+            continue
         pair["response_1"], pair["response_2"] = responses_of_row(pair)
         comparisons.setdefault(prompt_key(pair["prompt"]), []).append(pair)
     rows, refused = [], Counter[str]()

@@ -24,12 +24,13 @@ from typing import Any
 from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
 from rmlib.pairs.schema import PREFERENCE_RANGE, RATING_RANGE, check_preference
 from rmlib.records.errors import DataError, Place, check_number, shown
+from rmlib.sources.ratings import Row, helpfulness, is_number, rate
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 Read = Callable[[str], int | None]  # from a value as `_key` writes it to its preference; None: it means nothing
 
+LABEL_KINDS = ("chosen", "preference", "winner")
 UNLABELLED = ("refuse", "derive", "leave_out", "keep")
 _OWN = f"{PREFERENCE_RANGE[0]}..{PREFERENCE_RANGE[1]}"
 _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
@@ -57,7 +58,7 @@ def preferences_of(
             "chosen" (a preference already, because the layout says who is chosen), "preference" (a column of numbers
             or codes) or "winner" (a column that names the better response). Ratings stand in `ratings_1` and
             `ratings_2`, or as single numbers, which count as helpfulness, in `score_1` and `score_2`. `label_column`
-            is what the file calls the column of labels.
+            is what the file calls the column of labels. A rated single response has a null `response_2`, and no label.
         labels: how labels are read (see above).
         scale: the lowest and the highest value of the scale of the ratings, the worse end first; it is taken to 0-4.
         unlabelled: what happens to rows without a label beside rows that have one: "refuse"; "derive" their preference
@@ -72,8 +73,8 @@ def preferences_of(
         raise DataError(Place("unlabelled"), problem, f"Use one of {', '.join(UNLABELLED)}")
     read = None if labels is None else _reading(labels)
     made = [(place, dict(row)) for place, row in rows]
-    _rate(made, scale)
-    for kind in ("chosen", "preference", "winner"):
+    rate(made, scale)
+    for kind in LABEL_KINDS:
         _label([(place, row) for place, row in made if row.get("label_kind", "preference") == kind], kind, read)
     _note_contradictions(made)
     kept, derived = _without_gaps(made, unlabelled)
@@ -136,7 +137,7 @@ def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
 
 def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     """Readings that fit the values, each with what it says."""
-    if not all(map(_is_number, keys)):
+    if not all(map(is_number, keys)):
         words = [key for key in keys if key not in _TIES]
         first, second = words if len(words) == 2 else ("a", "b") if any(">" in key for key in keys) else ("X", "Y")
         yield from _both_ways(first, second)
@@ -179,7 +180,7 @@ def _reading(labels: str) -> Read:
             Place("labels"), problem, "Write 'X/Y', 'X/Y/T' (T: a tie) or 'low..high', as in '0/1' or '1..5'"
         )
     sides = {name: side for side, names in zip((-1, 1, 0), named, strict=False) for name in names}
-    if len(named) == 2 and all(len(names) == 1 and _is_number(min(names)) for names in named):
+    if len(named) == 2 and all(len(names) == 1 and is_number(min(names)) for names in named):
         middle = sum(float(min(names)) for names in named) / 2
         sides[_key(middle) or ""] = 0
     return _names(sides.get)
@@ -222,7 +223,7 @@ def _scale(first: float, second: float) -> Read:
     steps = PREFERENCE_RANGE[1] / max(half, PREFERENCE_RANGE[1])
 
     def read(key: str) -> int | None:
-        if not _is_number(key) or abs(float(key) - middle) > half:
+        if not is_number(key) or abs(float(key) - middle) > half:
             return None
         away = (float(key) - middle) * (1 if second > first else -1)
         return int(math.copysign(math.ceil(round(abs(away) * steps, 9)), away))
@@ -242,96 +243,18 @@ def _key(value: Any) -> str | None:
     return None if math.isnan(number) else f"{number:.12g}"
 
 
-def _is_number(key: str) -> bool:
-    try:
-        return math.isfinite(float(key))
-    except ValueError:
-        return False
-
-
-# --- ratings ----------------------------------------------------------------------------------------------------------
-
-
-def _rate(rows: list[tuple[Place, Row]], scale: tuple[float, float] | None) -> None:
-    """Bring the ratings of both responses together in `ratings_1` and `ratings_2`, on 0-4."""
-    given = []  # place of a rating, the ratings that hold it, the attribute
-    for place, row in rows:
-        for side in "12":
-            column, score = f"ratings_{side}", _rating(row.get(f"score_{side}"))
-            if isinstance(row.get(column), dict):
-                row[column] = {name: _rating(value) for name, value in row[column].items()}
-            if score is not None:
-                row[column] = row.get(column) or {}
-                if row[column].get("helpfulness", score) not in (None, score):
-                    problem = f"{shown(score)} beside another helpfulness, {shown(row[column]['helpfulness'])}"
-                    raise DataError(place.at(f"score_{side}"), problem, "Give one of the two")
-                row[column]["helpfulness"] = score
-            if isinstance(row.get(column), dict) and row.get("pair_id") is None:
-                given += [
-                    (place.at(f"{column}.{name}"), row[column], name)
-                    for name, value in row[column].items()
-                    if value is not None
-                ]
-    if scale is None:
-        _refuse_other_scale(given)
-        return
-    worst, best = _checked_scale(scale)
-    for place, ratings, name in given:
-        number = check_number(ratings[name], (min(worst, best), max(worst, best)), place)
-        low, high = RATING_RANGE
-        ratings[name] = low + (high - low) * (number - worst) / (best - worst)
-
-
-def _rating(value: Any) -> Any:
-    """A rating as it is; None where there is none."""
-    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
-
-
-def _refuse_other_scale(given: list[tuple[Place, Row, str]]) -> None:
-    """Ratings are taken to be on 0-4 unless their values say, or leave open, that they are not."""
-    numbers = [
-        (ratings[name], place)
-        for place, ratings, name in given
-        if isinstance(ratings[name], int | float) and not isinstance(ratings[name], bool)
-    ]
-    if not numbers:
-        return
-    (least, _), (most, place) = min(numbers), max(numbers)
-    low, high = RATING_RANGE
-    seen = f"{len(numbers)} ratings reach from {least:g} to {most:g}"
-    if least < low or most > high:
-        _, place = (least, min(numbers)[1]) if least < low else (most, place)
-        problem, remedy = f"{seen}, outside {low} to {high}", "Name the ends of their scale, as in rating_scale=(1, 5)"
-        raise DataError(place, problem, remedy)
-    if 0 < most <= 1:
-        problem = f"{seen}: the scale may be 0 to 1, or {low} to {high}"
-        raise DataError(place, problem, f"Say which: rating_scale=(0, 1) or rating_scale=({low}, {high})")
-
-
-def _checked_scale(scale: Any) -> tuple[float, float]:
-    try:
-        worst, best = (float(end) for end in scale)
-    except (TypeError, ValueError):
-        worst = best = math.nan
-    if not (math.isfinite(worst) and math.isfinite(best) and worst != best):
-        problem = f"{shown(scale)} is not a scale"
-        raise DataError(Place("rating_scale"), problem, "Give its two ends, the worse first, as in (1, 5)")
-    return worst, best
-
-
 # --- what labels and ratings say of each other ------------------------------------------------------------------------
 
 
-def _helpfulness(row: Row) -> tuple[Any, Any] | None:
-    """Both ratings; None where one is missing."""
-    first, second = ((row.get(f"ratings_{side}") or {}).get("helpfulness") for side in "12")
-    return None if first is None or second is None else (first, second)
+def _is_rated_single(row: Row) -> bool:
+    ratings = row.get("ratings_1") or {}
+    return row.get("response_2") is None and any(value is not None for value in ratings.values())
 
 
 def _note_contradictions(rows: list[tuple[Place, Row]]) -> None:
     found = []
     for place, row in rows:
-        ratings = _helpfulness(row)
+        ratings = helpfulness(row)
         if ratings is not None and (row["preference"] or 0) * (ratings[1] - ratings[0]) < 0:
             found.append(place)
     if found:
@@ -342,30 +265,37 @@ def _note_contradictions(rows: list[tuple[Place, Row]]) -> None:
 def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[tuple[Place, Row]], int]:
     """The rows that stay, and how many preferences were derived from helpfulness."""
     none_labelled = all(row["preference"] is None for _, row in rows)
-    open_rows = [(place, row) for place, row in rows if row["preference"] is None and row.get("pair_id") is None]
-    derivable = [(place, row) for place, row in open_rows if _helpfulness(row) is not None]
-    if none_labelled and not derivable and len(open_rows) == len(rows) and unlabelled != "keep":
+    given_none = [
+        (place, row)
+        for place, row in rows
+        if row["preference"] is None and row.get("pair_id") is None and not _is_rated_single(row)
+    ]
+    derived = [(place, row) for place, row in given_none if helpfulness(row) is not None]
+    if none_labelled and given_none and not derived and unlabelled != "keep":
         problem = "no row has a preference, or the helpfulness of both responses"
-        raise DataError(Place(rows[0][0].origin), problem, "Add preference (-3..3), or ratings_1 and ratings_2")
-    derived = derivable if none_labelled or unlabelled == "derive" else []
+        remedy = "Add preference (-3..3), or ratings_1 and ratings_2"
+        raise DataError(Place(given_none[0][0].origin), problem, remedy)
+    if not none_labelled and unlabelled != "derive":
+        derived = []
     for place, row in derived:
-        for side, value in zip("12", _helpfulness(row) or (), strict=True):
+        first, second = (
             check_number(value, RATING_RANGE, place.at(f"ratings_{side}.helpfulness"))
-        row["preference"] = preference_from_ratings(*(_helpfulness(row) or (0, 0)))
-    left = [(place, row) for place, row in open_rows if row["preference"] is None]
-    places = [place for place, _ in left]
+            for side, value in zip("12", helpfulness(row) or (), strict=True)
+        )
+        row["preference"] = preference_from_ratings(first, second)
     if derived:
         logger.info("%s: %d preferences %s", derived[0][0].origin, len(derived), DERIVED)
-    if left and unlabelled in ("refuse", "derive"):
-        rated = sum(_helpfulness(row) is not None for _, row in left)
-        problem = (
-            f"{len(left)} of {len(rows)} rows have no preference, {rated} of them ratings of both: {_listed(places)}"
-        )
+    left = [(place, row) for place, row in given_none if row["preference"] is None]
+    if not left:
+        return rows, len(derived)
+    places = [place for place, _ in left]
+    if unlabelled in ("refuse", "derive"):
+        rated = sum(helpfulness(row) is not None for _, row in left)
+        what = f"{len(left)} of {len(rows)} rows have no preference, and {rated} of these a rating of both responses"
         remedy = "Say with unlabelled: 'derive' (from helpfulness), 'leave_out', or 'keep' (for regression alone)"
-        raise DataError(places[0].at("preference"), problem, remedy)
-    if left:
-        done = "left out" if unlabelled == "leave_out" else "kept"
-        logger.warning("%s: %s %d rows without a preference: %s", places[0].origin, done, len(left), _listed(places))
+        raise DataError(places[0].at("preference"), f"{what}: {_listed(places)}", remedy)
+    done = "left out" if unlabelled == "leave_out" else "kept"
+    logger.warning("%s: %s %d rows without a preference: %s", places[0].origin, done, len(left), _listed(places))
     dropped = {id(row) for _, row in left} if unlabelled == "leave_out" else set()
     return [(place, row) for place, row in rows if id(row) not in dropped], len(derived)
 

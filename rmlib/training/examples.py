@@ -36,7 +36,7 @@ class Examples:
     pair_ids: list[str]  # of a ranking: a hash of its prompt
     groups: list[Group]  # of a ranking: the best response first
     strength: Float[Tensor, "pair"]  # positive: the group's first response is preferred; 0: undecided
-    ratings: Float[Tensor, "pair sides attribute"]  # both responses of a pair, or 1 for a ranking; NaN: not rated
+    ratings: Float[Tensor, "pair sides attribute"]  # both sides of a pair, or 1 for a ranking; NaN: no rating
     left_out: dict[str, int]
     n_cut: int
     target: Float[Tensor, "pair"] | None = None  # probability that the first response is the better one; None: 1
@@ -46,7 +46,7 @@ class Examples:
         return len(self.pair_ids)
 
     def sizes(self, indices: Iterable[int]) -> list[int]:
-        """How many responses some examples have: two, but for rankings."""
+        """How many responses some examples have: two, but for rankings and single responses."""
         return [len(self.groups[index].ids) for index in indices]
 
 
@@ -145,6 +145,7 @@ def _of_pairs(pairs: Dataset, attributes: Sequence[str], settings: TrainSettings
     first, second = responses_of(pairs, 1), responses_of(pairs, 2)
     rows = np.flatnonzero(keep).tolist()
     texts = [(second[row], first[row]) if turned[row] else (first[row], second[row]) for row in rows]
+    texts = [two if two[1] is not None else two[:1] for two in texts]  # a single response, for regression
     return _Labelled(
         [ids[row] for row in rows], [prompts[row] for row in rows], texts, torch.from_numpy(strength[keep]).float(),
         torch.from_numpy(ratings[keep]), left_out, None if target is None else torch.from_numpy(target[keep]).float(),

@@ -49,9 +49,9 @@ def rewards_of(
 ) -> Float[Tensor, "pair response attribute"]:  # fmt: skip
     """Rewards of the responses of some examples, from kept features where the backbone is frozen.
 
-    A text that occurs in several of them is encoded once. Two responses a pair; rankings of fewer responses than others
-    are padded with what means nothing. `ahead` may have made the batch already. `call` stands for the model where it is
-    wrapped (`parallel.Wrapped`).
+    A text that occurs in several of them is encoded once. Two responses a pair; fewer responses than others have, of a
+    ranking or a single one, are padded with what means nothing. `ahead` may have made the batch already. `call` stands
+    for the model where it is wrapped (`parallel.Wrapped`).
     """
     call = call or model
     if examples.features is not None:
@@ -89,7 +89,8 @@ def example_losses(
     """
     rows = list(indices)
     if settings.loss == "regression":
-        return losses.regression_loss(rewards.flatten(0, 1), examples.ratings[rows].to(rewards.device).flatten(0, 1))
+        ratings = examples.ratings[rows, : rewards.shape[1]].to(rewards.device)  # one side where all are single
+        return losses.regression_loss(rewards.flatten(0, 1), ratings.flatten(0, 1))
     if settings.loss == losses.RANKING_LOSS:
         return losses.plackett_luce_loss(rewards[..., 0], is_response(rewards, examples, rows))
     strength = examples.strength[rows].to(rewards.device)

@@ -1,0 +1,259 @@
+"""Labels and ratings of one's own pairs: read where they can mean one thing, by an option, or refused by name."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmlib.pairs import DataError, make_pairs, preference_view
+from rmlib.records.errors import Place
+from rmlib.sources.labels import preferences_of
+
+Row = dict[str, Any]
+
+
+def placed(*rows: Row) -> list[tuple[Place, Row]]:
+    return [(Place("mine.csv", number), {"label": None, "label_kind": "preference"} | row)
+            for number, row in enumerate(rows, start=1)]  # fmt: skip
+
+
+def labelled(values: list[Any], kind: str = "preference") -> list[tuple[Place, Row]]:
+    return placed(*({"label": value, "label_kind": kind, "response_2": "b"} for value in values))
+
+
+def read(values: list[Any], kind: str = "preference", **options: Any) -> list[int | None]:
+    return [row["preference"] for _, row in preferences_of(labelled(values, kind), **options)[0]]
+
+
+def refused(rows: list[tuple[Place, Row]], **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        preferences_of(rows, **options)
+    return str(caught.value)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "readings"),
+    [
+        ([0, 1], ["0/1", "1/0"]),
+        ([1, 2], ["1/2", "2/1"]),
+        ([1, 1], ["0/1", "1/0", "1/2", "2/1"]),
+        ([0, 0, 0], ["0/1", "1/0", "-3..3"]),
+        ([0, 1, 2], ["0/1/2", "1/2/0"]),
+        ([0, 0.5, 1], ["0/1", "1/0"]),
+        ([1, 2, 3, 4, 5], ["1..5", "5..1"]),
+        ([1, 4, 7], ["1..7", "7..1"]),
+        ([2, 3], ["-3..3"]),
+        ([-4, 4], ["-4..4", "4..-4"]),
+        ([-1.5, 1.5], ["-1.5..1.5"]),
+        (["-1", "1"], ["-3..3"]),
+        ([False, True], ["false/true", "true/false"]),
+        (["A", "B"], ["a/b", "b/a"]),
+        (["model_a", "model_b", "tie"], ["model_a/model_b", "model_b/model_a"]),
+        (["response_1", "response_2"], ["response_1/response_2"]),
+        (["[[A]]", "[[B]]", "[[C]]"], ["X/Y/T"]),
+        (["A>B", "A>>B", "B>A"], ["a/b", "b/a"]),
+    ],
+)  # fmt: skip
+def test_codes_are_refused_with_place_column_and_the_readings_to_choose_from(
+    values: list[Any], readings: list[str]
+) -> None:
+    message = refused(labelled(values))
+    assert message.startswith("mine.csv, row 1, field 'preference': preferences of ")
+    assert all(f"'{reading}' (" in message for reading in readings) and "labels" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("values", [[-1, 1], [-2, 2], [-2.0, 2.0], [-3, -1, 0, 2, 3], [-1, 0]])
+def test_whole_numbers_of_which_one_is_negative_are_the_tables_own(values: list[Any]) -> None:
+    assert read(values) == values
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "expected"),
+    [
+        ("0/1", [0, 1, 0.5, False, True, "1", " 0 "], [-1, 1, 0, -1, 1, 1, -1]),
+        ("1/0", [0, 1, True], [1, -1, -1]),
+        ("1/2", [1, 2, 1.5], [-1, 1, 0]),
+        ("1/2/0", [1, 2, 0], [-1, 1, 0]),
+        ("0/1/2", [0, 1, 2], [-1, 1, 0]),
+        ("-1/1", [-1, 1, 0], [-1, 1, 0]),
+        ("A/B", ["a", "B", "tie", "[[A]]", "Tie (both bad)", "both"], [-1, 1, 0, -1, 0, 0]),
+        ("B/A", ["A", "B", "A>>B", "B>A", "A=B"], [1, -1, 2, -1, 0]),
+        ("A/B", ["A>>B", "B>>>A", "[[A<B]]", "A~B"], [-2, 3, 1, 0]),
+        ("A/B/C", ["[[C]]", "A", "B"], [0, -1, 1]),
+        ("model_a,left/model_b,right/tie,skip", ["left", "model_b", "skip"], [-1, 1, 0]),
+        ("1..5", [1, 2, 3, 4, 5], [-2, -1, 0, 1, 2]),
+        ("5..1", [1, 2, 3, 4, 5], [2, 1, 0, -1, -2]),
+        ("1..7", [1, 2, 3, 4, 5, 6, 7], [-3, -2, -1, 0, 1, 2, 3]),
+        ("1..4", [1, 2, 3, 4], [-2, -1, 1, 2]),
+        ("-4..4", [-4, -3, -2, -1, 0, 1, 2, 3, 4], [-3, -3, -2, -1, 0, 1, 2, 3, 3]),  # 3/4 of each, up
+        ("0..1", [0, 0.4, 0.5, 0.51, 1], [-1, -1, 0, 1, 1]),
+        ("-3..3", ["-3", "2", 1, 0.2], [-3, 2, 1, 1]),
+        ("3..-3", [3, -2, 0], [-3, 2, 0]),
+    ],
+)  # fmt: skip
+def test_a_reading_that_is_named_reads_the_column(labels: str, values: list[Any], expected: list[int]) -> None:
+    assert read(values, labels=labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"),
+    [("0/1", 2), ("0/1", "A"), ("1..5", 6), ("1..5", "good"), ("A/B", "C"), ("A/B", "A>C"), ("A/B", "A>A"),
+     ("-3..3", 4)],
+)  # fmt: skip
+def test_a_label_outside_the_reading_is_refused_where_it_stands(labels: str, value: Any) -> None:
+    known = labels.split("/")[0].split("..")[0]
+    message = refused(labelled([known, value]), labels=labels)
+    assert message.startswith(f"mine.csv, row 2, field 'preference': {value!r} is not a preference")
+
+
+@pytest.mark.parametrize("labels", ["A", "", "A/", "A/A", "A/B/C/D", "3..3", "good..bad", 5])
+def test_a_reading_that_says_nothing_is_refused(labels: Any) -> None:
+    assert refused(labelled([1]), labels=labels).startswith("labels: ")
+
+
+def test_a_column_of_winners_may_name_its_responses_by_their_place() -> None:
+    assert read(["model_a", "model_b", "tie", "tie (bothbad)"], "winner") == [-1, 1, 0, 0]
+    assert read(["A", "b", "Response 2", "assistant_1", "first", "right"], "winner") == [-1, 1, 1, -1, -1, 1]
+    for codes in ([1, 2], ["1", "2"], ["gpt-4", "llama"], ["A", "C"]):
+        assert "field 'winner': preferences of" in refused(labelled(codes, "winner"))
+    named = placed({"label": 1, "label_column": "label"}, {"label": 0, "label_column": "label"})
+    assert "field 'label': preferences of" in refused(named)
+
+
+def test_a_layout_that_says_who_is_chosen_and_a_table_of_ours_need_no_reading() -> None:
+    assert read([1, 2, 3], "chosen", labels="0/1") == [1, 2, 3]
+    ours = placed({"pair_id": "x", "label": 1}, {"pair_id": "y", "label": None})
+    assert [row["preference"] for _, row in preferences_of(ours)[0]] == [1, None]
+
+
+CODES = {"0/1": [0, 0.5, 1], "2/1": [2, 1], "B/A/tie": ["B", "tie", "A"], "1..7": list(range(1, 8)),
+         "-4..4": list(range(-4, 5)), "A/B": ["A>>B", "A>B", "A", "A=B", "B", "B>A", "B>>A"]}  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data(), st.sampled_from(list(CODES)))
+def test_exchanging_the_responses_and_the_label_never_changes_who_is_chosen(data: st.DataObject, labels: str) -> None:
+    codes = CODES[labels]
+    drawn = data.draw(st.lists(st.integers(0, len(codes) - 1), min_size=1, max_size=4))
+
+    def chosen(indices: list[int], first: str, second: str) -> list[Any]:
+        texts = {"response_1": first, "response_2": second, "split": "train"}
+        rows = [{"prompt": [{"role": "user", "content": str(number)}], "label": codes[index]} | texts
+                for number, index in enumerate(indices)]  # fmt: skip
+        table = make_pairs([row for _, row in preferences_of(placed(*rows), labels=labels)[0]], origin="test")
+        return preference_view(table).remove_columns("pair_id").to_list()
+
+    mirrored = [len(codes) - 1 - index for index in drawn]
+    assert chosen(drawn, "one", "two") == chosen(mirrored, "two", "one")
+
+
+# --- ratings ----------------------------------------------------------------------------------------------------------
+
+
+def rated(one: Any, two: Any, **columns: Any) -> Row:
+    return {"ratings_1": {"helpfulness": one}, "ratings_2": {"helpfulness": two}, "response_2": "b"} | columns
+
+
+@pytest.mark.parametrize(
+    ("ratings", "says"),
+    [
+        ([(1, 5)], "2 ratings reach from 1 to 5, outside 0 to 4"),
+        ([(-1, 4)], "outside 0 to 4"),
+        ([(0.2, 0.9)], "the scale may be 0 to 1, or 0 to 4"),
+        ([(0, 1), (1, 0)], "the scale may be 0 to 1, or 0 to 4"),
+    ],
+)
+def test_ratings_that_are_or_may_be_on_another_scale_need_it(ratings: list[Any], says: str) -> None:
+    message = refused(placed(*(rated(*two) for two in ratings)))
+    assert says in message and "rating_scale=(" in message and "field 'ratings_" in message
+
+
+@pytest.mark.parametrize(
+    ("scale", "given_so", "expected"),
+    [((1, 5), (1, 4), (0, 3)), ((0, 1), (0.25, 1), (1, 4)), ((0, 100), (50, 75), (2, 3)), ((5, 1), (1, 3), (4, 2))],
+)
+def test_ratings_are_taken_from_their_scale_to_the_tables_and_the_table_says_so(
+    scale: tuple[float, float], given_so: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    rows, origin = preferences_of(placed(rated(*given_so)), scale=scale)
+    (row,) = [row for _, row in rows]
+    assert (row["ratings_1"]["helpfulness"], row["ratings_2"]["helpfulness"]) == expected
+    assert row["preference"] == max(-3, min(3, expected[1] - expected[0]))
+    assert origin == f"derived from helpfulness; ratings of {scale[0]} to {scale[1]} taken to 0 to 4"
+
+
+def test_a_score_counts_as_helpfulness_and_no_rating_as_none() -> None:
+    texts = {"response_2": "b", "label": -1}
+    rows = placed({"score_1": "3", "score_2": 1.5} | texts, {"score_1": math.nan, "score_2": "", "label": 2},
+                  {"ratings_1": {"helpfulness": None, "verbosity": 4}, "score_1": 2, "label": 1})  # fmt: skip
+    made = [row for _, row in preferences_of(rows)[0]]
+    assert (made[0]["ratings_1"], made[0]["ratings_2"]) == ({"helpfulness": 3.0}, {"helpfulness": 1.5})
+    assert not made[1].get("ratings_1") and not made[1].get("ratings_2")
+    assert made[2]["ratings_1"] == {"helpfulness": 2, "verbosity": 4}
+    twice = placed(rated(1, 2, score_1=3))
+    assert "field 'score_1': 3 beside another helpfulness, 1" in refused(twice)
+
+
+@pytest.mark.parametrize("scale", [(1, 1), (1,), 5, ("low", "high"), (1, math.inf)])
+def test_a_scale_without_two_ends_is_refused(scale: Any) -> None:
+    assert refused(placed(rated(1, 2)), scale=scale).startswith("rating_scale: ")
+
+
+def test_a_rating_off_the_scale_is_refused_where_it_stands() -> None:
+    message = refused(placed(rated(1, 2), rated(1, 6)), scale=(1, 5))
+    assert message.startswith("mine.csv, row 2, field 'ratings_2.helpfulness': 6 is outside 1.0 to 5.0")
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_contradict_ratings_are_kept_counted_and_shown(caplog: pytest.LogCaptureFixture) -> None:
+    rows = placed(rated(4, 1, label=2), rated(1, 4, label=-1), rated(1, 4, label=1), rated(2, 2, label=3))
+    assert [row["preference"] for _, row in preferences_of(rows)[0]] == [2, -1, 1, 3]
+    (message,) = caplog.messages
+    assert "the preference of 2 rows contradicts their helpfulness ratings" in message
+    assert message.endswith(": mine.csv, row 1; mine.csv, row 2")
+
+
+MIXED = [rated(1, 3, label=-1), rated(1, 3), {"response_2": "b"}]
+
+
+def test_rows_without_a_label_beside_others_are_refused_with_counts() -> None:
+    message = refused(placed(*MIXED))
+    assert message.startswith("mine.csv, row 2, field 'preference': 2 of 3 rows have no preference, and 1 of these")
+    assert "mine.csv, row 2; mine.csv, row 3" in message and "'derive'" in message
+    assert "1 of 3 rows have no preference, and 0 of these" in refused(placed(*MIXED), unlabelled="derive")
+    assert refused(placed(*MIXED), unlabelled="guess").startswith("unlabelled: ")
+    assert "no row has a preference, or the helpfulness of both" in refused(placed({"response_2": "b"}))
+
+
+def test_rows_without_a_label_are_derived_left_out_or_kept_as_asked(caplog: pytest.LogCaptureFixture) -> None:
+    found = {name: preferences_of(placed(*MIXED[:2]), unlabelled=name) for name in ("derive", "leave_out", "keep")}
+    assert {name: [(place.row, row["preference"]) for place, row in rows] for name, (rows, _) in found.items()} == {
+        "derive": [(1, -1), (2, 2)], "leave_out": [(1, -1)], "keep": [(1, -1), (2, None)],
+    }  # fmt: skip
+    assert found["derive"][1] == "annotated, 1 derived from helpfulness" and found["keep"][1] == "annotated"
+    assert "left out 1 rows without a preference: mine.csv, row 2" in caplog.text
+
+
+VALUES = [None, "", math.nan, 0, 1, 2, -1, 3, 5, 0.5, True, "A", "B", "tie", "1", "x/y", [1], {}]
+
+
+def test_whatever_stands_in_the_column_is_read_or_refused_by_name() -> None:
+    for values in itertools.product(VALUES, repeat=2):
+        for labels in (None, "0/1", "A/B/tie", "1..5"):
+            rows = labelled(list(values))
+            try:
+                made = [row["preference"] for _, row in preferences_of(rows, labels=labels, unlabelled="keep")[0]]
+            except DataError as error:
+                assert error.place.row in (1, 2), error
+            else:
+                assert len(made) == 2 and set(made) <= {None, *range(-3, 4)}
+                assert labels is not None or values[0] in (None, "", -1) or values[1] == -1 or values[0] != values[0]
