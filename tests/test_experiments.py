@@ -527,7 +527,7 @@ def test_a_pair_of_both_splits_is_warned_of_with_its_name(tmp_path: Path, caplog
     rows = [*(row("train", n) for n in range(30)), row("validation", 7, " "), row("validation", 99)]
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    splits = load_splits(tmp_path / "own")
+    splits = load_splits(tmp_path / "own", labels="-3..3")
     experiments.record_overlap(splits, tmp_path / "r.jsonl")
     (warning,) = [record for record in caplog.records if "in both splits" in record.getMessage()]
     assert warning.levelname == "WARNING" and splits.test[0]["pair_id"] in warning.getMessage()

@@ -254,7 +254,7 @@ def test_merged_annotations_turn_with_their_pair_and_a_justification_says_which_
     first = row("Q", "z", "a", preference=2, annotations=[why])
     second = row("Q", "a", "z", preference=-1, annotations=[plain], split="validation", truth_preference=3.0)
     (pair,) = table(second, first)
-    assert (pair["response_1"], pair["split"], pair["truth_preference"]) == ("z", "train", -3.0)
+    assert (pair["response_1"], pair["split"], pair["truth_preference"]) == ("z", "validation", -3.0)
     by_vote = {annotation["preference"]: annotation for annotation in pair["annotations"]}
     assert by_vote.keys() == {1, 2}
     assert by_vote[2]["justification"] == why["justification"] and by_vote[2]["ratings_1"] == why["ratings_1"]

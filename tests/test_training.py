@@ -573,7 +573,7 @@ def test_every_mistake_of_a_run_file_is_listed_at_once(tmp_path: Path, capsys: p
     assert main([str(tmp_path / "run.json")]) == 1
     said = capsys.readouterr().err
     for words in (
-        "sauce is not known (perhaps source is meant)", "nowhere is neither a folder nor one of simulated",
+        "sauce is not known (perhaps source is meant)", "nowhere is neither a file or folder nor one of simulated",
         "learning_rate should be a valid number, got '1e-5'", "max_steps must be positive, got 0",
         "warmup_steps must not be negative, got -3", "shuffle should be a valid boolean, got 1", "epoch is not known",
         "betas should be", "processes should be a valid integer, got 'two'", "adapter='drop' is unknown",

@@ -20,6 +20,8 @@ from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import read_scores, score, write_scores
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
+from rmlib.sources.options import ARGUMENTS
+from rmlib.sources.options import typed as options_of_pairs
 from rmlib.statistics import RULERS
 
 HIDDEN = ("source", "url", "scores", "out", "instructions")  # options that name what only one machine has
@@ -119,7 +121,10 @@ def _items(options: argparse.Namespace) -> Dataset:
     # What is not typed is left to the benchmark: some keep equal responses by default, as the official files have.
     typed = ("partial", "keep_degenerate", "revision", "parts")
     wanted: dict[str, Any] = {name: getattr(options, name) for name in typed if getattr(options, name)}
-    return load(options.benchmark, options.source, **wanted)
+    reading = options_of_pairs(options)
+    if reading and options.benchmark != "own":
+        raise ValueError(f"{', '.join(reading)} say how own pairs are read; {options.benchmark} has one layout")
+    return load(options.benchmark, options.source, **wanted, **reading)
 
 
 def _scorer(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -161,7 +166,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "benchmark": {"choices": [*BENCHMARKS]},
     "--source": {"help": "hub, simulated, or a file or folder; default: the benchmark's own"},
     "--revision": {"help": "of the benchmark on the hub"},
-    "--parts": {"nargs": "+", "help": "of a benchmark in parts those wanted, e.g. claude of judgebench"},
+    "--parts": {"nargs": "+", "help": "those wanted, e.g. claude of judgebench, validation of own pairs"},
     "--partial": YES | {"help": "accept and score a part of the benchmark"},
     "--keep-degenerate": YES | {"help": "accept equal and empty responses"},
     "--seed": {"type": int, "default": 0, "help": "of bootstrap and of places of answers; default: 0"},
@@ -213,6 +218,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         for argument, settings in arguments.items():
             command.add_argument(argument, **settings)
+        if arguments:
+            own = command.add_argument_group("own pairs", "how files are read where they leave it open")
+            for argument, settings in ARGUMENTS.items():
+                own.add_argument(argument, **settings)
         if run is _score:
             who = command.add_mutually_exclusive_group(required=True)
             who.add_argument(

@@ -1,11 +1,14 @@
 """A user's own pairs as a benchmark: strict accuracy over all of them and by subset, with intervals.
 
-One pair a row: `prompt` (a text, or messages), `chosen` and `rejected` (a text, or a list of one assistant message, as
-preference data sets have them), and if wanted `subset` and `id`.
+A file or a folder in any layout that `sources.folder` reads (data/README.md shows each), with its options. Where rows
+have `subset` and `id`, these name the items. `parts` chooses held-out pairs (validation) or training pairs.
 """
 
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +19,31 @@ from rmlib.benchmarks.benchmark import Benchmark, Scored
 from rmlib.benchmarks.items import Given, Row, field, make_item, table_of
 from rmlib.benchmarks.report import Report, Subset
 from rmlib.benchmarks.rewardbench import prefers_chosen
-from rmlib.pairs import preference_view
-from rmlib.records.errors import Place, check_text
+from rmlib.pairs import pair_id, preference_view
+from rmlib.pairs.schema import SPLITS
+from rmlib.pairs.table import responses_of_row
+from rmlib.records.errors import DataError, Place, check_text
+from rmlib.sources import folder
+from rmlib.sources.options import Options
 from rmlib.statistics import wilson_interval
+
+logger = logging.getLogger(__name__)
 
 NAME, ONLY_SUBSET = "own", "all"
 
 
-def of_pairs(pairs: Dataset, source: str) -> Dataset:
-    """The decided pairs of a table as such items, named by pair_id, with a subset for each strength of preference.
+def of_pairs(pairs: Dataset, source: str, names: Mapping[str, Row] | None = None) -> Dataset:
+    """The decided pairs of a table as such items.
 
-    `source` is what a report calls them. Raises DataError where a decided pair has equal or empty responses.
+    `source` is what a report calls them; `names` gives {pair_id: {id, subset}}, by default the pair_id, and a subset
+    for each strength of preference. Raises DataError where a decided pair has equal or empty responses.
     """
-    place = Place(source)
-    rows = [
-        row | {"id": row["pair_id"], "subset": f"strength {row['strength']:g}"}
-        for row in preference_view(pairs).select_columns(["pair_id", "prompt", "chosen", "rejected", "strength"])
-    ]
+    place, rows = Place(source), []
+    for row in preference_view(pairs).select_columns(["pair_id", "prompt", "chosen", "rejected", "strength"]):
+        own = {"id": row["pair_id"], "subset": f"strength {row['strength']:g}"}
+        rows.append(row | (own if names is None else names.get(row["pair_id"], own | {"subset": ONLY_SUBSET})))
+    if not rows:
+        raise DataError(place, "no decided pair", "Give pairs of which one response is better")
     items = [make_item(_item(row, place), place, keep_degenerate=False) for row in rows]
     return table_of(items, place, benchmark=NAME, label=source, subsets=(), partial=True, keep_degenerate=False)
 
@@ -40,6 +51,31 @@ def of_pairs(pairs: Dataset, source: str) -> Dataset:
 @dataclass(frozen=True)
 class OwnPairs(Benchmark):
     """Whatever subsets the items name, each is a section of its own."""
+
+    def load(self, source: str | Path | None = None, *, parts: str | Sequence[str] = (), **options: Any) -> Dataset:
+        """The decided pairs of a file or folder; `options` are those of `sources.options.Options`.
+
+        `parts`: "validation" for those that are held out, "train" for the others; by default all, and where files name
+        both, this is warned of. Left out, counted and logged: ties, and all that `sources.folder.load` leaves out.
+        Raises ValueError without a source and for unknown parts, and DataError naming file, row and field.
+        """
+        if source is None or source == "hub":
+            raise ValueError(self.without_hub)
+        wanted = [parts] if isinstance(parts, str) else list(parts)
+        if unknown := [part for part in wanted if part not in SPLITS]:
+            raise ValueError(f"unknown part {unknown[0]!r}; own has {' and '.join(SPLITS)}")
+        if options.pop("keep_degenerate", False):
+            raise ValueError("equal responses say nothing of a reward: own pairs have no keep_degenerate")
+        options = {name: value for name, value in options.items() if name not in ("partial", "revision")}
+        reading = folder.read(source, Options(**options), draw=bool(wanted))
+        pairs = folder.table(reading)
+        counts = Counter(pairs["split"][:])
+        if wanted:
+            pairs = pairs.select([n for n, split in enumerate(pairs["split"][:]) if split in wanted])
+        elif len(counts) > 1:
+            message = "%s: %d of %d pairs are training pairs; parts='validation' scores the held-out ones alone"
+            logger.warning(message, Path(source).name, counts["train"], len(pairs))
+        return of_pairs(pairs, folder.label_of(source), _names(reading))
 
     def credits(self, items: Dataset, scores: Scored) -> pd.DataFrame:
         """1 where the chosen response has more reward, else 0 (a tie is wrong)."""
@@ -60,6 +96,30 @@ class OwnPairs(Benchmark):
         return replace(report, label=label, complete=not skipped, sections=sections)
 
 
+def _names(reading: folder.Reading) -> dict[str, dict[str, str]]:
+    """{pair_id, of either order: {id, subset}}, from the first row of each pair.
+
+    A row without an id is named by its number, beside the name of its file where there are several. Where names repeat,
+    every item is named by its pair_id, which is warned of.
+    """
+    several = len({place.origin for place, _ in reading.rows}) > 1
+    names: dict[str, dict[str, str]] = {}
+    for place, row in reading.rows:
+        number = place.row if row["id"] is None else row["id"]
+        subset = ONLY_SUBSET if row["subset"] is None else row["subset"]
+        name = {"id": f"{place.origin}/{number}" if several else str(number), "subset": str(subset)}
+        first, second = responses_of_row(row)
+        same = pair_id(row["prompt"], first, second), pair_id(row["prompt"], second, first)
+        if not names.keys() & set(same):
+            names.update(dict.fromkeys(same, name))
+    ids = Counter((name["subset"], name["id"]) for name in names.values())
+    if repeated := [f"{subset}/{number}" for (subset, number), count in ids.items() if count > 2]:
+        message = "%d ids name several pairs, so that all items are named by pair_id: %s"
+        logger.warning(message, len(repeated), ", ".join(repeated[:10]))
+        return {pair: name | {"id": pair} for pair, name in names.items()}
+    return names
+
+
 def _with_subsets_of(items: Dataset) -> Benchmark:
     subsets = {name: Subset(name, None) for name in sorted(items.unique("subset"))}
     return Benchmark(NAME, subsets, prefers_chosen, _item, micro=True)
@@ -67,9 +127,8 @@ def _with_subsets_of(items: Dataset) -> Benchmark:
 
 def _item(row: Row, place: Place) -> Given:
     subset = check_text(row.get("subset") or ONLY_SUBSET, place.at("subset"))
-    number = place.row if row.get("id") is None else row["id"]
     responses = {side: [_text(field(row, side, place))] for side in ("chosen", "rejected")}
-    name = str(number) if subset == ONLY_SUBSET else f"{subset}/{number}"
+    name = str(row["id"]) if subset == ONLY_SUBSET else f"{subset}/{row['id']}"
     return Given(name, subset, field(row, "prompt", place), responses)
 
 
@@ -82,5 +141,5 @@ def _text(response: Any) -> Any:
 
 BENCHMARK = OwnPairs(
     NAME, {}, prefers_chosen, _item, about=__doc__,
-    without_hub="name the file of your pairs: rows of prompt, chosen, rejected [, subset, id]", micro=True,
+    without_hub="name the file of your pairs, or their folder (layouts: data/README.md)", micro=True,
 )  # fmt: skip

@@ -36,13 +36,13 @@ def one_of(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[Row, bool, 
     """The one row of all rows of a pair, checked ones; whether labels differed; how many justifications were lost.
 
     `name` says the id of a pair. Where the responses stood both ways, they stand as in the rows with justifications,
-    or else as their texts sort. A pair of both splits is of the first, train.
+    or else as their texts sort. A pair of both splits is held out.
     """
     first = min(rows, key=lambda row: (-_n_texts([row]), row["response_1"], name(row)))
     alike = [row if name(row) == name(first) else turned(row) for row in rows]
     alike.sort(key=repr)
     made = {column: _first(row[column] for row in alike) for column in FEATURES} | {"pair_id": name(first)}
-    made["split"] = min((row["split"] for row in rows), key=SPLITS.index)
+    made["split"] = max((row["split"] for row in rows), key=SPLITS.index)
     labels = ([repr(row[column]) for row in alike if row[column] is not None] for column in _LABELS)
     differ = any(len(set(given)) > 1 for given in labels)
     if differ:

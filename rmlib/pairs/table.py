@@ -124,7 +124,7 @@ def _merged(groups: list[list[tuple[dict[str, Any], Place]]], origin: str) -> li
         lost += n_lost
     _log(origin, "%d pairs stand in several rows with equal labels, merged", equal)
     _log(origin, "%d pairs stand in several rows whose labels differ, merged with each label as a vote", different)
-    _log(origin, "%d pairs stand in train and in validation, kept in train alone", both_splits)
+    _log(origin, "%d pairs stand in train and in validation, kept in validation alone", both_splits)
     if lost:
         logger.warning("%s: %d justifications left out: the pair stands the other way round elsewhere", origin, lost)
     return kept

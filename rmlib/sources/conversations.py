@@ -59,24 +59,27 @@ def _turns(text: str, *, open_end: bool) -> list[dict[str, str]]:
 
 def two_responses(row: Row, place: Place, first: str, second: str, prompt: str = "prompt") -> Row:
     """Prompt and both responses of a row, each given as a text, as its last messages, or as a whole conversation."""
+    one, other = (one_response(row, place, column, prompt) for column in (first, second))
+    if one["prompt"] != other["prompt"]:
+        turns = [len(each["prompt"]) + 1 for each in (one, other)]
+        problem = f"does not begin like {first}"
+        if turns[0] != turns[1]:
+            problem += f": it has {turns[1]} messages, not {turns[0]}"
+        raise DataError(place.at(second), problem, "Let the two differ in the last message only")
+    return one | {"response_2": other["response_1"]}
+
+
+def one_response(row: Row, place: Place, column: str, prompt: str = "prompt") -> Row:
+    """Prompt and response of a row, of the column of prompts and of a text, messages or a whole conversation."""
     given = row.get(prompt)
     asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
     checked = check_messages(asked, place.at(prompt)) if given else []
-    sides = {column: ending(row[column], place.at(column)) for column in (first, second)}
-    before = {
-        column: _joined(checked, context, place.at(prompt), is_text=isinstance(given, str))
-        for column, (context, _) in sides.items()
-    }
-    if not before[first] and not before[second]:
-        remedy = "Add it, or give whole conversations"
-        raise DataError(place.at(prompt), "there is no prompt, and the responses are no conversations", remedy)
-    if before[first] != before[second]:
-        turns = {column: len(messages) for column, messages in before.items()}
-        problem = f"does not begin like {first}"
-        if turns[first] != turns[second]:
-            problem += f": it has {turns[second] + 1} messages, not {turns[first] + 1}"
-        raise DataError(place.at(second), problem, "Let the two differ in the last message only")
-    return {"prompt": before[first], "response_1": sides[first][1], "response_2": sides[second][1]}
+    context, response = ending(row[column], place.at(column))
+    joined = _joined(checked, context, place.at(prompt), is_text=isinstance(given, str))
+    if not joined:
+        problem, remedy = f"there is no prompt, and {column} is no conversation", "Add it, or give whole conversations"
+        raise DataError(place.at(prompt), problem, remedy)
+    return {"prompt": joined, "response_1": response}
 
 
 def ending(value: Any, place: Place) -> tuple[list[dict[str, str]], Response]:

@@ -55,8 +55,11 @@ def table(reading: Reading) -> Dataset:
     return make_pairs(rows, origin=ORIGIN, preferences=reading.preferences, places=[place for place, _ in reading.rows])
 
 
-def read(source: str | Path, options: Options) -> Reading:
-    """The rows of the table with their places, and with `id` and `subset` where files give them."""
+def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
+    """The rows of the table with their places, and with `id` and `subset` where files give them.
+
+    Without `draw` all rows are training rows where none is named as held out.
+    """
     path = Path(source).expanduser()
     reading = Reading([], [])
     names: set[str] = set()
@@ -67,7 +70,7 @@ def read(source: str | Path, options: Options) -> Reading:
         _report(reading.bad, path, options)
     if not reading.rows:
         raise DataError(Place(str(path)), "no row can be read", "Add a file of pairs, or name another folder")
-    _fill_splits(reading.rows, options.split)
+    _fill_splits(reading.rows, options.split, draw=draw)
     labelled, reading.preferences = preferences_of(
         reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled
     )
@@ -91,10 +94,18 @@ def _check_known(names: set[str], options: Options) -> None:
             raise DataError(Place(option), problem, f"Name one of {', '.join(sorted(names)[:20])}")
 
 
+def label_of(source: str | Path) -> str:
+    """What a record calls the content of the files that are read."""
+    digest = hashlib.sha256()
+    for file, _ in _files(Path(source).expanduser(), quiet=True):
+        digest.update(file.read_bytes())
+    return f"folder sha256:{digest.hexdigest()[:12]}"
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _files(path: Path) -> list[tuple[Path, str]]:
+def _files(path: Path, *, quiet: bool = False) -> list[tuple[Path, str]]:
     """The files of rows in a folder and below, each with its name below the folder; what is not used is logged."""
     if path.is_file():
         return [(path, path.name)]
@@ -107,7 +118,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
         problem = f"no {', '.join(TABLE_ENDINGS)} file; the folder holds {contents(path)}"
         raise DataError(Place(str(path)), problem, "Add a file of pairs, or name another folder")
     unused = sorted({_hidden(name) or name for file, name in names.items() if file not in used})
-    if unused:
+    if unused and not quiet:
         more = f" and {len(unused) - 20} more" if len(unused) > 20 else ""
         logger.warning("%s: not used: %s%s", path.name, ", ".join(unused[:20]), more)
     return [(file, names[file]) for file in used]
@@ -213,7 +224,7 @@ def _refuse_other_split(unused: Mapping[str, set[str] | None], origin: str) -> N
             raise DataError(place, problem, f"Say what it is: columns={{'{column}': 'split'}}, or {{'{column}': None}}")
 
 
-def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | None) -> None:
+def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | None, *, draw: bool) -> None:
     """Give rows without a split the one that the user says; where no row has one, draw a tenth of the prompts by hash.
 
     So also where all rows are named as training alone. Raises DataError for rows without a split beside others.
@@ -231,7 +242,9 @@ def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | 
         return
     for _, row in rows:
         digest = hashlib.sha256(prompt_key(row["prompt"]).encode()).hexdigest()
-        row["split"] = "validation" if int(digest, 16) % 10 == 0 else "train"
+        row["split"] = "validation" if draw and int(digest, 16) % 10 == 0 else "train"
+    if not draw:
+        return
     drawn = sum(row["split"] == "validation" for _, row in rows)
     logger.warning("no validation named for %d pairs: %d drawn by a hash of the prompt", len(rows), drawn)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from rmlib.pairs import pair_id
 from rmlib.pairs.messages import Answer
-from rmlib.pairs.schema import check_preference
+from rmlib.pairs.schema import ATTRIBUTES, check_preference
 from rmlib.records.errors import DataError, Place, check_number, shown
-from rmlib.sources.conversations import TEXTS, WRITTEN_MESSAGES, better_first, ending, two_responses
+from rmlib.sources.conversations import TEXTS, WRITTEN_MESSAGES, better_first, ending, one_response, two_responses
 
 Row = dict[str, Any]
 LABELS = {"preference": "preference", "label": "preference", "winner": "winner"}  # column of a label: its kind
@@ -206,6 +206,21 @@ def _helpsteer3(row: Row, place: Place) -> list[Row]:
     return [pair | label | {"annotations": annotations or None}]
 
 
+def _rated(column: str) -> Callable[[Row, Place], list[Row]]:
+    def read(row: Row, place: Place) -> list[Row]:
+        given = row.get("ratings")
+        ratings = dict(given) if isinstance(given, Mapping) else {}
+        ratings |= {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
+        scores = [name for name in ("score", "rating") if row.get(name) is not None]
+        if len(scores) > 1 or not (scores or ratings):
+            problem = f"{' and '.join(scores) or 'neither score nor ratings'} beside a single response"
+            raise DataError(place, problem, "Give it one score, or ratings by name")
+        single = one_response(row, place, column) | {"response_2": None}
+        return [single | {"ratings_1": ratings or None, "score_1": row[scores[0]] if scores else None}]
+
+    return read
+
+
 _ASKED = [{"role": "user", "content": "Name a warm colour."}]
 LAYOUTS = (
     Layout(
@@ -251,5 +266,13 @@ LAYOUTS = (
         _helpsteer3,
         {"context": _ASKED, "response1": "Blue.", "response2": "Red.", "overall_preference": 2,
          "individual_preferences": [{"score": 2, "reasoning": "Blue is a cold colour."}]},
+    ),
+    Layout(
+        "rated responses", ("prompt", "response"), ("score", "rating", "ratings", *ATTRIBUTES), _rated("response"),
+        {"prompt": "Name a warm colour.", "response": "Red.", "helpfulness": 4, "verbosity": 0},
+    ),
+    Layout(
+        "rated conversations", ("messages", "score"), (), _rated("messages"),
+        {"messages": [*_ASKED, {"role": "assistant", "content": "Red."}], "score": 4},
     ),
 )  # fmt: skip

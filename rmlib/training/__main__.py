@@ -48,8 +48,8 @@ class Job:
         refuse([*self._mistakes()])
 
     def _mistakes(self) -> Iterable[str]:
-        if self.source not in sources.loading.NAMES and not Path(self.source).expanduser().is_dir():
-            yield f"source: {self.source} is neither a folder nor one of {', '.join(sources.loading.NAMES)}"
+        if self.source not in sources.loading.NAMES and not Path(self.source).expanduser().exists():
+            yield f"source: {self.source} is neither a file or folder nor one of {', '.join(sources.loading.NAMES)}"
         if self.initialise_from is not None and not Path(self.initialise_from).is_dir():
             yield f"initialise_from: there is no folder {self.initialise_from}"
         if self.folder is not None and Path(self.folder).is_file():
