@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 
-from rmlib.models import ModelError, Prompt, RewardModel, Scorer
+from rmlib.models import ModelError, Prompt, Response, RewardModel, Scorer
 from rmlib.models.backbones import is_adapted
 from rmlib.models.saved_tensors import Combine, Origin, combined, refuse_differences, write_combined
 from rmlib.records.hashing import fingerprint
@@ -195,7 +195,7 @@ class Ensemble:
     reference: str = ""  # names the texts of `fit`: scales themselves differ in their last digits with the threads
 
     @classmethod
-    def fit(cls, members: Sequence[Scorer], prompts: Sequence[Prompt], responses: Sequence[str]) -> Ensemble:
+    def fit(cls, members: Sequence[Scorer], prompts: Sequence[Prompt], responses: Sequence[Response]) -> Ensemble:
         """Scales from reference texts, such as the selection split; ValueError where a member gives but one reward."""
         if not members:
             raise ValueError("an ensemble needs at least one member")
@@ -205,7 +205,7 @@ class Ensemble:
             raise ValueError(f"members {flat} give every reference text the same reward, or no number: leave them out")
         return cls(tuple(members), rewards.mean(axis=1), scales, fingerprint(list(prompts), list(responses)))
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Float[np.ndarray, "response"]:
         """Rewards, in logits of the members' mean scale."""
         rewards = _rewards(self.members, prompts, responses)
         standardised = (rewards - self.offsets[:, None]) / self.scales[:, None]
@@ -213,7 +213,7 @@ class Ensemble:
 
 
 def _rewards(
-    members: Sequence[Scorer], prompts: Sequence[Prompt], responses: Sequence[str]
+    members: Sequence[Scorer], prompts: Sequence[Prompt], responses: Sequence[Response]
 ) -> Float[np.ndarray, "member response"]:
     rewards = [np.asarray(member.score(prompts, responses), dtype=float) for member in members]
     if any(values.ndim != 1 for values in rewards):

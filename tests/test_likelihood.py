@@ -8,7 +8,7 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rmlib.models import ModelError
+from rmlib.models import AsGiven, ModelError
 from rmlib.models.backbones import BackboneError
 from rmlib.models.likelihood import load_implicit
 
@@ -46,7 +46,7 @@ def test_the_reward_is_beta_times_the_log_ratio_that_transformers_gives(
         0.5 * (log_probability(policy, prompt, response) - log_probability(reference, prompt, response))
         for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
     ]
-    np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(model.score(PROMPTS, AsGiven(RESPONSES)), expected, rtol=1e-5, atol=1e-4)
     assert np.ptp(expected) > 1
 
 
@@ -54,29 +54,29 @@ def test_without_a_reference_it_is_the_policy_alone_and_says_so(tmp_path: Path) 
     policy = tiny.save_language_model(tmp_path / "policy")
     model = load_implicit(policy, beta=1)
     expected = [log_probability(policy, prompt, text) for prompt, text in zip(PROMPTS, RESPONSES, strict=True)]
-    np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.score(PROMPTS, AsGiven(RESPONSES)), expected, rtol=1e-5)
     assert model.name == "policy, reference-free"
 
 
 def test_a_reward_does_not_depend_on_what_it_is_scored_with(tmp_path: Path) -> None:
     """Responses that begin alike share more than their prompt; what they share still counts."""
     model = load_implicit(tiny.save_language_model(tmp_path / "policy"), beta=1)
-    together = model.score(PROMPTS, RESPONSES)
-    alone = [model.score([prompt], [text])[0] for prompt, text in zip(PROMPTS, RESPONSES, strict=True)]
+    together = model.score(PROMPTS, AsGiven(RESPONSES))
+    alone = [model.score([prompt], AsGiven([text]))[0] for prompt, text in zip(PROMPTS, RESPONSES, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
-    np.testing.assert_allclose(together, model.score(PROMPTS, RESPONSES, token_budget=1), rtol=1e-5)
+    np.testing.assert_allclose(together, model.score(PROMPTS, AsGiven(RESPONSES), token_budget=1), rtol=1e-5)
 
 
 def test_a_policy_that_makes_all_tokens_equally_likely_rewards_brevity_by_log_of_the_vocabulary(tmp_path: Path) -> None:
     model = load_implicit(tiny.save_language_model(tmp_path / "policy"), beta=1)
     torch.nn.init.zeros_(model.networks[0].lm_head.weight)
     counted = np.array([len(text) + 1 for text in RESPONSES])
-    np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), -counted * np.log(270), rtol=1e-5)
+    np.testing.assert_allclose(model.score(PROMPTS, AsGiven(RESPONSES)), -counted * np.log(270), rtol=1e-5)
 
 
 def test_a_policy_is_its_own_reference_only_with_rewards_of_zero(tmp_path: Path) -> None:
     policy = tiny.save_language_model(tmp_path / "policy")
-    assert load_implicit(policy, policy).score(PROMPTS, RESPONSES) == pytest.approx(0, abs=1e-9)
+    assert load_implicit(policy, policy).score(PROMPTS, AsGiven(RESPONSES)) == pytest.approx(0, abs=1e-9)
 
 
 def test_models_of_different_tokenizers_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 import tiny
 
-from rmlib.models import tokens
+from rmlib.models import templates, tokens
 
 USER = [{"role": "user", "content": "2+2?"}]
 TURNS = [*USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "sure?"}]
@@ -38,7 +38,7 @@ def test_a_tokenizer_without_bos_gets_none() -> None:
     ["{{ strftime_now('%d %b %Y') }}", "{% if date_string is defined %}{{ date_string }}{% endif %}"],
 )
 def test_no_template_can_write_today_s_date(clock: str) -> None:
-    text = tokens.render(tiny.byte_tokenizer(template=clock + tiny.TEMPLATE), USER, "four")
+    text = templates.render(tiny.byte_tokenizer(template=clock + tiny.TEMPLATE), USER, "four")
     assert text.startswith("26 Jul 2024") and datetime.now().strftime("%d %b %Y") not in text
 
 
@@ -63,7 +63,7 @@ def test_cut_texts_are_marked() -> None:
 
 def made_anew(tokenizer, prompts: list, responses: list[str]) -> list[list[int]]:
     """Tokens that nobody remembers."""
-    texts = [tokens.render(tokenizer, *text) for text in zip(prompts, responses, strict=True)]
+    texts = [templates.render(tokenizer, *text) for text in zip(prompts, responses, strict=True)]
     return [row.tolist() for row in tokens.tokens_of(tokenizer, texts)]
 
 
@@ -98,7 +98,7 @@ def test_texts_are_found_again_in_any_order_and_as_often_as_they_are_asked_for(m
     prompts, responses = [PROMPTS[1], PROMPTS[0], PROMPTS[1], PROMPTS[0]], ["six", "five", "six", "five"]
     found = tokens.encode_decoder(tokenizer, prompts, responses)
     assert found.ids[0] is found.ids[2] is first.ids[1]
-    assert asked == [[tokens.render(tokenizer, PROMPTS[0], "five")]]  # new, and made once
+    assert asked == [[templates.render(tokenizer, PROMPTS[0], "five")]]  # new, and made once
     assert [row.tolist() for row in found.ids] == made_anew(tokenizer, prompts, responses)
 
 

@@ -26,7 +26,7 @@ from torch import nn
 from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, reward_identity
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, RewardModel, Scorer
+from rmlib.models import AsGiven, Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
@@ -89,7 +89,7 @@ class Watch:
         row["tokens"] = float(samples.n_tokens.mean())
         row["divergence"], row["divergence_se"] = divergence(policy, origin, samples)
         for name, scorer in self.scorers.items():
-            values = np.asarray(scorer.score(samples.repeated_prompts, samples.texts), dtype=float)
+            values = np.asarray(scorer.score(samples.repeated_prompts, AsGiven(samples.texts)), dtype=float)
             table = values.reshape(len(self.prompts), -1)
             row[name] = [round(float(value), 4) for value in table.mean(axis=1)]
             if self.samples_per_prompt > 1:  # of answers to one prompt: rewards compare nothing else

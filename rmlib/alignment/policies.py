@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from rmlib.models import Prompt, backbones, batches, tokens
+from rmlib.models import Prompt, backbones, batches, templates, tokens
 from rmlib.models.adapters import with_adapter
 from rmlib.models.backbones import is_adapted
 from rmlib.models.batches import Group
@@ -185,9 +185,8 @@ class Policy:
         rendered = []
         for index, prompt in enumerate(prompts):
             behind, some = len(header(self.tokenizer, prompt)), texts[index * n : (index + 1) * n]
-            rendered += [tokens.render(self.tokenizer, prompt, text)[behind:] for text in some]
-        found = self.tokenizer(rendered, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        return self.as_samples(prompts, n, [np.array(row) for row in found])
+            rendered += [templates.render(self.tokenizer, prompt, text)[behind:] for text in some]
+        return self.as_samples(prompts, n, tokens.encode_texts(self.tokenizer, rendered))
 
     def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Iterable[np.ndarray]) -> Samples:
         """Generated tokens, `n` rows to each prompt, as samples; what stands behind an end token is left out."""
@@ -260,7 +259,7 @@ class Reference:
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token with which the template ends a response."""
     prompt = [{"role": "user", "content": "?"}]
-    behind = tokens.render(tokenizer, prompt, "a")[len(header(tokenizer, prompt)) + 1 :]
+    behind = templates.render(tokenizer, prompt, "a")[len(header(tokenizer, prompt)) + 1 :]
     ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ValueError("the chat template writes nothing behind a response, so no response could end; give it an end")

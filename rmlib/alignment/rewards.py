@@ -11,7 +11,7 @@ from torch import Tensor
 from rmlib.alignment.policies import Samples
 from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
-from rmlib.models import RewardModel, Scorer
+from rmlib.models import AsGiven, RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.models.network import hash_of_weights
 from rmlib.models.reward_model import CARD_FILE
@@ -53,7 +53,7 @@ def rewards_of(reward: Scorer, samples: Samples) -> Tensor:
     A text that did not end is scored too, and may get NaN. Raises AlignmentError where the reward of one that ended is
     not a finite number, or the scorer gives several numbers a response.
     """
-    given = np.asarray(reward.score(samples.repeated_prompts, samples.texts), dtype=np.float64)
+    given = np.asarray(reward.score(samples.repeated_prompts, AsGiven(samples.texts)), dtype=np.float64)
     if given.shape != (len(samples),):
         raise AlignmentError(
             f"{len(samples)} responses got rewards of shape {given.shape}: a policy needs one number a response; fold "

@@ -24,7 +24,7 @@ from rmlib.benchmarks.judges import Judge
 from rmlib.benchmarks.judging import ask, both_orders
 from rmlib.benchmarks.judging import problems as problems_of
 from rmlib.experiments.jobs import run_jobs
-from rmlib.models import Prompt, Scorer
+from rmlib.models import AsGiven, Prompt, Scorer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 from rmlib.records.kept import kept_json
@@ -189,7 +189,7 @@ def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: in
     given: dict[str, list[np.ndarray]] = {}
     for seed, *two in zip(seeds, texts.after, texts.before, strict=True):
         for name, reader in readers(plan, arm, seed).items():
-            new, before = (reader.score(texts.prompts, answers) for answers in two)
+            new, before = (reader.score(texts.prompts, AsGiven(answers)) for answers in two)
             given.setdefault(name, []).append(credits(new, before))
     return {name: _outcome(texts, parts) for name, parts in given.items()}
 

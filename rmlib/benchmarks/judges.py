@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
-from rmlib.models import Prompt, Scorer
+from rmlib.models import AsGiven, Prompt, Scorer
 from rmlib.records.hashing import canonical_json
 
 LETTERS = "ABCD"
@@ -147,14 +147,14 @@ class ScorerJudge:
 
     def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
         """The index of the largest reward, if only one response has it."""
-        rewards = [float(value) for value in self.scorer.score([prompt] * len(responses), list(responses))]
+        rewards = [float(value) for value in self.scorer.score([prompt] * len(responses), AsGiven(responses))]
         rewards[0] += self.lean
         best = [index for index, value in enumerate(rewards) if value == max(rewards)]
         return Verdict(best[0]) if len(best) == 1 else Verdict(None, TIE)
 
     def rate(self, prompt: Prompt, response: str) -> Verdict:
         """The reward itself."""
-        return Verdict(float(self.scorer.score([prompt], [response])[0]))
+        return Verdict(float(self.scorer.score([prompt], AsGiven([response]))[0]))
 
     def identity(self) -> dict[str, str] | None:
         """None: rewards are kept where they are scored (`benchmarks.score`)."""

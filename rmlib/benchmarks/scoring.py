@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from rmlib.benchmarks import judgebench
 from rmlib.benchmarks.benchmark import TEXTS, Scores
 from rmlib.benchmarks.items import Row, rows_of
-from rmlib.models import Scorer
+from rmlib.models import AsGiven, Scorer
 from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.records.files import ending_of, parse_json, placed_rows, written_whole
 from rmlib.records.hashing import text_key
@@ -123,7 +123,7 @@ def _taken(values: Sequence[Any], indices: Int[np.ndarray, "taken"]) -> list[Any
 
 
 def _new_rewards(model: Scorer, prompts: list[Any], responses: list[str]) -> Float[np.ndarray, "response"]:
-    rewards = np.asarray(model.score(prompts, responses), dtype=float)
+    rewards = np.asarray(model.score(prompts, AsGiven(responses)), dtype=float)
     if rewards.shape != (len(responses),):
         raise ValueError(
             f"expected one reward for each of {len(responses)} responses, got shape {list(rewards.shape)}; "

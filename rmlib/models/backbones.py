@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils.logging import disable_progress_bar
 
 from rmlib.models.attention import SHARED_PREFIX
-from rmlib.models.tokens import PLAIN_TEMPLATE
+from rmlib.models.templates import PLAIN_TEMPLATE
 from rmlib.records import paths
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from rmlib.models import backbones, batches, tokens
-from rmlib.models.interface import ModelError, Prompt
+from rmlib.models import backbones, batches, templates, tokens
+from rmlib.models.interface import ModelError, Prompt, Response
 from rmlib.models.reward_model import RewardModel
 from rmlib.models.tokens import Encoded
+from rmlib.pairs.messages import conversations
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint
 
@@ -38,7 +39,7 @@ class DecoderClassifier(RewardModel):
 
     skipped: int | None = None
 
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
         """Whole texts, up to the token at which the reward is read."""
         encoded = super().encode(prompts, responses)
         if self.skipped is None:
@@ -69,7 +70,7 @@ class PlainClassifier(torch.nn.Module):
     def device(self) -> torch.device:
         return self.network.device
 
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
         """Tokens of each conversation; `cut` marks those that do not fit."""
         if self.tokenizer.chat_template is not None:
             return _templated(self.tokenizer, prompts, responses)
@@ -77,10 +78,10 @@ class PlainClassifier(torch.nn.Module):
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 16_384
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, token_budget: int = 16_384
     ) -> Float[np.ndarray, "response"]:
         """Rewards of flat lists of equal length. Raises ModelError for a text that is longer than the positions."""
-        encoded = self.encode(prompts, responses)
+        encoded = self.encode(*conversations(prompts, responses))
         if n_long := int(encoded.exceeds(self.max_length).sum()):  # an end cut off in silence is another text
             raise ModelError(
                 f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "
@@ -160,10 +161,16 @@ def _skipped(model: RewardModel, pad_id: int | None, read_at: str) -> int | None
     return pad_id if read_at == "transformers" else None
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
     """Conversations in the tokenizer's own template, with its special tokens where the template writes none."""
-    texts = [tokens.render(tokenizer, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    texts = [
+        templates.rendered(tokenizer, prompt, response, row)[0]
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+    ]
     first = tokenizer.cls_token or tokenizer.bos_token or ""
-    ids = [tokenizer(text, add_special_tokens=not (first and text.startswith(first)))["input_ids"] for text in texts]
-    rows = [np.array(row, dtype=np.int64) for row in ids]
+    before, behind = tokens.added_around(tokenizer)
+    rows = [
+        ids if first and text.startswith(first) else np.array([*before, *ids, *behind])
+        for text, ids in zip(texts, tokens.encode_texts(tokenizer, texts), strict=True)
+    ]
     return Encoded(rows, None, np.zeros(len(rows), dtype=bool))

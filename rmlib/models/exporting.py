@@ -20,7 +20,8 @@ from rmlib.models import adapters
 from rmlib.models.backbones import base_of
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.network import RewardNetwork
-from rmlib.models.tokens import STOPPED_CLOCK, render, tokens_of
+from rmlib.models.templates import STOPPED_CLOCK, render
+from rmlib.models.tokens import tokens_of
 
 PROBE: Prompt = [{"role": "user", "content": "Name three rivers of France."}]
 ANSWERS = ("The Seine, the Loire and the Rhône.", "Yes.")

@@ -18,10 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.interface import ModelError, Prompt, Response
 from rmlib.models.network import hash_of_weights
 from rmlib.models.reward_model import RewardModel
 from rmlib.models.tokens import hash_of_tokenizer
+from rmlib.pairs.messages import conversations
 from rmlib.records import paths
 from rmlib.records.files import written_whole
 from rmlib.records.hashing import fingerprint, hash_of_code, text_key
@@ -35,7 +36,7 @@ class FeaturesError(ValueError):
 
 
 def load_or_compute(
-    model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str]
+    model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Response]
 ) -> Float[np.ndarray, "text hidden"]:
     """`model.features` of flat lists of texts in fp32; what an earlier call computed is read from disk.
 
@@ -99,10 +100,10 @@ class FromFeatures:
     model: RewardModel
 
     @torch.no_grad()
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> np.ndarray:
         """Rewards as `RewardModel.score` gives them."""
-        features = torch.from_numpy(load_or_compute(self.model, prompts, responses)).to(self.model.device)
-        rewards = self.model(features).cpu().numpy()
+        features = load_or_compute(self.model, *conversations(prompts, responses))
+        rewards = self.model(torch.from_numpy(features).to(self.model.device)).cpu().numpy()
         return rewards[:, 0] if rewards.shape[1] == 1 else rewards
 
 

@@ -21,10 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from rmlib.models import backbones, batches, tokens
+from rmlib.models import backbones, batches, templates, tokens
 from rmlib.models.batches import Batch, Group, SharedBatch
-from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.interface import ModelError, Prompt, Response
 from rmlib.models.tokens import Encoded
+from rmlib.pairs.messages import conversations
 from rmlib.records import paths
 from rmlib.records.hashing import prompt_key
 
@@ -43,7 +44,7 @@ class Targets(NamedTuple):
 
 def header(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """The text before a response: what two conversations that differ in it alone have in common."""
-    return os.path.commonprefix([tokens.render(tokenizer, prompt, probe) for probe in ("a", "b")])
+    return os.path.commonprefix([templates.render(tokenizer, prompt, probe) for probe in ("a", "b")])
 
 
 def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "response"]) -> Targets:
@@ -95,18 +96,19 @@ class ImplicitReward(torch.nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
         """Tokens of each conversation, in the policy's template; never cut."""
         return tokens.encode_decoder(self.tokenizer, prompts, responses)
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int = 4096
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, token_budget: int = 4096
     ) -> Float[np.ndarray, "response"]:
         """Rewards of flat lists; equal prompts in a row are encoded once. Raises ModelError for an over-long text.
 
         The budget is smaller than a reward model's: every counted token has as many logits as there are words.
         """
+        prompts, responses = conversations(prompts, responses)
         encoded = self.encode(prompts, responses)
         encoded.refuse_long(self.max_length, self.name)
         runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from rmlib.models import backbones, batches, tokens
 from rmlib.models.attention import backend_for, last_layer
 from rmlib.models.batches import Batch, Group, SharedBatch
-from rmlib.models.interface import Prompt
+from rmlib.models.interface import Prompt, Response
 from rmlib.models.tokens import Encoded
+from rmlib.pairs.messages import AsGiven, conversations
 from rmlib.records.hashing import prompt_key
 from rmlib.records.progress import progress_bar
 
@@ -131,7 +132,7 @@ class RewardNetwork(nn.Module):
         states = self.backbone(**inputs, use_cache=False).last_hidden_state
         return states[torch.arange(len(states), device=states.device), batch.ends]
 
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
         """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
         if self.kind == "encoder":
             return tokens.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
@@ -145,28 +146,31 @@ class RewardNetwork(nn.Module):
         return batches.collate_padded(groups).to(self.device)
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, token_budget: int | None = None
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, token_budget: int | None = None
     ) -> Float[np.ndarray, "response *attribute"]:
         """Rewards, `[n]` for one attribute and `[n, attribute]` for several.
 
-        `prompts` and `responses` are flat lists of equal length; equal prompts in a row are encoded once. A reward does
+        `prompts` and `responses` are flat lists of equal length; equal prompts in a row are encoded once. A prompt is a
+        list of messages, or a text, which is one turn of the user; a response a text or a message. A reward does
         not depend on what it is batched with (1e-5 in fp32; in bf16, on items of five real sets, at most 0.04 of the
         rewards' standard deviation, and no margin above 0.003 of it changed its sign: `benchmarks.invariance`).
         `token_budget` is that of one forward pass (default: 4,096 on a CPU, 16,384 elsewhere). Raises ModelError for a
-        decoder's text over `max_length`.
+        decoder's text over `max_length` and for a conversation that its chat template refuses, DataError for what is no
+        conversation, and for an answer that is empty (unless the responses are `interface.AsGiven`).
         """
-        rewards = self._in_batches(self, prompts, responses, len(self.attributes), token_budget)
+        rewards = self._in_batches(self, *conversations(prompts, responses), len(self.attributes), token_budget)
         return rewards[:, 0] if len(self.attributes) == 1 else rewards
 
     def features(
-        self, prompts: Sequence[Prompt], responses: Sequence[str], *, progress: bool = False
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, progress: bool = False
     ) -> Float[np.ndarray, "response hidden"]:
-        """What the head reads, in fp32; errors as for `score`."""
-        return self._in_batches(self.pool, prompts, responses, self.config.hidden_size, progress=progress)
+        """What the head reads, in fp32, of empty answers too; errors as for `score`."""
+        texts = conversations(prompts, AsGiven(responses))
+        return self._in_batches(self.pool, *texts, self.config.hidden_size, progress=progress)
 
     @torch.no_grad()
     def _in_batches(
-        self, function: Callable[[Batch], Tensor], prompts: Sequence[Prompt], responses: Sequence[str], width: int,
+        self, function: Callable[[Batch], Tensor], prompts: Sequence[Prompt], responses: Sequence[Response], width: int,
         token_budget: int | None = None, progress: bool = False,
     ) -> Float[np.ndarray, "response width"]:  # fmt: skip
         # Rows longer than this are no faster on a CPU, whose caches they leave, and cost memory.
@@ -182,7 +186,7 @@ class RewardNetwork(nn.Module):
         self.train(was_training)
         return result
 
-    def groups(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Group]:
+    def groups(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Group]:
         """Encoded texts, those of equal prompts in a row together; arguments and errors as for `score`."""
         encoded = self.encode(prompts, responses)
         encoded.refuse_long(self.max_length, self.name)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Int
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from rmlib.models.interface import ModelError, Prompt
+from rmlib.models.templates import MARK, reads_special_tokens, rendered, unmarked
+from rmlib.pairs.messages import EXTRAS, Response, text_of
 from rmlib.records.hashing import fingerprint
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n\n{% endfor %}{{ eos_token or '' }}"
-)
-# What Llama 3.1's template prints when it has no clock. Any fixed date would do: with today's, rewards drift daily.
-TEMPLATE_DATE = "26 Jul 2024"
-STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + TEMPLATE_DATE + "{%- endmacro %}"
+logger = logging.getLogger(__name__)
+
 # A tokenizer's output holds some hundred bytes a token until it is taken over as four.
 TEXTS_AT_ONCE = 1024
 MOST_TOKENS = 20_000_000  # of all texts together: 80 MB
@@ -27,6 +29,9 @@ MOST_TOKENS = 20_000_000  # of all texts together: 80 MB
 _HASHES: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
 # By tokenizer with template, prompt and response, all hashed: texts would take more room than their tokens.
 _KEPT: dict[str, Int[np.ndarray, "token"]] = {}
+# By hash of a tokenizer, what `_without_specials` makes of it.
+_OTHERS: dict[str, tuple[dict[str, str], Tokenizer, dict[int, int]]] = {}
+_ALIAS = "\U0010fffd"  # private use, around the number of a special token of the template
 
 
 @dataclass(frozen=True)
@@ -51,33 +56,34 @@ class Encoded:
             )
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> str:
-    """The conversation as the chat template writes it, response included, with the clock stopped at a fixed date."""
-    messages = [*prompt, {"role": "assistant", "content": response}]
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        template = STOPPED_CLOCK + template
-    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, date_string=TEMPLATE_DATE)
-    assert isinstance(text, str)
-    return text
-
-
-def encode_decoder(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> Encoded:
+def encode_decoder(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response]
+) -> Encoded:
     """Tokens of each rendered conversation, with exactly one BOS where the tokenizer uses one. Never cut.
 
-    They are remembered text by text, since a ladder encodes the same texts for every arm and seed: the arrays are
-    shared, do not write to them. Once more than MOST_TOKENS would be kept, all that is not asked for now is forgotten.
+    What the chat template does not write as it stands is counted in a warning; ConversationError (with its row) for a
+    conversation that it refuses, or whose answer it leaves out. Tokens are remembered text by text, since a ladder
+    encodes the same texts for every arm and seed: the arrays are shared, do not write to them. Once more than
+    MOST_TOKENS would be kept, all that is not asked for now is forgotten.
     """
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
     common = f"{hash_of_tokenizer(tokenizer)} {tokenizer.bos_token_id} {tokenizer.chat_template}"
     keys = [fingerprint(common, list(prompt), response) for prompt, response in zip(prompts, responses, strict=True)]
-    texts = dict(zip(keys, zip(prompts, responses, strict=True), strict=True))
-    known = {key: _KEPT[key] for key in texts if key in _KEPT}
-    new = [key for key in texts if key not in known]
+    places = dict[str, int]()
+    for row, key in enumerate(keys):
+        places.setdefault(key, row)
+    known = {key: _KEPT[key] for key in places if key in _KEPT}
+    new = [key for key in places if key not in known]
+    missing = Counter[str]()
     for start in range(0, len(new), TEXTS_AT_ONCE):
         some = new[start : start + TEXTS_AT_ONCE]
-        known |= zip(some, tokens_of(tokenizer, [render(tokenizer, *texts[key]) for key in some]), strict=True)
+        written = [rendered(tokenizer, prompts[row], responses[row], row) for row in map(places.__getitem__, some)]
+        missing.update(what for _, left_out in written for what in left_out)
+        known |= zip(some, tokens_of(tokenizer, [text for text, _ in written]), strict=True)
+    if missing:
+        counts = ", ".join(f"{what} in {count}" for what, count in missing.most_common())
+        logger.warning("of %d conversations the chat template leaves out or rewrites: %s", len(new), counts)
     if sum(map(len, (_KEPT | known).values())) > MOST_TOKENS:
         _KEPT.clear()
     if sum(map(len, known.values())) <= MOST_TOKENS:
@@ -101,19 +107,72 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
     The tokenizer works through the texts in parallel, unless TOKENIZERS_PARALLELISM=false.
     """
-    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and bos in tokenizer("a")["input_ids"]
-    ids = [np.array(row, dtype=np.int32) for row in batch]
+    ids = encode_texts(tokenizer, texts)
     if adds_bos:  # a template that writes the BOS itself must not get a second one
         ids = [row if row[:1] == bos else np.append(np.int32(bos), row) for row in ids]
     return ids
 
 
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
+    """Tokens of rendered texts and nothing else: special tokens are those of the template, what is marked is text."""
+    marked = [row for row, text in enumerate(texts) if MARK in text]
+    plain = [text for text in texts if MARK not in text] if marked else list(texts)
+    batch = tokenizer(plain, add_special_tokens=False, return_attention_mask=False)["input_ids"] if plain else []
+    ids = [np.array(row, dtype=np.int32) for row in batch]
+    for row, own in zip(marked, _encode_marked(tokenizer, [texts[row] for row in marked]), strict=True):
+        ids.insert(row, own)
+    return ids
+
+
+def added_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and behind a text when it is asked to."""
+    bare, whole = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
+    start = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def _encode_marked(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Int[np.ndarray, "token"]]:
+    """Tokens of texts in which special tokens are marked where they are text.
+
+    They go through a second tokenizer that knows the template's special tokens by other names, which no text has.
+    """
+    if not texts:
+        return []
+    aliases, other, own_id = _without_specials(tokenizer)
+    pattern = re.compile("|".join(map(re.escape, sorted(aliases, key=len, reverse=True))))
+    renamed = [unmarked(tokenizer, pattern.sub(lambda found: aliases[found[0]], text)) for text in texts]
+    for text, own in zip(texts, renamed, strict=True):
+        if own.count(_ALIAS) != 2 * len(pattern.findall(text)):
+            raise ModelError("a text holds both a special token and the character U+10FFFD, which stands in for one")
+    found = other.encode_batch_fast(renamed, add_special_tokens=False)
+    return [np.array([own_id.get(one, one) for one in row.ids], dtype=np.int32) for row in found]
+
+
+def _without_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, str], Tokenizer, dict[int, int]]:
+    """Other names of the special tokens, a tokenizer that knows them by these, and the ids for which its own stand."""
+    key = hash_of_tokenizer(tokenizer)
+    if key not in _OTHERS:
+        parts = json.loads(tokenizer.backend_tokenizer.to_str())
+        aliases: dict[str, str] = {}
+        ids = {}
+        for number, token in enumerate(parts["added_tokens"]):
+            if token["special"]:
+                aliases[token["content"]] = token["content"] = f"{_ALIAS}{number}{_ALIAS}"
+                token["normalized"] = False
+            ids[token["content"]] = token["id"]
+        parts |= {"post_processor": None, "padding": None, "truncation": None}
+        other = Tokenizer.from_str(json.dumps(parts))
+        number_there = other.get_vocab(with_added_tokens=True)
+        _OTHERS[key] = aliases, other, {number_there[content]: own for content, own in ids.items()}
+    return _OTHERS[key]
+
+
 def encode_encoder(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str], max_length: int
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response], max_length: int
 ) -> Encoded:
-    """Prompt and response as the two segments of an encoder.
+    """Prompt and response as the two segments of an encoder, texts alone: what else messages carry is counted.
 
     Where both do not fit `max_length` tokens the prompt loses its beginning first, then the response its end; `cut`
     says which texts were shortened.
@@ -122,8 +181,16 @@ def encode_encoder(
     backend.no_truncation()
     backend.no_padding()
     texts = ["\n".join(m["content"] for m in p) for p in prompts]
+    answers = [text_of(response) for response in responses]
+    others = sum(not isinstance(response, str) for response in responses)
+    others += sum(message.get(EXTRAS) is not None for prompt in prompts for message in prompt)
+    if others:
+        logger.warning("an encoder reads texts alone: what else %d messages carry is left out", others)
+    meaning = backend.encode_special_tokens
+    backend.encode_special_tokens = not reads_special_tokens(tokenizer)
     first = backend.encode_batch(texts, add_special_tokens=False)
-    second = backend.encode_batch(list(responses), add_special_tokens=False)
+    second = backend.encode_batch(answers, add_special_tokens=False)
+    backend.encode_special_tokens = meaning
     room = max_length - backend.num_special_tokens_to_add(True)
     ids, type_ids, cut = [], [], []
     for prompt, response in zip(first, second, strict=True):

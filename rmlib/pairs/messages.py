@@ -21,6 +21,7 @@ MESSAGES_WITH_EXTRAS = List(MESSAGE | {EXTRAS: Value("string")})
 # {"role": …, "content": …}, and `extras` where it carries more: JSON text of an object with its other keys, in their
 # order, since a template prints them in that order.
 Message = Mapping[str, Any]
+Prompt = Sequence[Message]  # the conversation up to the last turn of the user
 
 
 class Answer(NamedTuple):
@@ -31,6 +32,10 @@ class Answer(NamedTuple):
 
 
 Response = str | Answer
+
+
+class AsGiven(list[Any]):
+    """Responses that are scored as they are, empty ones too: what a policy said, or an official benchmark holds."""
 
 
 def features_of(features: Features, rows: Sequence[Mapping[str, Any]]) -> Features:
@@ -74,6 +79,35 @@ def check_response(given: Any, place: Place) -> Response:
     if extras is None or not _calls_tool(json.loads(extras)):
         check_text(message["content"], place)
     return message["content"] if extras is None else Answer(message["content"], extras)
+
+
+def conversations(
+    prompts: Iterable[Prompt | str], responses: Iterable[Response | Message]
+) -> tuple[list[Prompt], list[Response]]:
+    """Prompts and responses as a model reads them: a prompt that is a text is one turn of the user.
+
+    Raises DataError, with the row from 0, for what is no conversation, and for an answer that says nothing (None, NaN,
+    an empty text) unless the responses are AsGiven; ValueError where their numbers differ.
+    """
+    if isinstance(prompts, str) or isinstance(responses, str):
+        raise DataError(Place("score"), "a text in place of a list of texts", "Give one prompt for each response")
+    prompts, empty_too, responses = list(prompts), isinstance(responses, AsGiven), list(responses)
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
+    asked: list[Prompt] = []
+    for row, prompt in enumerate(prompts):
+        if row and prompt is prompts[row - 1]:
+            asked.append(asked[-1])
+            continue
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        asked.append(check_messages(messages, Place("score", row, "prompts")))
+    answers = list[Response]()
+    for row, response in enumerate(responses):
+        if empty_too and isinstance(response, str):
+            answers.append(response)
+        else:
+            answers.append(check_response(response, Place("score", row, "responses")))
+    return asked, answers
 
 
 def text_of(response: Response) -> str:

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from datasets import Dataset
@@ -27,16 +27,16 @@ _MARKERS = re.compile(
 class Longer:
     """The ruler that rewards length: reward = characters of the response."""
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """Rewards of the responses; the prompts are not read."""
-        return np.array([len(response) for response in responses], dtype=float)
+        return np.array([len(text) for text in _texts(responses)], dtype=float)
 
 
 @dataclass(frozen=True)
 class Shorter:
     """The ruler that rewards brevity: reward = minus the characters of the response."""
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """Rewards of the responses; the prompts are not read."""
         return -Longer().score(prompts, responses)
 
@@ -50,16 +50,16 @@ class Markdown:
     headings, items of lists and bold phrases.
     """
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """Rewards of the responses; the prompts are not read."""
-        return np.array([len(_MARKERS.findall(response)) for response in responses], dtype=float)
+        return np.array([len(_MARKERS.findall(text)) for text in _texts(responses)], dtype=float)
 
 
 @dataclass(frozen=True)
 class Constant:
     """The ruler that cannot decide: every reward is 0. Its score is what a benchmark gives for ties."""
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """Zeros."""
         return np.zeros(len(responses))
 
@@ -74,12 +74,12 @@ class Random:
 
     seed: int
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """One uniform number in 0..1 for each prompt with its response."""
         draws = [self._draw(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         return np.array(draws, dtype=float)
 
-    def _draw(self, prompt: Sequence[Mapping[str, str]], response: str) -> float:
+    def _draw(self, prompt: Sequence[Mapping[str, str]], response: Any) -> float:
         turns = [(message["role"], message["content"]) for message in prompt]
         digest = hashlib.blake2b(repr((self.seed, turns, response)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") / 2**64
@@ -113,9 +113,14 @@ class BagOfWords:
         search.fit(difference.multiply(side[:, None]).tocsr(), side)
         return cls(vectorizer, search.best_estimator_.coef_[0], search.best_params_["C"])
 
-    def score(self, prompts: Prompts, responses: Sequence[str]) -> Float[np.ndarray, "batch"]:
+    def score(self, prompts: Prompts, responses: Sequence[Any]) -> Float[np.ndarray, "batch"]:
         """Rewards of the responses, in logits; the prompts are not read."""
-        return _log_counts(self.vectorizer, responses) @ self.weights
+        return _log_counts(self.vectorizer, _texts(responses)) @ self.weights
+
+
+def _texts(responses: Iterable[Any]) -> list[str]:
+    """The texts of responses, of messages that carry more (`pairs.messages.Answer`) the content."""
+    return [response if isinstance(response, str) else response.content for response in responses]
 
 
 def _log_counts(vectorizer: CountVectorizer, texts: Sequence[str]) -> csr_matrix:

@@ -15,6 +15,7 @@ from torch import Tensor
 from rmlib.models import Prompt, RewardModel, features
 from rmlib.models.features import HiddenLayer
 from rmlib.models.surface_features import surface_features
+from rmlib.pairs.messages import Response, text_of
 from rmlib.pairs.views import signs, texts_of
 from rmlib.training.examples import prepare
 from rmlib.training.runs import create_model
@@ -115,10 +116,11 @@ class Encoded:
         read = self._read(*texts_of(self.pairs))
         return read.view(len(self.pairs), 2, read.shape[-1])
 
-    def _read(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[Tensor, "text hidden"]:
+    def _read(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Float[Tensor, "text hidden"]:
         own = torch.from_numpy(features.load_or_compute(self.reader, prompts, responses))
         if not self.n_beyond:
             return own
-        place = {text: index for index, text in enumerate(dict.fromkeys(responses))}  # one may stand in many pairs
+        texts = [text_of(response) for response in responses]
+        place = {text: index for index, text in enumerate(dict.fromkeys(texts))}  # one may stand in many pairs
         beyond = surface_features(list(place))[:, : self.n_beyond]
-        return torch.cat([own, beyond[[place[text] for text in responses]]], dim=1)
+        return torch.cat([own, beyond[[place[text] for text in texts]]], dim=1)

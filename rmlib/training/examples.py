@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,10 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from rmlib import losses
 from rmlib import pairs as tables
 from rmlib.annotations import vote_share
-from rmlib.models import Prompt, RewardModel, batches
+from rmlib.models import ConversationError, Prompt, RewardModel, batches
 from rmlib.models.batches import Group
 from rmlib.models.features import load_or_compute
-from rmlib.pairs.messages import EXTRAS, Response, merged
+from rmlib.pairs.messages import EXTRAS, Response, differ_by, merged
 from rmlib.pairs.views import preferences, ratings_of, responses_of
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.training.runs import TrainingError
@@ -53,21 +54,26 @@ class Examples:
 def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Examples:
     """Examples for the settings' loss: decided pairs for a preference loss, rated ones for regression, or rankings.
 
-    Pairs without a label, and those with the same tokens twice, are left out and counted; a pair over the length
-    limit raises TrainingError with its id, or is left out and counted where `settings.overlong` says so.
+    Pairs without a label, and those with the same tokens twice, are left out and counted, with the keys of messages
+    that the chat template drops. TrainingError, with the pair's id, for one that the template refuses, and for one over
+    the length limit unless `settings.overlong` leaves these out, and counts them.
     """
     read = _of_rankings if settings.loss == losses.RANKING_LOSS else _of_pairs
     table = read(pairs, model.attributes, settings)
     sizes = [len(texts) for texts in table.responses]
     prompts = [prompt for prompt, size in zip(table.prompts, sizes, strict=True) for _ in range(size)]
     responses = [response for texts in table.responses for response in texts]
-    encoded = model.encode(prompts, responses)
+    try:
+        encoded = model.encode(prompts, responses)
+    except ConversationError as error:
+        pair_id = table.pair_ids[np.searchsorted(np.cumsum(sizes), error.row, side="right")]
+        raise TrainingError(f"pair {pair_id}: {error.problem}") from error
     groups = batches.group(encoded, sizes)
     limit = min(settings.max_length or model.max_length, model.max_length)
     keep, left_out = [], Counter(table.left_out)
     for index, (item, pair_id) in enumerate(zip(groups, table.pair_ids, strict=True)):
         if len({row.tobytes() for row in item.ids}) < len(item.ids):
-            left_out["same tokens twice"] += 1
+            left_out[_why_same(table.responses[index])] += 1
         elif item.longest > limit and settings.overlong == "error":
             raise TrainingError(
                 f"pair {pair_id} has {item.longest} tokens, over the limit of {limit}; raise max_length, shorten it, "
@@ -92,6 +98,12 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
         kept_sizes = examples.sizes(range(len(keep)))
         examples.features = pad_sequence(torch.from_numpy(features).split(kept_sizes), batch_first=True)
     return examples
+
+
+def _why_same(responses: Sequence[Response]) -> str:
+    """The reason for which responses with the same tokens are left out, with the keys by which two of a text differ."""
+    keys = {key for two in itertools.combinations(responses, 2) for key in differ_by(*two)}
+    return "same tokens twice" + (f": {', '.join(sorted(keys))} is what the chat template drops" if keys else "")
 
 
 @dataclass
