@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rmlib.models import ModelError, RewardModel
+from rmlib.models import AsGiven, ModelError, RewardModel
 from rmlib.models.exporting import check
 
 
@@ -69,7 +69,7 @@ def test_any_padding_of_any_table_exports_to_equal_rewards_of_padded_batches(
 def assert_transformers_agrees(model: RewardModel, folder: Path, rows: int | None = None) -> None:
     with torch.no_grad():
         model.output_layer.weight.mul_(30)
-    bias, expected = model.export(folder), model.score([USER] * len(TEXTS), TEXTS)
+    bias, expected = model.export(folder), model.score([USER] * len(TEXTS), AsGiven(TEXTS))
     plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     conversations = [[*USER, {"role": "assistant", "content": text}] for text in TEXTS]
     written = tokenizer.apply_chat_template(conversations, tokenize=False)
@@ -100,7 +100,7 @@ def test_a_pad_id_that_the_table_lacks_is_left_out_and_said(tmp_path: Path, capl
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 50_256}))
     model = RewardModel.create(str(folder))
     assert "pad_token_id 50256 is none of its 262 tokens" in caplog.text
-    np.testing.assert_array_equal(model.score([USER] * len(TEXTS), TEXTS), expected)
+    np.testing.assert_array_equal(model.score([USER] * len(TEXTS), AsGiven(TEXTS)), expected)
     assert_transformers_agrees(model, tmp_path / "out")
 
 

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rmlib.models import adapters
+from rmlib.models import adapters, templates
 from rmlib.models.backbones import base_of
 from rmlib.models.interface import ModelError, Prompt
 from rmlib.models.network import RewardNetwork
@@ -109,7 +109,8 @@ def check(model: RewardNetwork, folder: Path, bias: float) -> None:
     batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    exported, ours = logits[:, 0].numpy() + bias, model.score([PROBE] * len(answers), answers)
+    with templates.special_tokens_meant(model.tokenizer):  # as plain transformers reads them
+        exported, ours = logits[:, 0].numpy() + bias, model.score([PROBE] * len(answers), answers)
     quantization = getattr(model.config, "quantization_config", None)
     precise = torch.bfloat16 not in {weight.dtype for weight in model.backbone.parameters()}
     precise &= getattr(quantization, "bnb_4bit_compute_dtype", torch.float32) == torch.float32
@@ -120,8 +121,9 @@ def check(model: RewardNetwork, folder: Path, bias: float) -> None:
 
 def _may_end_in_pad(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the pad token ends a text: its template closes with it, or with the response, which may end in it."""
-    texts = [render(tokenizer, PROBE, answer) for answer in (ANSWERS[0], ANSWERS[0] + str(tokenizer.pad_token))]
-    return any(row[-1] == tokenizer.pad_token_id for row in tokens_of(tokenizer, texts))
+    with templates.special_tokens_meant(tokenizer):
+        texts = [render(tokenizer, PROBE, answer) for answer in (ANSWERS[0], ANSWERS[0] + str(tokenizer.pad_token))]
+        return any(row[-1] == tokenizer.pad_token_id for row in tokens_of(tokenizer, texts))
 
 
 def _tokenizer_for_export(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:

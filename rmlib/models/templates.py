@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -65,6 +65,17 @@ def adjust(
 def reads_special_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether special tokens within a text keep their meaning."""
     return _KEEP_MEANING in (tokenizer.chat_template or "")
+
+
+@contextlib.contextmanager
+def special_tokens_meant(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Within the block special tokens in a text keep their meaning, as they do in plain transformers."""
+    own = tokenizer.chat_template
+    tokenizer.chat_template = _KEEP_MEANING + tokenizer.get_chat_template()
+    try:
+        yield
+    finally:
+        tokenizer.chat_template = own
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: Response) -> str:
