@@ -43,6 +43,7 @@ def test_the_exported_template_alone_gives_the_tokens_that_our_model_reads(tmp_p
 FULL = {"vocab_size": len(tiny.SPECIAL) + 256}  # one row for each token of the tokenizer, as Llama 3.1 and SmolLM2 have
 NO_END = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
 USER = [{"role": "user", "content": "name <|end|> a fruit"}]
+MEANT = {"special_tokens": "special"}  # within texts, as plain transformers reads them
 TEXTS = ["fig", "a pear, I think, or two", "", "plum<|end|>", "plum<|pad|>", "plum<|bos|><|pad|><|pad|>"]
 
 
@@ -62,7 +63,9 @@ TEXTS = ["fig", "a pear, I think, or two", "", "plum<|end|>", "plum<|pad|>", "pl
 def test_any_padding_of_any_table_exports_to_equal_rewards_of_padded_batches(
     tmp_path: Path, tokenizer: dict, config: dict, rows: int
 ) -> None:
-    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", config=config, **tokenizer), seed=1)
+    model = RewardModel.create(
+        tiny.save_backbone(tmp_path / "backbone", config=config, **tokenizer), seed=1, chat=MEANT
+    )
     assert_transformers_agrees(model, tmp_path / "out", rows)
 
 
@@ -82,7 +85,7 @@ def assert_transformers_agrees(model: RewardModel, folder: Path, rows: int | Non
 
 
 def test_a_tokenizer_that_pads_on_the_left_pads_its_export_on_the_right(tmp_path: Path) -> None:
-    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "gpt2", pad="<|end|>"), seed=1)
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "gpt2", pad="<|end|>"), seed=1, chat=MEANT)
     model.tokenizer.padding_side = "left"  # by which positions that are learnt would be others
     assert_transformers_agrees(model, tmp_path / "out")
 
@@ -90,15 +93,15 @@ def test_a_tokenizer_that_pads_on_the_left_pads_its_export_on_the_right(tmp_path
 def test_an_adapter_of_the_embeddings_and_soft_capped_attention_export(tmp_path: Path) -> None:
     lora = {"r": 4, "init_lora_weights": False, "target_modules": ["q_proj", "embed_tokens"]}
     name = tiny.save_backbone(tmp_path / "backbone", "gemma2", pad="<|end|>", config=FULL)
-    assert_transformers_agrees(RewardModel.create(name, lora=lora, seed=1), tmp_path / "out")
+    assert_transformers_agrees(RewardModel.create(name, lora=lora, seed=1, chat=MEANT), tmp_path / "out")
 
 
 def test_a_pad_id_that_the_table_lacks_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(tiny.save_backbone(tmp_path / "backbone", config=FULL))
-    expected = RewardModel.create(str(folder)).score([USER] * len(TEXTS), TEXTS)
+    expected = RewardModel.create(str(folder), chat=MEANT).score([USER] * len(TEXTS), AsGiven(TEXTS))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 50_256}))
-    model = RewardModel.create(str(folder))
+    model = RewardModel.create(str(folder), chat=MEANT)
     assert "pad_token_id 50256 is none of its 262 tokens" in caplog.text
     np.testing.assert_array_equal(model.score([USER] * len(TEXTS), AsGiven(TEXTS)), expected)
     assert_transformers_agrees(model, tmp_path / "out")

@@ -123,7 +123,7 @@ def test_pair_ids_differ_where_texts_differ_even_by_where_one_ends(
         ({"split": None}, "split", "not a split"),
         ({"prompt": "Why?"}, "prompt", "not a list of messages"),
         ({"prompt": []}, "prompt", "not a list of messages"),
-        ({"prompt": [{"role": "user"}]}, "prompt", "not a text"),
+        ({"prompt": [{"role": "user"}]}, "prompt", "not a message"),
         ({"prompt": [{"role": "human", "content": "Why?"}]}, "prompt", "'human' is not a role"),
         ({"prompt": [{"role": "assistant", "content": "Why?"}]}, "prompt", "not the user's"),
         ({"prompt": [{"role": "user", "content": " \n"}]}, "prompt", "empty"),

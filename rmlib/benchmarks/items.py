@@ -9,8 +9,18 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset, Features, List, Value
 
-from rmlib.pairs.schema import MESSAGES, check_messages
-from rmlib.records.errors import DataError, Place, check_string, check_text, shown
+from rmlib.pairs.messages import (
+    EXTRAS,
+    MESSAGES,
+    Response,
+    check_messages,
+    check_response,
+    extras_of,
+    features_of,
+    merged,
+    text_of,
+)  # fmt: skip
+from rmlib.records.errors import DataError, Place, check_string, shown
 from rmlib.records.files import ending_of, placed_rows
 
 logger = logging.getLogger(__name__)
@@ -28,6 +38,9 @@ FEATURES = Features(
     }
 )
 ENDINGS = (".json", ".jsonl", ".parquet")  # of official files, each also with .gz
+
+# Of each candidate what else its message carries, as JSON text: a column of tables in which one carries more.
+MORE = {EXTRAS: List(Value("string"))}
 
 Row = Mapping[str, Any]
 Rows = Iterable[tuple[Place, Row]]
@@ -117,12 +130,16 @@ def texts(row: Row, name: str, place: Place, *, n: int | None = None) -> list[An
 def make_item(given: Given, place: Place, *, keep_degenerate: bool) -> dict[str, Any]:
     """One row of the table but for `benchmark` and `source`; a prompt that is a plain text becomes one user turn.
 
-    Raises DataError for a prompt or a response that is none, and, unless keep_degenerate, for an empty response.
+    A response is a text or a message of the assistant, alone or as a list of one. Raises DataError for a prompt or a
+    response that is none, and, unless keep_degenerate, for an empty response.
     """
-    for name, found in given.responses.items():
-        for response in found:
-            (check_string if keep_degenerate else check_text)(response, place.at(name))
-    prompt, candidates = given.prompt, [response for found in given.responses.values() for response in found]
+    responses = [
+        _candidate(response, place.at(name), keep_degenerate)
+        for name, found in given.responses.items()
+        for response in found
+    ]
+    prompt, candidates = given.prompt, [text_of(response) for response in responses]
+    extras = [extras_of(response) for response in responses]
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     n_first = len(next(iter(given.responses.values())))
@@ -131,9 +148,23 @@ def make_item(given: Given, place: Place, *, keep_degenerate: bool) -> dict[str,
         "subset": given.subset,
         "prompt": check_messages(prompt, place.at("prompt")),
         "candidates": candidates,
+        EXTRAS: extras if any(extras) else None,
         "correct": [k < n_first for k in range(len(candidates))] if given.correct is None else list(given.correct),
         "pairs": None if given.pairs is None else [list(pair) for pair in given.pairs],
     }
+
+
+def _candidate(given: Any, place: Place, keep_degenerate: bool) -> Response:
+    if isinstance(given, list) and len(given) == 1:
+        given = given[0]
+    if keep_degenerate and isinstance(given, str):
+        return check_string(given, place)
+    return check_response(given, place)
+
+
+def responses_of(item: Mapping[str, Any]) -> list[Response]:
+    """The candidates of an item as a model reads them, with what else their messages carry."""
+    return merged(item["candidates"], item.get(EXTRAS) or [None] * len(item["candidates"]))
 
 
 def table_of(
@@ -153,7 +184,7 @@ def table_of(
         raise DataError(place, f"chosen equals rejected: {some(equal)}", "Remove them, or set keep_degenerate=True")
     if equal:
         logger.warning("%s: kept %d items whose responses are equal: %s", place, len(equal), some(equal))
-    empty = [item["item_id"] for item in items if not all(text.strip() for text in item["candidates"])]
+    empty = [item["item_id"] for item in items if any(isinstance(r, str) and not r.strip() for r in responses_of(item))]
     if empty:
         logger.warning("%s: kept %d items with an empty response: %s", place, len(empty), some(empty))
     present = {item["subset"] for item in items}
@@ -161,7 +192,11 @@ def table_of(
     if missing and not (partial and items):
         raise DataError(place, f"no item of {', '.join(missing)}", "Add them, or set partial=True")
     shared = {"benchmark": benchmark, "source": label}
-    return Dataset.from_list([item | shared for item in items], features=FEATURES)
+    features = features_of(FEATURES, items)
+    if any(item[EXTRAS] for item in items):
+        features = Features(features | MORE)
+    rows = [{name: (item | shared)[name] for name in features} for item in items]
+    return Dataset.from_list(rows, features=features)
 
 
 def check_known(value: Any, known: Collection[str], what: str, place: Place) -> str:
@@ -201,4 +236,5 @@ def rows_of(items: Dataset, *columns: str) -> list[dict[str, Any]]:
 
 
 def _has_equal(item: Mapping[str, Any]) -> bool:
-    return any(item["candidates"][better] == item["candidates"][worse] for better, worse in compared(item))
+    responses = responses_of(item)
+    return any(responses[better] == responses[worse] for better, worse in compared(item))

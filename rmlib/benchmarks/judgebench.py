@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmlib.benchmarks.benchmark import TEXTS, Benchmark, Rewards
-from rmlib.benchmarks.items import Given, Row, field, make_item
+from rmlib.benchmarks.items import Given, Row, field, make_item, responses_of
 from rmlib.benchmarks.report import Subset
 from rmlib.records.errors import DataError, Place, shown
 from rmlib.records.hashing import text_key
@@ -69,7 +69,7 @@ def official_scores(row: Row, place: Place) -> Row:
     have other winners, the published order counts and a warning says so. Raises DataError where a judge gave no scores.
     """
     item = make_item(_item({**row, "part": _split_of(row, place, "")}, place), place, keep_degenerate=True)
-    found = {"item_id": item["item_id"], TEXTS: text_key(item["prompt"], *item["candidates"])}
+    found = {"item_id": item["item_id"], TEXTS: text_key(item["prompt"], *responses_of(item))}
     try:
         games = field(row, "judgments", place)
         given = [None if game is None else game["judgment"].get("scores") for game in games]

@@ -127,16 +127,9 @@ def _with_subsets_of(items: Dataset) -> Benchmark:
 
 def _item(row: Row, place: Place) -> Given:
     subset = check_text(row.get("subset") or ONLY_SUBSET, place.at("subset"))
-    responses = {side: [_text(field(row, side, place))] for side in ("chosen", "rejected")}
+    responses = {side: [field(row, side, place)] for side in ("chosen", "rejected")}
     name = str(row["id"]) if subset == ONLY_SUBSET else f"{subset}/{row['id']}"
     return Given(name, subset, field(row, "prompt", place), responses)
-
-
-def _text(response: Any) -> Any:
-    """The content of a single assistant message; anything else as it is, to be checked."""
-    if isinstance(response, list) and len(response) == 1 and isinstance(response[0], Mapping):
-        return response[0].get("content") if response[0].get("role") == "assistant" else response
-    return response
 
 
 BENCHMARK = OwnPairs(

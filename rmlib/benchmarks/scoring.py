@@ -24,8 +24,9 @@ from jaxtyping import Bool, Float, Int
 
 from rmlib.benchmarks import judgebench
 from rmlib.benchmarks.benchmark import TEXTS, Scores
-from rmlib.benchmarks.items import Row, rows_of
-from rmlib.models import AsGiven, Scorer
+from rmlib.benchmarks.items import Row, responses_of, rows_of
+from rmlib.models import AsGiven, ConversationError, ModelError, Response, Scorer
+from rmlib.pairs.messages import EXTRAS
 from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.records.files import ending_of, parse_json, placed_rows, written_whole
 from rmlib.records.hashing import text_key
@@ -56,6 +57,7 @@ def score(
             Otherwise the model decides: decoders and classifiers refuse them, our encoders shorten them and say so.
     Raises ValueError where the model does not give one finite reward for each response; it names the items.
     """
+    refuse_unwritable(model, items)
     kept = _kept_for(model) if keep else None
     scores = Scores()
     with progress_bar(total=len(items), desc="scoring", unit="item", show=progress, leave=False) as bar:
@@ -64,12 +66,44 @@ def score(
             found = _score_rows(model, rows, kept, skip_long)
             scores.update({name: rewards for name, rewards in found.items() if rewards is not None})
             scores.skipped |= {name: TOO_LONG for name, rewards in found.items() if rewards is None}
-            texts = zip(rows["prompt"], rows["candidates"], strict=True)
+            texts = zip(rows["prompt"], _candidates(rows), strict=True)
             scores.texts.update(zip(found, (text_key(prompt, *responses) for prompt, responses in texts), strict=True))
             bar.update(len(rows["item_id"]))
     if scores.skipped:
         logger.warning("%d of %d items skipped: %s", len(scores.skipped), len(items), TOO_LONG)
     return scores
+
+
+def refuse_unwritable(model: Any, items: Dataset, *, all_items: bool = False) -> None:
+    """Raise ModelError, with the item's id, for a conversation that the model's chat template refuses.
+
+    Of the items that have the same roles and keys one is tried, or all of them.
+    """
+    if not hasattr(model, "encode"):  # a ruler has no template
+        return
+    tried: dict[Any, tuple[str, Any, Response]] = {}
+    for item in rows_of(items, "item_id", "prompt", "candidates", "extras"):
+        for response in responses_of(item):
+            kind = [(message["role"], bool(message.get(EXTRAS))) for message in item["prompt"]], type(response).__name__
+            tried.setdefault(len(tried) if all_items else str(kind), (item["item_id"], item["prompt"], response))
+    names, prompts, responses = zip(*tried.values(), strict=True)
+    with _naming(names):
+        model.encode(prompts, responses)
+
+
+@contextlib.contextmanager
+def _naming(names: Sequence[str]) -> Iterator[None]:
+    """Within the block a conversation that cannot be written is said with its name, one for each response given."""
+    try:
+        yield
+    except ConversationError as error:
+        raise ModelError(f"item {names[error.row]}: {error.problem}") from error
+
+
+def _candidates(rows: Mapping[str, list[Any]]) -> list[list[Response]]:
+    extras = rows.get(EXTRAS) or [None] * len(rows["candidates"])
+    texts = zip(rows["candidates"], extras, strict=True)
+    return [responses_of({"candidates": some, EXTRAS: own}) for some, own in texts]
 
 
 def _kept_for(model: Any) -> Kept | None:
@@ -87,7 +121,8 @@ def _score_rows(
     """The rewards of some items, None for an item with a text that was left out."""
     names, sizes = rows["item_id"], [len(responses) for responses in rows["candidates"]]
     prompts = [prompt for prompt, size in zip(rows["prompt"], sizes, strict=True) for _ in range(size)]
-    rewards, skipped = _rewards(model, prompts, [*chain(*rows["candidates"])], kept, skip_long)
+    with _naming([name for name, size in zip(names, sizes, strict=True) for _ in range(size)]):
+        rewards, skipped = _rewards(model, prompts, [*chain(*_candidates(rows))], kept, skip_long)
     each = [np.split(values, np.cumsum(sizes)[:-1]) for values in (rewards, skipped)]
     found = {name: None if left_out.any() else given for name, given, left_out in zip(names, *each, strict=True)}
     broken = [name for name, values in found.items() if values is not None and np.isnan(values).any()]
@@ -97,7 +132,7 @@ def _score_rows(
 
 
 def _rewards(
-    model: Any, prompts: list[Any], responses: list[str], kept: Kept | None, skip_long: bool
+    model: Any, prompts: list[Any], responses: list[Response], kept: Kept | None, skip_long: bool
 ) -> tuple[Float[np.ndarray, "response"], Bool[np.ndarray, "response"]]:
     """Known rewards and those of the rest, NaN where there is none; and which texts were left out."""
     keys = [text_key(prompt, text) for prompt, text in zip(prompts, responses, strict=True)] if kept else []
@@ -105,11 +140,13 @@ def _rewards(
     skipped = np.zeros(len(responses), dtype=bool)
     rest = np.flatnonzero(np.isnan(rewards))
     if skip_long and hasattr(model, "encode"):  # a ruler reads texts of any length
-        encoded = model.encode(_taken(prompts, rest), _taken(responses, rest))
+        with _at(rest):
+            encoded = model.encode(_taken(prompts, rest), _taken(responses, rest))
         skipped[rest] = encoded.exceeds(model.max_length)
         rest = rest[~skipped[rest]]
     if len(rest):
-        new = _new_rewards(model, _taken(prompts, rest), _taken(responses, rest))
+        with _at(rest):
+            new = _new_rewards(model, _taken(prompts, rest), _taken(responses, rest))
         rewards[rest] = np.where(np.isfinite(new), new, np.nan)
         if kept:
             kept.add({keys[index]: float(value) for index, value in zip(rest, new, strict=True) if np.isfinite(value)})
@@ -118,11 +155,20 @@ def _rewards(
     return rewards, skipped
 
 
+@contextlib.contextmanager
+def _at(taken: Int[np.ndarray, "taken"]) -> Iterator[None]:
+    """Within the block the row of a ConversationError is counted among all, not among those taken."""
+    try:
+        yield
+    except ConversationError as error:
+        raise ConversationError(int(taken[error.row]), error.problem) from error
+
+
 def _taken(values: Sequence[Any], indices: Int[np.ndarray, "taken"]) -> list[Any]:
     return [values[index] for index in indices]
 
 
-def _new_rewards(model: Scorer, prompts: list[Any], responses: list[str]) -> Float[np.ndarray, "response"]:
+def _new_rewards(model: Scorer, prompts: list[Any], responses: list[Response]) -> Float[np.ndarray, "response"]:
     rewards = np.asarray(model.score(prompts, AsGiven(responses)), dtype=float)
     if rewards.shape != (len(responses),):
         raise ValueError(

@@ -93,7 +93,9 @@ def _full_weight(base: nn.Module, name: str) -> Tensor:
 
 
 def _with(model: Model, body: Any, identity: str, body_identity: str, base: str | None) -> Model:
-    return type(model)(
+    made = type(model)(
         body, model.head, model.tokenizer, name=model.name, attributes=model.attributes, fresh_head=model.fresh_head,
         identity=identity, body_identity=body_identity, base_identity=base,
     )  # fmt: skip
+    made.chat = model.chat
+    return made

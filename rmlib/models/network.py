@@ -90,6 +90,7 @@ class RewardNetwork(nn.Module):
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config)
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)
+        self.chat: dict[str, Any] = {}  # what of `templates.adjust` was asked for when it was made
         self.attention = ""  # until a run has chosen, and compared, what its device does best
         self.ends_only = last_layer.cut(base, self.config) if self.shared else None
         self.eval()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmlib.models.interface import ModelError, Prompt, Scorer
-from rmlib.pairs.messages import Response, check_messages, check_response
+from rmlib.pairs.messages import AsGiven, Response, check_messages, check_response
 from rmlib.records.errors import DataError, Place
 
 Conversation = str | Sequence[Mapping[str, Any]]
@@ -35,7 +35,7 @@ class RewardFunction:
         if not prompts:
             return []
         pairs = [_turns(*two, number) for number, two in enumerate(zip(prompts, completions, strict=True), start=1)]
-        rewards = self.model.score([prompt for prompt, _ in pairs], [response for _, response in pairs])
+        rewards = self.model.score([prompt for prompt, _ in pairs], AsGiven(response for _, response in pairs))
         return [float(reward) for reward in rewards]
 
 
@@ -53,8 +53,10 @@ def reward_function(model: Scorer, name: str | None = None) -> RewardFunction:
 
 def _turns(prompt: Conversation, completion: Conversation, number: int) -> tuple[Prompt, Response]:
     """The conversation up to the last answer, and that answer, which goes on where the prompt has begun it."""
-    begun = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    added = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
+    begun: list[Any] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    added: list[Any] = (
+        [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
+    )
     if not added or added[-1].get("role") != "assistant":
         place = Place("completions", number)
         raise DataError(place, "it does not end with a message of the assistant", "Give the answer as the last message")

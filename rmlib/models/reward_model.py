@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rmlib.models import backbones
+from rmlib.models import backbones, templates
 from rmlib.models.adapters import with_adapter
 from rmlib.models.backbones import is_adapted
 from rmlib.models.exporting import export
@@ -20,6 +20,7 @@ from rmlib.models.network import Head, RewardNetwork, draw_head, new_head
 from rmlib.records.hashing import fingerprint
 
 HEAD_FILE, CARD_FILE, ADAPTER_FOLDER = "head.safetensors", "reward_model.json", "adapter"
+TEMPLATE_FILE = "chat_template.jinja"  # as transformers calls it
 REQUIRED = ("backbone", "attributes", "identity", "body_identity", "adapted", "fresh_head", "head_layers")
 
 
@@ -30,39 +31,47 @@ class RewardModel(RewardNetwork):
     def create(
         cls, backbone: str, attributes: Sequence[str] = ("helpfulness",), *, head_layers: int = 1,
         lora: dict[str, Any] | None = None, quantization: dict[str, Any] | None = None,
-        seed: int = 0, dtype: torch.dtype = torch.float32,
+        seed: int = 0, dtype: torch.dtype = torch.float32, chat: dict[str, Any] | None = None,
     ) -> Self:  # fmt: skip
         """A new reward model; every random weight is drawn after seeding, without touching the caller's generators.
 
         `lora` holds keywords of peft's LoraConfig, `quantization` of transformers' BitsAndBytesConfig; the head is
-        neither adapted nor quantised. Raises BackboneError for an unknown backbone, ValueError for another number of
-        head layers than 1 or 2.
+        neither adapted nor quantised. `chat` says how conversations are written, in the keywords of `templates.adjust`:
+        chat_template, chat_template_kwargs, system_message, special_tokens. Raises BackboneError for an unknown
+        backbone, ModelError for a `chat` that its template does not take, ValueError for another number of head layers
+        than 1 or 2.
         """
         identity = cls.identity_of_new(
-            backbone, attributes, head_layers=head_layers, lora=lora, quantization=quantization, seed=seed, dtype=dtype
-        )
+            backbone, attributes, head_layers=head_layers, lora=lora, quantization=quantization, seed=seed, dtype=dtype,
+            chat=chat,
+        )  # fmt: skip
         as_published = backbone != backbones.EMBEDDED and lora is None and quantization is None
         body_identity = backbone if as_published else fingerprint("body", backbone, lora, quantization, seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
+            if chat:
+                templates.adjust(tokenizer, **chat)
             if lora is not None:
                 body = with_adapter(body, lora)
             head = new_head(body.config.hidden_size, len(attributes), head_layers)
         base = fingerprint("base", backbone, seed) if backbone == backbones.EMBEDDED else None
-        return cls(
+        model = cls(
             body, head, tokenizer, name=backbone, attributes=attributes, fresh_head=True,
             identity=identity, body_identity=body_identity, base_identity=base,
         )  # fmt: skip
+        model.chat = chat or {}
+        return model
 
     @staticmethod
     def identity_of_new(
         backbone: str, attributes: Sequence[str], *, head_layers: int = 1,
         lora: dict[str, Any] | None = None, quantization: dict[str, Any] | None = None,
-        seed: int = 0, dtype: torch.dtype = torch.float32,
+        seed: int = 0, dtype: torch.dtype = torch.float32, chat: dict[str, Any] | None = None,
     ) -> str:  # fmt: skip
         """The `identity` of what `create` would make, without making it."""
-        return fingerprint("create", backbone, tuple(attributes), head_layers, lora, quantization, seed, str(dtype))
+        parts = (backbone, tuple(attributes), head_layers, lora, quantization, seed, str(dtype))
+        return fingerprint("create", *parts, *([chat] if chat else []))
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write head, backbone, tokenizer and card; safetensors only.
@@ -81,6 +90,8 @@ class RewardModel(RewardNetwork):
             "identity": self.identity, "body_identity": self.body_identity,
             "adapted": is_adapted(self.backbone), "fresh_head": self.fresh_head, "head_layers": self.head_layers,
         }  # fmt: skip
+        if self.chat:
+            card["chat"] = self.chat
         if self.base_identity != self.name:
             card["base_identity"] = self.base_identity
         config = getattr(self.config, "quantization_config", None)
@@ -126,15 +137,19 @@ class RewardModel(RewardNetwork):
             from peft import PeftModel  # slow to import
 
             body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
+        if (folder / TEMPLATE_FILE).is_file():  # the saved one: a backbone that is as published has its own
+            tokenizer.chat_template = (folder / TEMPLATE_FILE).read_bytes().decode()
         new = draw_head(body.config.hidden_size, len(wanted), seed, n_layers)
         identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, n_layers), True
         if head == "keep":
             _read_head(new, folder)
             identity, fresh = card["identity"], card["fresh_head"]
-        return cls(
+        model = cls(
             body, new, tokenizer, name=card["backbone"], attributes=wanted, fresh_head=fresh,
             identity=identity, body_identity=card["body_identity"], base_identity=card.get("base_identity"),
         )  # fmt: skip
+        model.chat = card.get("chat", {})
+        return model
 
     def export(self, folder: str | Path) -> float:
         """Write a plain `AutoModelForSequenceClassification` with one label, and return its constant offset.

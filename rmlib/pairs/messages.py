@@ -155,6 +155,8 @@ def _check_message(given: Any, place: Place) -> dict[str, str]:
         message["content"] = ""
     if isinstance(message["content"], list):
         message["content"] = _only_text(message["content"], place)
+    if message["content"] is None and "content" not in given:
+        raise DataError(place, f"{shown(given)} is not a message", "Give each message a role and a content")
     check_string(message["content"], place)
     if own:
         message[EXTRAS] = json.dumps(own, ensure_ascii=False, separators=(",", ":"))

@@ -82,8 +82,13 @@ def _train(
             f"the model's head has {made.head_layers} layer(s), the settings ask for {settings.head_layers}; make "
             "the model with create_model(settings), or load it with head='redraw' and head_layers"
         )
+    if settings.chat and made.chat != settings.chat:
+        raise TrainingError(
+            f"the model was made to write conversations with {made.chat or 'nothing set'}, the settings ask for "
+            f"{settings.chat}; make the model with create_model(settings), or leave these settings out"
+        )
     if benchmarks:
-        watching.check(benchmarks)
+        watching.check(benchmarks, made)
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(runs.held(folder)))
         _Loop(made, pairs, selection, benchmarks, settings, folder, identity, processes).run(

@@ -70,7 +70,7 @@ def initial(settings: TrainSettings) -> Start:
     options: dict[str, Any] = {
         "head_layers": settings.head_layers, "lora": lora_of(settings), "seed": settings.seed,
         "quantization": nf4 if settings.quantization == "nf4" else None,
-        "dtype": torch.bfloat16 if settings.backbone_dtype == "bf16" else torch.float32,
+        "dtype": torch.bfloat16 if settings.backbone_dtype == "bf16" else torch.float32, "chat": settings.chat,
     }  # fmt: skip
     identity = models.RewardModel.identity_of_new(settings.backbone, settings.attributes, **options)
     return Start(identity, partial(models.RewardModel.create, settings.backbone, settings.attributes, **options))
@@ -92,7 +92,8 @@ def run_identity(
     data = [_data_identity(own, settings) for own in (table, selection) if own is not None]
     columns = ("item_id", "subset", "prompt", "candidates")
     for name, items in sorted((benchmarks or {}).items()):
-        data.append([name, fingerprint([items[column][:] for column in columns])])
+        more = ["extras"] * ("extras" in items.column_names)
+        data.append([name, fingerprint([items[column][:] for column in (*columns, *more)])])
     return fingerprint("train", start, settings.to_dict(), data)
 
 

@@ -20,7 +20,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": ("constant", "linear", "cosine"), "precision": ("fp32", "bf16"), "backbone_dtype": ("fp32", "bf16"),
     "overlong": ("error", "leave_out"), "sharding": ("none", "full"), "compile": ("none", "inductor", "aot_eager"),
     "optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"),
+    "special_tokens": ("text", "special"),
 }  # fmt: skip
+# How conversations are written.
+CHAT = ("chat_template", "chat_template_kwargs", "system_message", "special_tokens")
 POSITIVE = (
     "epochs", "max_steps", "pairs_per_step", "token_budget", "learning_rate", "clip_norm", "max_length",
 )  # fmt: skip
@@ -76,6 +79,10 @@ class TrainSettings:
     sharding: str = "none"  # "full": weights, gradients and optimizer states spread over the processes (FSDP2)
     activation_checkpointing: bool = False  # compute activations again in the backward pass instead of keeping them
     compile: str = "none"  # backend of torch.compile, for the backbone
+    chat_template: str | None = None  # in place of the backbone's own
+    chat_template_kwargs: dict[str, Any] | None = None  # what it is called with, e.g. {"enable_thinking": False}
+    system_message: str | None = None  # of conversations that have none; "": an empty one, not the template's own
+    special_tokens: str = "text"  # within a message; "special": they keep their meaning
 
     def __post_init__(self) -> None:
         refuse([*self._out_of_range()] or [*self._not_together()])
@@ -116,9 +123,20 @@ class TrainSettings:
         if of_pairs and self.loss not in PAIR_LOSSES:
             yield f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}"
 
+    @property
+    def chat(self) -> dict[str, Any]:
+        """What of `CHAT` is set, as `models.templates.adjust` takes it."""
+        return {name: getattr(self, name) for name in CHAT if getattr(self, name) != getattr(type(self), name)}
+
     def to_dict(self) -> dict[str, Any]:
-        """The settings as names and records hold them; `from_dict` reads them."""
-        return asdict(self)
+        """The settings as names and records hold them; `from_dict` reads them.
+
+        Those of `CHAT` are named only where they are set, so that what was made before there were any keeps its name.
+        """
+        return {name: value for name, value in asdict(self).items() if name not in CHAT or name in self.chat}
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:

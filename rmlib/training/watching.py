@@ -12,6 +12,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from rmlib import benchmarks
+from rmlib.benchmarks.scoring import refuse_unwritable
 from rmlib.models import Prompt, RewardModel
 from rmlib.models.features import FromFeatures
 from rmlib.training.settings import TrainSettings
@@ -97,9 +98,14 @@ def _sections(items: Dataset, scores: Mapping[str, list[float]]) -> pd.Series:
     return strict if set(loose.index) - set(strict.index) - made_of_sections else loose
 
 
-def check(watched: Watched) -> None:
-    """Raise ValueError, before any training, for a benchmark of which no section could be logged."""
+def check(watched: Watched, model: RewardModel) -> None:
+    """Raise ValueError, before any training, for a benchmark of which no section could be logged.
+
+    ModelError, with the item's id, for a conversation that the model's chat template refuses.
+    """
     for name, items in watched.items():
+        if model.kind != "encoder":  # which has no template; what a decoder's tokenizer read is remembered
+            refuse_unwritable(model, items, all_items=True)
         zeros = {row["item_id"]: [0.0] * len(row["candidates"]) for row in items}
         if _sections(items, zeros).empty:
             raise ValueError(f"{name}: no section has all its subsets, so none can be logged; give all subsets")
