@@ -1,4 +1,4 @@
-"""A chat endpoint on loopback for tests: a real HTTP server whose answers and faults a function decides."""
+"""An endpoint on loopback for tests: a real HTTP server whose answers and faults a function decides."""
 
 import json
 import socket
@@ -16,10 +16,11 @@ class ChatDouble:
 
     Faults: an int is a status; "#late" answers only after the client has given up; "#nonsense" is no JSON, "#shape"
     JSON of another shape, "#empty" no choice, "#null" one without text, "#closed" a connection that ends mid-answer.
+    Where it is no chat, `reply` is given the whole request, and what it gives is the JSON of the answer, or a status.
     """
 
-    def __init__(self, reply: Callable[[str], str | int]) -> None:
-        self.reply, self.url = reply, ""
+    def __init__(self, reply: Callable[[Any], Any], chat: bool) -> None:
+        self.reply, self.chat, self.url = reply, chat, ""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.most_at_once = self._now = 0
@@ -38,13 +39,13 @@ class ChatDouble:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            reply = self.reply(body["messages"][-1]["content"])
+            reply = self.reply(body["messages"][-1]["content"] if self.chat else body)
         finally:
             with self._lock:  # before the answer goes out: whoever has it may ask again at once
                 self._now -= 1
         self._answer(handler, reply)
 
-    def _answer(self, handler: BaseHTTPRequestHandler, reply: str | int) -> None:
+    def _answer(self, handler: BaseHTTPRequestHandler, reply: Any) -> None:
         if reply == "#late":
             self.released.wait(LONGEST_WAIT)
             return
@@ -56,7 +57,7 @@ class ChatDouble:
             return
         odd = {"#nonsense": "<html>", "#shape": '{"choices": 3}', "#empty": '{"choices": []}'}
         choice: dict[str, Any] = {"message": {"content": None if reply == "#null" else reply}}
-        content = odd.get(str(reply), json.dumps({"choices": [choice]})).encode()
+        content = odd.get(str(reply), json.dumps({"choices": [choice]} if self.chat else reply)).encode()
         handler.send_response(reply if isinstance(reply, int) else 200)
         if isinstance(reply, int) and 300 <= reply < 400:
             handler.send_header("Location", self.url)
@@ -66,9 +67,9 @@ class ChatDouble:
 
 
 @contextmanager
-def serving(reply: Callable[[str], str | int]) -> Iterator[ChatDouble]:
+def serving(reply: Callable[[Any], Any], chat: bool = True) -> Iterator[ChatDouble]:
     """A server that answers until the block ends."""
-    double = ChatDouble(reply)
+    double = ChatDouble(reply, chat)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = LONGEST_WAIT

@@ -18,6 +18,7 @@ from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.judges import ChatJudge, Instructions, Majority
 from rmlib.benchmarks.report import Report
 from rmlib.benchmarks.scoring import read_scores, score, write_scores
+from rmlib.benchmarks.servers import RewardServer, is_url
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
 from rmlib.sources.options import ARGUMENTS
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   python -m rmlib.benchmarks score rewardbench --model runs/some-run/model --out scores.jsonl
   python -m rmlib.benchmarks score own --source pairs.jsonl --model Skywork/Skywork-Reward-V2-Qwen3-0.6B
   python -m rmlib.benchmarks score judgebench --source judgebench --policy policy --reference reference
+  python -m rmlib.benchmarks score rewardbench --url http://127.0.0.1:8000/classify --served-model NAME
   python -m rmlib.benchmarks judge judgebench --source judgebench --url http://127.0.0.1:8000/v1 --judge-model NAME
   python -m rmlib.benchmarks summarise rewardbench --scores scores.jsonl
 """
@@ -40,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each request to the hub
-    os.environ.setdefault("RMLIB_COMMAND", typed_command("python -m rmlib.benchmarks", given, HIDDEN))
+    hidden = (*HIDDEN, "model") if is_url(getattr(options, "model", None)) else HIDDEN
+    os.environ.setdefault("RMLIB_COMMAND", typed_command("python -m rmlib.benchmarks", given, hidden))
     try:
         options.run(options)
     except KeyboardInterrupt:
@@ -131,6 +134,10 @@ def _scorer(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The scorer that was asked for, and what a record says of it."""
     if options.model in RULERS:
         return RULERS[options.model], {"model": options.model}
+    if options.url is not None or is_url(options.model):
+        patience = {name: getattr(options, name) for name in ("key_variable", "timeout", "retries")}
+        server = RewardServer(Endpoint(options.url or options.model, options.served_model, **patience), options.workers)
+        return server, {"model": server.name, "protocol": server.path.strip("/")}
     import torch  # late, for its weight: a ruler answers before it has loaded
 
     from rmlib.benchmarks import scorers
@@ -183,17 +190,20 @@ FOR_SCORES: dict[str, dict[str, Any]] = {
     "--dtype": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": {"help": "default: a GPU where there is one"},
     "--read-at": {"default": "transformers", "choices": ["transformers", "end"]},
+    "--served-model": {"default": "", "help": "its name at the URL, where that serves several"},
     "--skip-long": YES | {"help": "leave out, and count, texts that do not fit"},
+}
+FOR_SERVERS: dict[str, dict[str, Any]] = {
+    "--key-variable": {"help": "environment variable that holds the server's key, where one is wanted"},
+    "--workers": {"type": int, "default": 4, "help": "questions at a time; default: %(default)s"},
+    "--timeout": {"type": float, "default": 120.0, "help": "seconds for an answer; default: %(default)s"},
+    "--retries": {"type": int, "default": 2, "help": "after a fault that may pass; default: %(default)s"},
 }
 FOR_JUDGES: dict[str, dict[str, Any]] = {
     "--url": {"required": True, "help": "base of an OpenAI-compatible endpoint, e.g. http://host/v1"},
     "--judge-model": {"required": True, "nargs": "+", "help": "its name there; of several the majority"},
-    "--key-variable": {"help": "environment variable that holds the key, where one is wanted"},
     "--instructions": {"help": "JSON file: system, pair, choice, rating, in place of ours"},
     "--mode": {"default": "compare", "choices": judging.MODES},
-    "--workers": {"type": int, "default": 4, "help": "questions at a time; default: %(default)s"},
-    "--timeout": {"type": float, "default": 120.0, "help": "seconds for an answer; default: %(default)s"},
-    "--retries": {"type": int, "default": 2, "help": "after a fault that may pass; default: %(default)s"},
     "--max-tokens": {"type": int, "default": 2048, "help": "of an answer; default: %(default)s"},
     "--consistency": YES | {"help": "judge both orders, and say how often they agree"},
 }
@@ -203,8 +213,8 @@ FOR_FILES: dict[str, dict[str, Any]] = {
 }
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], dict[str, Any]]] = {
     "list": (_list, {}),
-    "score": (_score, SHARED | FOR_SCORES | FOR_BOTH),
-    "judge": (_judge, SHARED | FOR_JUDGES | FOR_BOTH),
+    "score": (_score, SHARED | FOR_SCORES | FOR_SERVERS | FOR_BOTH),
+    "judge": (_judge, SHARED | FOR_JUDGES | FOR_SERVERS | FOR_BOTH),
     "summarise": (_summarise, SHARED | FOR_FILES),
 }
 
@@ -228,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--model", help=f"{', '.join(RULERS)}; or folder or hub id of a reward model or classifier"
             )
             who.add_argument("--policy", help="a language model trained by DPO: its implicit rewards")
+            who.add_argument("--url", help="of a server that gives rewards: /classify of vLLM, /predict of TEI")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""A chat endpoint that speaks OpenAI's protocol, at a URL that the user names: one question, one answer, or why not.
+"""An endpoint at a URL that the user names, as OpenAI's protocol has it: one question, one answer, or why not.
 
 Nothing is sent anywhere unless an `Endpoint` was made, and a key only where the name of its variable was given. The key
 is read when it is sent; it appears in no record, file or message. The client of huggingface_hub does not serve: it
@@ -13,11 +13,12 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 LARGEST_ANSWER = 10_000_000  # bytes; a longer one is nonsense
+Found = TypeVar("Found")
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -41,10 +42,10 @@ class _StaysHere(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a judge model is asked, and how patiently.
+    """Where a judge model or a reward model is asked, and how patiently.
 
     Attributes:
-        url: the base, e.g. "http://127.0.0.1:8000/v1"; "/chat/completions" is added.
+        url: the base, e.g. "http://127.0.0.1:8000/v1"; a judge is asked below it, at "/chat/completions".
         model: the name under which the endpoint serves it.
         timeout: seconds to wait for an answer, each time.
         retries: how often a question is asked again after a timeout, a broken connection, or a status that may pass.
@@ -69,10 +70,14 @@ class Endpoint:
     def answer(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text of the answer at temperature 0. Raises EndpointError."""
         asked = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": self.max_tokens}
-        body = json.dumps(asked).encode()
+        return self.ask("/chat/completions", asked, _text_of)
+
+    def ask(self, path: str, content: Any, read: Callable[[bytes], Found]) -> Found:
+        """What `read` finds in the reply to some JSON, posted to a path below the URL. Raises EndpointError."""
+        body = json.dumps(content).encode()
         for attempt in range(self.retries + 1):
             try:
-                return _text_of(self._post(body))
+                return read(self._post(path, body))
             except EndpointError as error:
                 if not error.may_pass:
                     raise
@@ -81,11 +86,11 @@ class Endpoint:
                 time.sleep(self.pause * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, path: str, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
         if self.key_variable is not None:
             headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
-        request = urllib.request.Request(self.url.rstrip("/") + "/chat/completions", data=body, headers=headers)
+        request = urllib.request.Request(self.url.rstrip("/") + path, data=body, headers=headers)
         try:
             with urllib.request.build_opener(_StaysHere).open(request, timeout=self.timeout) as reply:
                 content = reply.read(LARGEST_ANSWER + 1)

@@ -1,4 +1,4 @@
-"""Scorers by name: a ruler, a reward model of ours, or any sequence classifier, from a folder or the hub."""
+"""Scorers by name: a ruler, a reward model of ours, any sequence classifier (a folder or hub id), or a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from rmlib import combining
+from rmlib.benchmarks.endpoint import Endpoint
+from rmlib.benchmarks.servers import RewardServer, is_url
 from rmlib.models import RewardModel, Scorer
 from rmlib.models.backbones import BackboneError
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
@@ -29,7 +31,7 @@ def open_scorer(
     weights: Weights | None = None, dtype: torch.dtype = torch.float32, device: str | None = None,
     read_at: str = "transformers",
 ) -> Scorer:  # fmt: skip
-    """The scorer of a name: "longer", "shorter", "chance", else a folder or hub id of a model.
+    """The scorer of a name: "longer", "shorter", "chance", the URL of a server, else a folder or hub id of a model.
 
     `weights` fold several outputs into one, by name or in order; `device` is a GPU where there is one; `read_at` is
     explained at `classifiers.load_classifier`. A reward model of ours stays as precise as it was saved.
@@ -37,6 +39,8 @@ def open_scorer(
     """
     if str(name) in RULERS:
         return RULERS[str(name)]
+    if is_url(name):
+        return RewardServer(Endpoint(str(name), model=""))
     folder = local_folder(str(name))
     if (folder / CARD_FILE).is_file():
         model: Any = RewardModel.load(folder)
