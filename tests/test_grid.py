@@ -275,7 +275,7 @@ def test_every_figure_and_table_of_a_comparison_draws_the_grid_s_records(splits:
     for arm in arms:
         assert table.loc[arm, "estimate"] == pytest.approx(result.accuracy(arm).estimate)
         assert table.loc[arm, "seeds"] == 2
-    for name in ("ladder", "differences", "strength", "strata", "calibration", "curves", "sweep"):
+    for name in ("ladder", "differences", "strata", "calibration", "curves", "sweep"):
         assert figures.FIGURES[name](file).axes
     for name in ("length", "temperature", "paper_and_this_run"):
         assert len(figures.TABLES[name](file))

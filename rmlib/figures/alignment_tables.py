@@ -1,7 +1,5 @@
 """Tables of aligned policies: gold against proxy, where a reward stops being worth following, win rates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,12 +163,8 @@ def scaling_curve(divergence: np.ndarray, alpha: float, beta: float, *, best_of_
     return d * (alpha - beta * (d if best_of_n else np.log(d)))
 
 
-def _rounded(make: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
-    return lambda file: make(file).round(4)
-
-
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "curves": _rounded(curve_table),
-    "over_optimisation": _rounded(over_optimisation),
-    "win_rates": _rounded(win_rate_table),
+    "curves": lambda file: curve_table(file).round(4),
+    "over_optimisation": lambda file: over_optimisation(file).round(4),
+    "win_rates": lambda file: win_rate_table(file).round(4),
 }

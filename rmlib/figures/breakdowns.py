@@ -1,7 +1,5 @@
 """Tables behind an accuracy, made from records: by strength and gaps, at equal length, agreement, temperature, size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pandas as pd
 from rmlib import records, statistics
 from rmlib.experiments.arms import ARMS, FINETUNED, title
 from rmlib.figures import summaries
-from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, columns_of, interval_of, kept, ladder, margins
+from rmlib.figures.summaries import BOOTSTRAP_SEED, answers_of, by_seed, columns_of, interval_of, kept, ladder, margins
 from rmlib.records import RecordError
 from rmlib.statistics import PowerLaw, Temperature
 from rmlib.statistics.intervals import matched_seeds
@@ -45,8 +43,8 @@ def strata(file: Path, n: int) -> dict[str, pd.Series]:
 @kept
 def strata_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler by property of the test pairs: arm, property, stratum, estimate, low, high, n."""
-    answers, groups = _answers(file)
-    n = _n_pairs(answers)
+    answers, groups = answers_of(file)
+    n = len(groups)
     rows = []
     for name, strata_of in strata(file, n).items():
         codes = strata_of.cat.codes.to_numpy()
@@ -63,8 +61,8 @@ def strata_table(file: Path) -> pd.DataFrame:
 @kept
 def length_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
-    answers, groups = _answers(file)
-    n = _n_pairs(answers)
+    answers, groups = answers_of(file)
+    n = len(groups)
     length = summaries.described_pairs(file, n)["chars_difference"]
     rows = []
     for arm, values in answers.items():
@@ -84,7 +82,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
     anew changes. Of the rulers, length and words stand beside them: a ruler has no seeds and is held against every
     seed of an arm.
     """
-    answers, groups = _answers(file)
+    answers, groups = answers_of(file)
     shown = [name for name in answers if name.removesuffix(FINETUNED) in ARMS or name in RULERS]
     rows = []
     for i, name in enumerate(shown):
@@ -223,20 +221,3 @@ def learning_curve_table(file: Path) -> pd.DataFrame:
         row |= columns_of("scale", law.scale) | columns_of("exponent", law.exponent) | columns_of("floor", law.floor)
         rows.append(row | {"fall shown": law.fall_is_shown, "floor shown": law.floor_is_shown})
     return pd.DataFrame(rows).set_index("arm")
-
-
-def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Margins `[seed, pair]` of every arm and ruler, and which test pairs share a prompt."""
-    table = ladder(file)
-    answers = {str(name): margins(table, name) for name in table["name"].unique()}
-    for _, ruler in summaries.rulers_beside(file, table.iloc[-1]).iterrows():
-        answers[ruler["asked.ruler"]] = np.array([ruler["outcome.margins"]], dtype=float)
-    return answers, summaries.prompt_groups(file, _n_pairs(answers))
-
-
-def _n_pairs(answers: dict[str, np.ndarray]) -> int:
-    """The number of test pairs; RecordError where arms were read on different numbers of them."""
-    sizes = {name: values.shape[1] for name, values in answers.items()}
-    if len(set(sizes.values())) > 1:
-        raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
-    return next(iter(sizes.values()))

@@ -3,8 +3,6 @@
 `python -m rmlib.figures` redraws everything from `data/results` into `figures/<source>-<backbone>/`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +40,7 @@ GENERAL: dict[str, Callable[[Path | None], Figure]] = {
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "figure_1": data.figure_1, "agreement": data.agreement_figure, "annotators": data.annotators_figure,
     "aspects": data.aspects_figure, "simulation": data.simulation_figure, "ladder": arms.ladder_figure,
-    "differences": arms.differences_figure, "strength": arms.strength_figure, "strata": arms.strata_figure,
+    "differences": arms.differences_figure, "strata": arms.strata_figure,
     "agreement_of_arms": arms.agreement_of_arms_figure, "calibration": arms.calibration_figure,
     "curves": losses.curves_figure, "uncertainty": arms.uncertainty_figure,
     "learning_curve": arms.learning_curve_figure, "inputs": inputs.inputs_figure, "sweep": arms.sweep_figure,

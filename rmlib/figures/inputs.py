@@ -1,7 +1,5 @@
 """What frozen heads may read, side by side: the comparisons of a file that differ in the inputs of their grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from rmlib import records, statistics
 from rmlib.experiments.arms import title
 from rmlib.figures import summaries
 from rmlib.figures.arms import about
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
+from rmlib.figures.style import COLOURS, MARKERS, beside, finished, new_figure, rows
 from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, columns_of, described_pairs, interval_of, prompt_groups
 from rmlib.records import RecordError
 
@@ -35,8 +33,8 @@ def inputs_table(file: Path) -> pd.DataFrame:
         choices = table["outcome.training"].iloc[0]["selected"]  # the same for every seed
         row = _row(file, _margins(table)) | {"selection accuracy": np.mean([one["accuracy"] for one in selected])}
         found[name] = row | {"at edge": f"{sum(bool(one['at_edge']) for one in choices)} of {len(choices)}"}
-    for _, ruler in summaries.rulers_beside(file, next(iter(runs.values())).iloc[-1]).iterrows():
-        found[f"ruler: {ruler['asked.ruler']}"] = _row(file, np.array([ruler["outcome.margins"]], dtype=float))
+    for ruler, margins in summaries.rulers_beside(file, next(iter(runs.values())).iloc[-1]).items():
+        found[f"ruler: {ruler}"] = _row(file, margins)
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("inputs")
 
 
@@ -47,19 +45,17 @@ def inputs_figure(file: Path) -> Figure:
     heights = np.arange(len(table))[::-1]
     figure, (axes,) = new_figure(8.5, 0.33 * len(table) + 1.5)
     for offset, name in enumerate(("accuracy", "at equal length")):
-        part = table[[name, f"{name} low", f"{name} high"]].set_axis(["estimate", "low", "high"], axis=1)
         look: dict[str, Any] = {"marker": MARKERS[offset], "s": 16, "linewidths": 1, "label": name}
-        rows(axes, heights + 0.12 - 0.24 * offset, part, COLOURS[offset], 1.5, **look)
+        columns = (name, f"{name} low", f"{name} high")
+        rows(axes, heights + 0.12 - 0.24 * offset, table, COLOURS[offset], 1.5, columns, **look)
     axes.set_yticks(heights, list(table.index))
     beside(axes, heights, [f"{value:.3f}" for value in table["accuracy"]])
     axes.axvline(0.5, color="0.5", lw=1, ls=":")
     axes.set_xlabel("accuracy on the held-out pairs (a tie is wrong; dotted: chance)")
-    legend_below(figure, 2)
     seeds, n = {len(part) for part in runs.values()}, int(table["n"].iloc[0])
     detail = f"{title(newest['asked.arm'].iloc[-1])}, {min(seeds)} to {max(seeds)} seeds; {n:,} decided test pairs; "
     detail += "line: 95 % bootstrap interval over folds and seeds; right: accuracy"
-    headline(figure, "What frozen heads read", about(newest), detail)
-    return figure
+    return finished(figure, "What frozen heads read", about(newest), detail, legend=2)
 
 
 def _runs(file: Path) -> dict[str, pd.DataFrame]:
