@@ -33,7 +33,7 @@ def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_t
         return rows
 
     rows = [np.array(row, dtype=np.int64) for row in kept_json(paths.runs_dir() / "samples" / f"{identity}.json", draw)]
-    return policy.as_samples(prompts, n, rows)
+    return policy.as_samples(prompts, policy.prompt_ids(prompts), n, rows)
 
 
 def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prompt sample"]:
