@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rmlib import losses
-from rmlib.training.settings import as_fields
+from rmlib.training.settings import PAIR_LOSSES, Settings
 
 METHODS = ("reinforce", "ppo", "dpo")
 
 
 @dataclass(frozen=True)
-class AlignSettings:
+class AlignSettings(Settings):
     """Everything that names an optimisation but the policy, the reward and the prompts.
 
     Raises ValueError for an unknown method or loss, and for sizes that are not positive.
@@ -47,14 +46,9 @@ class AlignSettings:
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} is unknown; known: {', '.join(METHODS)}")
-        if self.loss not in losses.PAIR_LOSSES:
-            raise ValueError(f"loss={self.loss!r} is no pair loss; known: {', '.join(losses.PAIR_LOSSES)}")
-        positive = ("n_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "rounds")
-        for name in (*positive, "learning_rate", "minibatches", "prompts_at_once", "beta", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        counts = ("n_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "rounds")
+        sizes = (*counts, "learning_rate", "minibatches", "prompts_at_once", "beta", "clip_norm")
+        self.check({"method": METHODS, "loss": PAIR_LOSSES}, sizes)
         if self.method == "reinforce" and self.samples_per_prompt < 2:
             raise ValueError("a leave-one-out baseline needs at least 2 samples_per_prompt, got 1")
 
@@ -63,16 +57,7 @@ class AlignSettings:
         of_ppo = {"rounds", "minibatches", "ratio_clip", "value_clip", "gamma", "lam", "value_learning_rate"}
         of_dpo, of_samples = {"loss", "beta"}, {"samples_per_prompt", "kl_coefficient"}
         foreign = {"reinforce": of_ppo | of_dpo, "ppo": of_dpo, "dpo": of_ppo | of_samples}[self.method]
-        return {name: value for name, value in asdict(self).items() if name not in foreign}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AlignSettings:
-        """Settings from JSON; raises ValueError for a name that is no setting."""
-        return cls(**as_fields(cls, values))
-
-    def change(self, **settings: Any) -> AlignSettings:
-        """The same settings with some changed."""
-        return replace(self, **settings)
+        return {name: value for name, value in super().to_dict().items() if name not in foreign}
 
 
 # Where the paper's own values are not known (its Appendix E), the defaults of the authors' code stand in: NeMo-Aligner,

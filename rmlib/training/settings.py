@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 # The names that `losses` and `models.network` know, written down again: reading settings should not import torch.
 PAIR_LOSSES = ("bradley_terry", "margin_bradley_terry", "scaled_bradley_terry")
@@ -19,7 +20,37 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class Settings:
+    """What the settings of any run share: checks, to JSON and back."""
+
+    def check(self, choices: Mapping[str, tuple[Any, ...]], positive: Iterable[str]) -> None:
+        """Raise ValueError for a setting that is none of its choices, and for a number that is not positive."""
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as names and records hold them; `from_dict` reads them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from JSON, what it lacks at its default; raises ValueError for a name that is no setting."""
+        known = [item.name for item in fields(cls)]
+        if unknown := values.keys() - set(known):
+            raise ValueError(f"unknown settings {sorted(unknown)}; known: {', '.join(known)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def change(self, **settings: Any) -> Self:
+        """The same settings with some changed."""
+        return replace(self, **settings)
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
     """The settings of a run; its name is made from all of them.
 
     Raises ValueError for what `CHOICES` does not have, a number out of its range, and what does not go together.
@@ -64,12 +95,7 @@ class TrainSettings:
     compile: str = "none"  # backend of torch.compile, for the backbone
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}")
-        for name in ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self.check(CHOICES, ("epochs", "pairs_per_step", "token_budget", "learning_rate", "clip_norm"))
         for name, limit in {"lora_dropout": 1, "label_smoothing": 0.5}.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name} must be from 0 to below {limit}, got {getattr(self, name)}")
@@ -102,25 +128,8 @@ class TrainSettings:
         if of_pairs and self.loss not in PAIR_LOSSES:
             raise ValueError(f"{of_pairs[0]} belongs to a pair loss ({', '.join(PAIR_LOSSES)}), not to {self.loss}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as names and records hold them; `from_dict` reads them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Settings from JSON, what it lacks at its default; raises ValueError for a name that is no setting."""
-        return cls(**as_fields(cls, values))
-
     def n_steps(self, n_pairs: int) -> int:
         """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
         if self.max_steps is not None:
             return self.max_steps
         return max(1, int(self.epochs * n_pairs / self.pairs_per_step))
-
-
-def as_fields(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """What JSON says of a dataclass of settings, lists as tuples; raises ValueError for a name that is no setting."""
-    known = [item.name for item in fields(kind)]
-    if unknown := values.keys() - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known: {', '.join(known)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
