@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset
 
 from rmlib import records
@@ -32,7 +31,7 @@ from rmlib.alignment.fine_tuning import FineTuning, Tuned, fine_tune, on_reward_
 from rmlib.alignment.policies import Policy
 from rmlib.annotations.parsing import sentences, stated_preference, without_names
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge, Verdict, question_text
-from rmlib.benchmarks.judging import Question, ask, both_orders
+from rmlib.benchmarks.judging import Question, ask, in_both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
@@ -264,7 +263,7 @@ def _write(job: Job, plan: Plan) -> None:
 
 def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, Any]:
     """Both orders of every pair, as the outcome of a record; kept verdicts are not asked for again."""
-    outcome = _outcome(items, both_orders(items, partial(ask, judge, progress=progress)))
+    outcome = _outcome(items, ask(judge, in_both_orders(items), progress=progress))
     if isinstance(judge, Justifier):
         outcome["words"] = float(np.mean([len(text.split()) for text in written(judge, items)]))
     return outcome
@@ -272,8 +271,7 @@ def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, 
 
 def written(judge: Justifier, items: Dataset) -> list[str]:
     """What a justifier says of every pair, the preferred response shown first, then shown second."""
-    pairs = [(item["prompt"], tuple(item["candidates"])) for item in items]
-    return judge.write([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
+    return judge.write(in_both_orders(items))
 
 
 def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
@@ -299,22 +297,21 @@ def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Map
 def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
     """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
     rewards = score(scorer, items, progress=False)
-    sides = np.sign([rewards[name][1] - rewards[name][0] for name in items["item_id"]])
-    winner = np.select([sides < 0, sides > 0], [0.0, 1.0], np.nan)
-    problem = [None if side else TIE for side in sides]
-    return _outcome(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
+    pairs = [rewards[name] for name in items["item_id"]]
+    return _outcome(items, [_of_rewards(*shown) for two in pairs for shown in (two, two[::-1])])
 
 
-def _outcome(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
-    """What a record keeps of `judging.both_orders`."""
-    both = ["first", "second"]
-    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in both}
-    problems: Counter[str] = Counter()
-    for met, missing in zip(orders["problem"], orders[both].isna().sum(axis=1), strict=True):
-        kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
-        problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
+def _of_rewards(first: float, second: float) -> Verdict:
+    return Verdict(None, TIE) if first == second else Verdict(float(second > first))
+
+
+def _outcome(items: Dataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What a record keeps of the verdicts on both orders of every pair."""
+    first = [None if verdict.value is None else int(verdict.value) for verdict in verdicts[::2]]
+    second = [None if verdict.value is None else 1 - int(verdict.value) for verdict in verdicts[1::2]]
+    problems = Counter(verdict.problem for verdict in verdicts if verdict.problem)
     strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]
-    return {**values, "problems": dict(problems), "strength": strength}
+    return {"first": first, "second": second, "problems": dict(problems), "strength": strength}
 
 
 def record(
