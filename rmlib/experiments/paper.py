@@ -1,7 +1,7 @@
 """The paper's recipe for 70 billion parameters: what it takes, and both of its stages down to the launch line.
 
-    python -m rmlib.experiments.paper                              memory by part, operations, hours
-    python -m rmlib.experiments.paper prepare --folder runs/paper  beside it a folder for each stage, ready to launch
+python -m rmlib.experiments.paper                              memory by part, operations, hours
+python -m rmlib.experiments.paper prepare --folder runs/paper  beside it a folder for each stage, ready to launch
 """
 
 from __future__ import annotations
