@@ -144,7 +144,7 @@ class _Loop:
             self.ahead.start([batch for found in (own, *following) for batch, _ in found])
         loss = self._backward(own, n_valid(settings.loss, self.examples, indices))
         norm = self.wrapped.clip(settings.clip_norm)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
