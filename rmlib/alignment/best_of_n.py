@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from rmlib.alignment import estimators
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.rewards import AlignmentError
+from rmlib.alignment.rewards import AlignmentError, scores_of
 from rmlib.models import Prompt, Scorer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, prompt_key
@@ -42,9 +42,7 @@ def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prom
     pairs = [(row // n, text) for row, text in enumerate(samples.texts)]
     place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
     prompts, texts = [samples.prompts[index] for index, _ in place], [text for _, text in place]
-    values = np.asarray(scorer.score(prompts, texts), dtype=float)
-    if values.shape != (len(texts),):
-        raise AlignmentError(f"{len(texts)} responses got rewards of shape {values.shape}: give one number a response")
+    values = scores_of(scorer, prompts, texts)
     return values[[place[pair] for pair in pairs]].reshape(-1, n)
 
 

@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from rmlib.alignment.policies import Policy, drawn_network
 from rmlib.models import Prompt, RewardModel, backbones, batches
 from rmlib.models.batches import Group
 from rmlib.models.network import hash_of_weights
 from rmlib.records import paths
-from rmlib.records.files import write_json, written_whole
+from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
+from rmlib.records.kept import kept_folder
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
 from rmlib.training.loop import scheduler_for
@@ -65,11 +66,13 @@ def _minimise(
 
 def _kept(folder: Path, make: Callable[[], tuple[Policy, dict[str, Any]]]) -> tuple[Policy, dict[str, Any]]:
     """A policy and how it came about: made once, then read from its folder."""
-    if not (folder / FINISHED_FILE).is_file():
+
+    def fill(temporary: Path) -> None:
         policy, outcome = make()
-        with written_whole(folder) as temporary:
-            policy.save(temporary)
-            write_json(temporary / FINISHED_FILE, outcome)
+        policy.save(temporary)
+        write_json(temporary / FINISHED_FILE, outcome)
+
+    kept_folder(folder, fill)
     return Policy.create(str(folder)), json.loads((folder / FINISHED_FILE).read_text())
 
 
@@ -133,12 +136,13 @@ def fit_history(policy: Policy) -> list[list[float]]:
 
 def new_policy(settings: FitSettings) -> Policy:
     """A random decoder with the tokenizer of the embedded backbone."""
-    made = Policy.create(backbones.EMBEDDED, seed=settings.seed)
-    config = AutoConfig.from_pretrained(backbones.folder_of(backbones.EMBEDDED))
-    config.hidden_size, config.intermediate_size = settings.hidden_size, 2 * settings.hidden_size
-    config.num_hidden_layers, config.num_attention_heads = settings.layers, settings.heads
-    config.num_key_value_heads, config.head_dim = settings.heads, settings.hidden_size // settings.heads
-    return Policy(drawn_network(config, settings.seed), made.tokenizer, "embedded policy")
+    source = backbones.folder_of(backbones.EMBEDDED)
+    config = AutoConfig.from_pretrained(
+        source, hidden_size=settings.hidden_size, intermediate_size=2 * settings.hidden_size,
+        num_hidden_layers=settings.layers, num_attention_heads=settings.heads, num_key_value_heads=settings.heads,
+        head_dim=settings.hidden_size // settings.heads,
+    )  # fmt: skip
+    return Policy(drawn_network(config, settings.seed), AutoTokenizer.from_pretrained(source), "embedded policy")
 
 
 def fit(policy: Policy, answers: Answers, settings: FitSettings) -> list[list[float]]:

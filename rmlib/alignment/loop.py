@@ -22,7 +22,7 @@ from torch import nn
 
 from rmlib.alignment.estimators import PerToken
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
-from rmlib.alignment.rewards import AlignmentError, reward_identity
+from rmlib.alignment.rewards import AlignmentError, reward_identity, scores_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json, written_whole
@@ -86,7 +86,7 @@ class Watch:
         row["tokens"] = float(samples.n_tokens.mean())
         row["divergence"], row["divergence_se"] = divergence(policy, origin, samples)
         for name, scorer in self.scorers.items():
-            values = np.asarray(scorer.score(samples.repeated_prompts, samples.texts), dtype=float)
+            values = scores_of(scorer, samples.repeated_prompts, samples.texts)
             table = values.reshape(len(self.prompts), -1)
             row[name] = [round(float(value), 4) for value in table.mean(axis=1)]
             if self.samples_per_prompt > 1:  # of answers to one prompt: rewards compare nothing else
