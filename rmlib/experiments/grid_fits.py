@@ -130,12 +130,15 @@ class ArmFit:
 def choose(trials: Sequence[dict[str, float]]) -> dict[str, float]:
     """The setting with the highest accuracy on the decided selection pairs, mean of its seeds.
 
-    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. `at_edge`
-    says that its learning rate is the smallest or largest tried, so that a wider grid might do better.
+    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay, as far as
+    trials have these. `at_edge` says that its learning rate is the smallest or largest tried, so that a wider grid
+    might do better.
     """
-    means = pd.DataFrame(trials).groupby(["learning_rate", "weight_decay"])[["accuracy", "loss"]].mean().reset_index()
+    table = pd.DataFrame(trials).drop(columns="seed")
+    varied = [name for name in ("learning_rate", "weight_decay") if name in table]
+    means = table.groupby(varied).mean().reset_index()
     means["rank"] = -means["accuracy"].round(12)  # means of the same counts differ in the last bits
-    best = means.sort_values(["rank", "loss", "learning_rate", "weight_decay"]).drop(columns="rank").iloc[0]
+    best = means.sort_values(["rank", *table.columns.intersection(["loss"]), *varied]).drop(columns="rank").iloc[0]
     chosen = {str(name): float(value) for name, value in best.items()}
     rates = means["learning_rate"]
     at_edge = rates.nunique() > 1 and chosen["learning_rate"] in (rates.min(), rates.max())
