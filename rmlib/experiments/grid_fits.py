@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rmlib.experiments import scoring
-from rmlib.experiments.arms import ARMS, changes, is_derived, line_of, settings_for, waits_for
+from rmlib.experiments.arms import changes, is_derived, line_of, settings_for, waits_for
 from rmlib.experiments.derived import MarginsAt, fitted
 from rmlib.experiments.presets import Preset
 from rmlib.losses import mean_rating
@@ -303,14 +303,13 @@ def _compared(part: Part) -> Compared:
 
 def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Float[Tensor, "text hidden"]) -> ArmFit:
     """The heads of an arm from the fits of those it is made from, seed by seed; `texts`: of the selection pairs."""
-    parent = parents[0].outputs if "attribute_weights" in ARMS[arm].change else parents[0].heads
-    weak = parents[-1].heads
+    outputs, parent, weak = parents[0].outputs, parents[0].heads, parents[-1].heads
     assert isinstance(parent, Heads) and isinstance(weak, Heads)
-    margins = heads_margins_at(weak, parents[0].heads, splits.selection, texts)
-    rewards = rewards_of_pairs(parents[0].heads, texts)
+    margins = heads_margins_at(weak, parent, splits.selection, texts)
+    rewards = rewards_of_pairs(parent, texts)
     details = [fitted(arm, splits, at, lambda own=own: own) for at, own in zip(margins, rewards, strict=True)]  # type: ignore[misc]
     if "attribute_weights" in details[0]:  # the same for all seeds
-        return ArmFit(parent.weighted(list(details[0]["attribute_weights"].values())), parent, details=details)
+        return ArmFit(outputs.weighted(list(details[0]["attribute_weights"].values())), outputs, details=details)
     if "factor" in details[0]:
         factor = torch.tensor([fit["factor"] for fit in details])
         made = Heads(
