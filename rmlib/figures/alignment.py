@@ -153,9 +153,6 @@ FIGURES: dict[str, Callable[[Path], Figure]] = {
 }  # fmt: skip
 
 
-# --- in words -------------------------------------------------------------------------------------------------------
-
-
 def ends_told(file: Path, method: str) -> str:
     """Gold where each curve of a method ends, as a sentence."""
     table = alignment_tables.curve_table(file)

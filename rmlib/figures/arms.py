@@ -1,4 +1,4 @@
-"""Pictures of the arms: accuracies, differences, where they are right, agreement, calibration, sweeps."""
+"""Pictures of the arms: accuracies, differences, where they are right, agreement, calibration, sweeps, inputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,12 +39,9 @@ def about(table: pd.DataFrame) -> str:
         how = "adapters trained"
     row = table.iloc[-1]
     backbone, n_train = row["asked.settings"]["backbone"], int(row["asked.n_train"])
-    return f"{_source(table)}; backbone {backbone}, {how} on {n_train:,} pairs"
-
-
-def _source(table: pd.DataFrame) -> str:
-    source = table.iloc[-1]["asked.source"]
-    return source["title"] + ("" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}")
+    source = row["asked.source"]
+    preferences = "" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}"
+    return f"{source['title']}{preferences}; backbone {backbone}, {how} on {n_train:,} pairs"
 
 
 def compared(table: pd.DataFrame, file: Path) -> list[str]:
@@ -279,3 +276,24 @@ def affine_figure(file: Path) -> Figure:
     detail = f"{n:,} rated test responses, seed {table['seed'].iloc[-1]}; bins of equally many responses, "
     detail += "lines: 95 % bootstrap interval of the mean; scale and offset fitted on the selection split"
     return style.finished(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
+
+
+def inputs_figure(file: Path) -> Figure:
+    """What frozen heads read: test accuracy and accuracy at equal length, with intervals."""
+    table, runs = breakdowns.inputs_table(file), breakdowns.runs_by_inputs(file)
+    newest = next(iter(runs.values()))
+    heights = np.arange(len(table))[::-1]
+    figure, (axes,) = style.new_figure(8.5, 0.33 * len(table) + 1.5)
+    for offset, name in enumerate(("accuracy", "at equal length")):
+        look: dict[str, Any] = {"marker": style.MARKERS[offset], "s": 16, "linewidths": 1, "label": name}
+        columns = (name, f"{name} low", f"{name} high")
+        style.rows(axes, heights + 0.12 - 0.24 * offset, table, style.COLOURS[offset], 1.5, columns, **look)
+    axes.set_yticks(heights, list(table.index))
+    style.beside(axes, heights, [f"{value:.3f}" for value in table["accuracy"]])
+    axes.axvline(0.5, color="0.5", lw=1, ls=":")
+    axes.set_xlabel("accuracy on the held-out pairs (a tie is wrong; dotted: chance)")
+    seeds, n = {len(part) for part in runs.values()}, int(table["n"].iloc[0])
+    arm = style.label(newest["asked.arm"].iloc[-1])
+    detail = f"{arm}, {min(seeds)} to {max(seeds)} seeds; {n:,} decided test pairs; line: 95 % bootstrap interval "
+    detail += "over folds and seeds; right: accuracy"
+    return style.finished(figure, "What frozen heads read", about(newest), detail, legend=2)

@@ -82,8 +82,8 @@ def ladder(file: Path) -> pd.DataFrame:
     )
 
 
-def margins(table: pd.DataFrame, arm: str, of: str = "margins") -> np.ndarray:
-    """Margins of an arm on the test pairs (`of="selection_margins"`: on the selection pairs), `[seed, pair]`."""
+def margins(table: pd.DataFrame, arm: str, of: str = "margins") -> Float[np.ndarray, "seed pair"]:
+    """Margins of an arm on the test pairs (`of="selection_margins"`: on the selection pairs)."""
     return np.array(table.loc[table["name"] == arm, f"outcome.{of}"].tolist(), dtype=float)
 
 
