@@ -59,15 +59,21 @@ def choose_learning_rates(
     for _, level in groupby(sorted(wanted, key=_depth), _depth):
         preset = replace(settings, learning_rates=dict(rates))
         trained = list(level)
-        trials: dict[Trial, list[Trial]] = {trial: [] for trial in product(trained, grid, seeds)}
-        train = partial(_accuracy, settings=preset, splits=splits)
+        jobs: dict[Trial, Sequence[Trial]] = dict.fromkeys(product(trained, grid, seeds), ())
+        accuracy = partial(_accuracy, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
-        arm_models.run_training(trials, train, settings, splits, processes=processes, show=show)
+        arm_models.run_training(jobs, accuracy, settings, splits, processes=processes, show=show)
         for arm in trained:
-            row = _chosen(arm, preset, splits, grid, seeds)
-            records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)
+            trials = [
+                {"learning_rate": rate, "seed": seed, "accuracy": accuracy((arm, rate, seed))}
+                for rate, seed in product(sorted(grid), seeds)
+            ]
+            chosen = choose(trials)
+            row = {key: chosen[key] for key in ("learning_rate", "accuracy", "n_trials", "at_edge")}
+            asked = _asked(arm, settings, splits) | {"grid": sorted(grid), "seeds": list(seeds), "rule": RULE}
+            records.append(file, kind=KIND, asked=asked, outcome=row | {"trials": trials})
             rates[arm] = row["learning_rate"]
-            rows.append({"arm": arm} | {key: row[key] for key in ("learning_rate", "accuracy", "n_trials", "at_edge")})
+            rows.append({"arm": arm} | row)
     return pd.DataFrame(rows).set_index("arm")
 
 
@@ -82,17 +88,6 @@ def _accuracy(trial: Trial, settings: Preset, splits: Splits) -> float:
     tried = replace(settings, learning_rates=settings.learning_rates | {arm: rate})
     folder = arm_models.obtain(arm, tried, splits, seed).model_folder
     return statistics.accuracy(arm_models.selection_margins(folder, splits, tried))
-
-
-def _chosen(arm: str, settings: Preset, splits: Splits, grid: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
-    trials = [
-        {"learning_rate": rate, "seed": seed, "accuracy": _accuracy((arm, rate, seed), settings, splits)}
-        for rate in sorted(grid)
-        for seed in seeds
-    ]
-    best = choose(trials)
-    del best["n_settings"]  # the length of the grid
-    return {"asked": {"grid": sorted(grid), "seeds": list(seeds), "rule": RULE}, **best, "trials": trials}
 
 
 def _asked(arm: str, settings: Preset, splits: Splits) -> dict[str, Any]:

@@ -114,8 +114,7 @@ def run_on_folds(
     A fold that was finished is found again, so an interrupted call goes on.
     """
     comparison = fingerprint(settings.to_dict(), [splits.identity for splits in folds])
-    shared = recording.shared_by(settings, folds, comparison)
-    recording.record_folds(comparison, settings, folds, file)
+    shared = recording.record_folds(comparison, settings, folds, file)
     for arm, seed in product(arms, seeds):
         started = time.perf_counter()
         ordered = [replace(splits, train=by_prompt(splits.train, seed)) for splits in folds]
