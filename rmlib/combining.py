@@ -88,10 +88,9 @@ def _merged(model: RewardModel) -> RewardModel:
     """The model, or where it is adapted a copy whose backbone holds the weights that its rewards come from."""
     if getattr(model.config, "quantization_config", None) is not None:
         raise ModelError(f"the backbone {model.name} is quantised: load models without quantization to combine them")
-    if not is_adapted(model.backbone):
-        return model
-    merged = copy.deepcopy(model)
-    merged.backbone = merged.backbone.merge_and_unload()
+    merged = copy.deepcopy(model) if is_adapted(model.backbone) else model
+    if is_adapted(merged.backbone):
+        merged.backbone = merged.backbone.merge_and_unload()
     return merged
 
 

@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rmlib.models import Prompt, backbones, batches, tokens
 from rmlib.models.adapters import with_adapter
@@ -79,7 +86,7 @@ class Samples:
         ]
 
 
-def drawn_network(config: PretrainedConfig, seed: int) -> Any:
+def drawn_network(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """A causal language model with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -91,7 +98,7 @@ def drawn_network(config: PretrainedConfig, seed: int) -> Any:
 class Policy:
     """A causal language model with its tokenizer and the two texts that stand around a response in its template."""
 
-    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
         self.max_length = backbones.position_limit(network.config)
         self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ def export(model: RewardNetwork, folder: Path) -> float:
         )
     if model.kind == "encoder":
         raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
-    body: Any = adapters.merge(model).backbone  # this model stays as it was
+    body = adapters.merge(model).backbone  # this model stays as it was
     tokenizer = _tokenizer_for_export(model.tokenizer, folder)
     config = copy.deepcopy(body.config)
     config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
