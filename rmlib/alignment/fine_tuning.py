@@ -34,6 +34,7 @@ from rmlib.sources.simulated.generation import draw_answered
 from rmlib.training.loop import scheduler_for
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE
+from rmlib.training.settings import Settings
 
 TOKEN_BUDGET = 8_192  # of one pass
 BETAS = (0.9, 0.98)  # of AdamW
@@ -50,8 +51,8 @@ def _minimise(
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, betas=BETAS, weight_decay=how.weight_decay)
     from_nothing = isinstance(how, FitSettings)  # a justifier is trained beside others, without a bar
     scheduler = scheduler_for("cosine" if from_nothing else "linear", how.warmup_steps, optimizer, n_steps)
-    losses, told = [], {"desc": f"tuning {policy.name}", "unit": "step", "leave": False}
-    for step in progress_bar(range(n_steps), show=from_nothing, **told):
+    losses = []
+    for step in progress_bar(range(n_steps), desc=f"tuning {policy.name}", unit="step", show=from_nothing, leave=False):
         total = 0.0
         for loss in parts(step):
             loss.backward()
@@ -164,12 +165,12 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings) -> list[list[fl
 
 
 @dataclass(frozen=True)
-class FineTuning:
+class FineTuning(Settings):
     """How a justifier is fine-tuned; the learning rate falls linearly to 0 after the warm-up.
 
     With `lora_rank` adapters of all linear layers are trained, merged at the end; otherwise every weight. `precision`
     "bf16" is that of the forward pass alone, weights stay in fp32. The authors' settings are not published. Raises
-    ValueError for another precision.
+    ValueError for another precision, and for sizes that are not positive.
     """
 
     n_steps: int
@@ -182,8 +183,7 @@ class FineTuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        self.check({"precision": ("fp32", "bf16")}, ("n_steps", "examples_per_step", "learning_rate"))
 
 
 class Tuned(NamedTuple):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -158,13 +158,12 @@ class Justifier:
         keys = [text_key(prompt, *responses) for prompt, responses in questions]
         asked = {key: instruction(prompt, *two) for key, (prompt, two) in zip(keys, questions, strict=True)}
         rest = sorted(asked.keys() - self._kept.known.keys(), key=lambda key: (len(asked[key][0]["content"]), key))
-        with progress_bar(total=len(rest), desc="judging", unit="question", show=progress, leave=False) as bar:
-            for start in range(0, len(rest), self.batch_size):
-                batch = rest[start : start + self.batch_size]
-                prompts, n_new = [asked[key] for key in batch], self.max_new_tokens
-                written = self.policy.sample(prompts, 1, max_new_tokens=n_new, seed=0, temperature=ALMOST_ZERO)
-                self._kept.add(dict(zip(batch, written.texts, strict=True)))
-                bar.update(len(batch))
+        starts = range(0, len(rest), self.batch_size)
+        for start in progress_bar(starts, desc="judging", unit="batch", show=progress, leave=False):
+            batch = rest[start : start + self.batch_size]
+            prompts, n_new = [asked[key] for key in batch], self.max_new_tokens
+            written = self.policy.sample(prompts, 1, max_new_tokens=n_new, seed=0, temperature=ALMOST_ZERO)
+            self._kept.add(dict(zip(batch, written.texts, strict=True)))
         return [self._kept.known[key] for key in keys]
 
     def prepare(self, questions: Sequence[Question]) -> None:
@@ -244,10 +243,10 @@ def justifier_of(job: Job, plan: Plan) -> tuple[Tuned, Justifier]:
     return tuned, Justifier(tuned.policy, max_new_tokens=plan.max_new_tokens)
 
 
-def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -> dict[Job, tuple[Tuned, Justifier]]:
+def run_all(plan: Plan, seeds: Sequence[int], *, processes: int | None = None) -> dict[Job, tuple[Tuned, Justifier]]:
     """Every variant under every seed; what was finished before is found, text by text. Raises JobFailed."""
     jobs = [(variant, seed) for seed in seeds for variant in VARIANTS]
-    for seed in dict.fromkeys(seed for _, seed in jobs):
+    for seed in seeds:
         plan.reward_model(seed)  # once, not by two processes at a time
     work, show = partial(_write, plan=plan), "{0[0]}, seed {0[1]}".format
     run_jobs(dict.fromkeys(jobs, ()), work, processes=processes, show=show)

@@ -163,10 +163,6 @@ class Learner(nn.Module):
             self.policy.network.requires_grad_(True)
         self.network = self.policy.network
 
-    @property
-    def device(self) -> torch.device:
-        return self.policy.device
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves, each with its learning rate."""
         return [{"params": [weight for weight in self.network.parameters() if weight.requires_grad]}]

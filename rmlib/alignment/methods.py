@@ -87,10 +87,10 @@ class Reinforce(OnPolicy):
         for prompts in torch.arange(len(samples.prompts)).split(settings.prompts_at_once):
             part = samples.take(prompts.tolist())
             logp, before = self.compared(part)
-            every = valid_tokens(part).to(self.device)
+            every = valid_tokens(part).to(logp.device)
             penalty = estimators.mean_absolute_divergence(logp.detach(), before, every)
-            penalised = reward[prompts].to(self.device) - settings.kl_coefficient * penalty.view(len(prompts), -1)
-            counted = ended[prompts].to(self.device)
+            given, counted = reward[prompts].to(logp.device), ended[prompts].to(logp.device)
+            penalised = given - settings.kl_coefficient * penalty.view_as(given)
             advantage = penalised - estimators.leave_one_out_baseline(penalised, counted)
             own = every & counted.view(-1, 1)
             if not own.any():
