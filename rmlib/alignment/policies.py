@@ -105,15 +105,15 @@ class Policy:
         self.end_id = _end_id(tokenizer)
 
     @classmethod
-    def create(cls, backbone: str, *, seed: int = 0) -> Self:
-        """The language model of a backbone: pretrained weights in fp32, or for `embedded` those drawn from the seed.
+    def create(cls, backbone: str) -> Self:
+        """The language model of a backbone: pretrained weights in fp32, or for `embedded` some drawn from seed 0.
 
         Raises BackboneError for a name that cannot be loaded, and a model that lacks weights.
         """
         source = backbones.folder_of(backbone)
         if backbone == backbones.EMBEDDED:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            network = drawn_network(AutoConfig.from_pretrained(source), seed)
+            network = drawn_network(AutoConfig.from_pretrained(source), seed=0)
         else:
             network, tokenizer = backbones.read_whole(AutoModelForCausalLM, source)
             backbones.prepare_attention(network)
