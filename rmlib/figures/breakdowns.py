@@ -128,7 +128,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
     groups = summaries.prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
         fitted = statistics.fit_temperature(by_seed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
-        row = {"arm": arm, "title": title(arm), **columns_of("temperature", fitted.fitted), "n": fitted.fitted.n}
+        row = {"arm": arm, "title": title(arm), **columns_of("temperature", fitted), "n": fitted.n}
         rows.append(row | _mended(fitted, margins(table, arm), groups))
     return pd.DataFrame(rows).set_index("arm")
 
@@ -136,7 +136,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
 def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
     row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
-    if fitted.fitted.estimate == 0:
+    if fitted.estimate == 0:
         return row
     after = fitted.apply(on_test)
     change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)

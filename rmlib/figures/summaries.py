@@ -181,8 +181,9 @@ def differences_table(file: Path) -> pd.DataFrame:
 def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number.
 
-    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval, and the
-    smallest true difference that these test pairs would have shown with 80 % power (NaN: none would).
+    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where
+    these are none), and the smallest true difference that these test pairs would have shown with 80 % power (NaN: none
+    would).
     """
     (answers, groups), rows = answers_of(file), []
     for name, against in couples:
@@ -190,19 +191,13 @@ def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
         shared = min(len(ours), len(theirs))
         pair = by_seed(ours[:shared]), by_seed(theirs[:shared])
         result = statistics.paired_difference(*pair, seed=BOOTSTRAP_SEED, groups=groups)
+        odds = statistics.discordant_odds_ratio(*pair)
         row = {"arm": name, "against": against, **vars(result.difference), "p": result.p_value}
-        rows.append(row | _effect(*pair) | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
+        row |= {"odds ratio": odds.estimate, "odds low": odds.low, "odds high": odds.high}
+        rows.append(row | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences
-
-
-def _effect(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Odds ratio of the discordant pairs with its bounds; NaN where the two are right on the same pairs."""
-    if not statistics.discordance(ours, theirs):
-        return dict.fromkeys(("odds ratio", "odds low", "odds high"), np.nan)
-    ratio = statistics.discordant_odds_ratio(ours, theirs)
-    return {"odds ratio": ratio.estimate, "odds low": ratio.low, "odds high": ratio.high}
 
 
 def shown(row: Mapping[str, Any], *, points: bool = False) -> str:
@@ -280,12 +275,10 @@ def factor_choices(file: Path) -> pd.DataFrame:
 def provenance_table(file: Path) -> pd.DataFrame:
     """What the records of each kind came from: commit, command, hardware, packages; their number and their seconds."""
     table = records.read(file)
-    packages = [name for name in table.columns if name.startswith("packages.")]
+    packages = table.filter(like="packages.").rename(columns=lambda name: name.removeprefix("packages."))
     gpu = table["hardware.gpu"].map(lambda name: "" if name is None else f", {name}")
     where = table["hardware.cpu"] + ", " + table["hardware.cores"].astype(str) + " cores" + gpu
-    used = table[packages].apply(
-        lambda row: ", ".join(f"{name.removeprefix('packages.')} {row[name]}" for name in packages), axis=1
-    )
+    used = packages.apply(lambda row: ", ".join(f"{name} {version}" for name, version in row.items()), axis=1)
     table = table.assign(hardware=where, packages=used, seconds=table["seconds"].astype(float).fillna(0.0))
     groups = table.groupby(["kind", "commit", "command", "hardware", "packages"], sort=False)
     return groups.agg(records=("record_id", "size"), seconds=("seconds", "sum"), newest=("time", "max")).reset_index()
