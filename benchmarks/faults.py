@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -61,6 +62,12 @@ FOLDER = Path(__file__).resolve().parents[1]
 TRACED = (FOLDER / "rmlib" / "training", FOLDER / "rmlib" / "records")
 
 
+@cache
+def _is_traced(file: str) -> bool:
+    """Whether the lines of a file count; asked at every call of a function, most of which torch makes."""
+    return Path(file).parent in TRACED
+
+
 @dataclass(frozen=True)
 class Kill:
     """Where a run is killed: before the line of that number, or, by the clock, after a share of its time."""
@@ -77,9 +84,7 @@ class Lines:
         self._last, self._step, self._within = last, 0, ["step"]
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
-        if Path(frame.f_code.co_filename).parent not in TRACED:
-            return None
-        return self._enter(frame)
+        return self._enter(frame) if _is_traced(frame.f_code.co_filename) else None
 
     def _enter(self, frame: FrameType) -> Callable[..., Any]:
         entered = {("checkpoints", "write"): "checkpoint", ("loop", "_finish"): "result"}
@@ -107,7 +112,7 @@ class Lines:
 
 
 # What a run imports late. Done in each fork, and traced there, it takes several times as long as the run itself.
-LATE_IMPORTS = ("torch._dynamo", "torch.utils.tensorboard", "transformers.models.llama.modeling_llama")
+LATE_IMPORTS = ("peft", "torch._dynamo", "torch.utils.tensorboard", "transformers.models.llama.modeling_llama")
 
 
 def train_once(folder: Path, lines: Lines | None = None) -> None:

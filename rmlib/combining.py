@@ -39,46 +39,33 @@ def extrapolate(
     shapes or dtypes, where a backbone is quantised, and where `folder` exists.
     Source: ExPO (Zheng et al., arXiv 2404.16792); arXiv 2410.01257.
     """
-    return _combine(
-        [weak, strong],
-        lambda tensors: tensors[0] + factor * (tensors[1] - tensors[0]),
-        lambda identities: fingerprint("extrapolate", *identities, factor),
-        folder,
-    )
+
+    def combine(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return tensors[0] + factor * (tensors[1] - tensors[0])
+
+    def origin(identities: Sequence[str]) -> str:
+        return fingerprint("extrapolate", *identities, factor)
+
+    if isinstance(weak, RewardModel) and isinstance(strong, RewardModel) and folder is None:
+        return _combined_model([weak, strong], combine, origin)
+    if isinstance(weak, RewardModel) or isinstance(strong, RewardModel) or folder is None:
+        raise ModelError("give two models alone, or two folders and the one that the new model is written to")
+    return write_combined([Path(weak), Path(strong)], combine, Path(folder), origin=origin)
 
 
-@overload
-def average(models: Sequence[RewardModel]) -> RewardModel: ...
-@overload
-def average(models: Sequence[Folder], folder: Folder) -> Path: ...
-def average(models: Sequence[RewardModel] | Sequence[Folder], folder: Folder | None = None) -> RewardModel | Path:
+def average(models: Sequence[RewardModel]) -> RewardModel:
     """A new model whose parameters are the means of those of the models, head included.
 
-    For models fine-tuned from the same initial weights: between others the mean of weights means nothing. Folders and
-    errors as in `extrapolate`. Source: model soups (Wortsman et al., arXiv 2203.05482), the uniform one.
+    For models fine-tuned from the same initial weights: between others the mean of weights means nothing. Errors as in
+    `extrapolate`. Source: model soups (Wortsman et al., arXiv 2203.05482), the uniform one.
     """
     if len(models) < 2:
         raise ModelError(f"an average needs at least two models, got {len(models)}")
-    return _combine(
+    return _combined_model(
         models,
         lambda tensors: torch.stack(list(tensors)).mean(dim=0),
         lambda identities: fingerprint("average", *identities),
-        folder,
     )
-
-
-def _combine(
-    models: Sequence[RewardModel | Folder], combine: Combine, origin: Origin, folder: Folder | None
-) -> RewardModel | Path:
-    in_memory = [model for model in models if isinstance(model, RewardModel)]
-    if len(in_memory) == len(models):
-        if folder is not None:
-            raise ModelError("models in memory are combined in memory: leave out the folder, and save the result")
-        return _combined_model(in_memory, combine, origin)
-    folders = [Path(model) for model in models if not isinstance(model, RewardModel)]
-    if len(folders) < len(models) or folder is None:
-        raise ModelError("give models alone, or folders alone and the folder that the new model is written to")
-    return write_combined(folders, combine, Path(folder), origin=origin)
 
 
 def _combined_model(models: Sequence[RewardModel], combine: Combine, origin: Origin) -> RewardModel:
@@ -101,10 +88,9 @@ def _merged(model: RewardModel) -> RewardModel:
     """The model, or where it is adapted a copy whose backbone holds the weights that its rewards come from."""
     if getattr(model.config, "quantization_config", None) is not None:
         raise ModelError(f"the backbone {model.name} is quantised: load models without quantization to combine them")
-    if not is_adapted(model.backbone):
-        return model
-    merged = copy.deepcopy(model)
-    merged.backbone = merged.backbone.merge_and_unload()
+    merged = copy.deepcopy(model) if is_adapted(model.backbone) else model
+    if is_adapted(merged.backbone):
+        merged.backbone = merged.backbone.merge_and_unload()
     return merged
 
 

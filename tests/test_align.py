@@ -20,7 +20,7 @@ from rmlib.alignment import methods
 from rmlib.alignment.align import align
 from rmlib.alignment.loop import PreferencePairs, Task, Watch
 from rmlib.alignment.methods import DPO, Reinforce, labelled
-from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
+from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, load_reward, reward_identity, rewards_of
 from rmlib.alignment.settings import AlignSettings
 from rmlib.combining import Ensemble
@@ -179,8 +179,28 @@ def test_a_run_is_found_again_and_one_that_was_killed_goes_on_to_the_same_bits(p
     assert [row["step"] for row in resumed.measured] == [0, 2, 4, 5]
     assert resumed.measured == whole.measured
     again = Scorer(early)
+    (resumed.folder / "checkpoint-000004").mkdir()  # as a run leaves it that was killed right after its mark
     align(policy, settings, Task(reward=again, prompts=PROMPTS, watch=watch), progress=False)
-    assert again.n_calls == 0
+    assert again.n_calls == 0 and not list(resumed.folder.glob("checkpoint-*"))
+
+
+def test_a_killed_run_goes_on_where_no_reward_is_watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SMALL.change(method="dpo", n_steps=3, checkpoint_every_steps=2)
+    task, update = Task(pairs=PAIRS, watch=Watch(PROMPTS, every_steps=1)), DPO.update
+
+    def killed(learner: DPO, step: int) -> dict[str, Any]:
+        if step == 2:
+            raise KeyboardInterrupt
+        return update(learner, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DPO, "update", killed)
+        with pytest.raises(KeyboardInterrupt):
+            align(policy, settings, task, progress=False)
+    run = align(policy, settings, task, progress=False)
+    assert [row["step"] for row in run.measured] == [0, 1, 2, 3]
+    best = Policy.create(str(run.folder / "best"))
+    assert torch.equal(weights(best.network), weights(run.policy.network))  # without a reward the last is the best
 
 
 def test_at_the_start_the_divergence_is_zero_and_the_best_policy_is_kept(policy: Policy) -> None:
@@ -191,9 +211,7 @@ def test_at_the_start_the_divergence_is_zero_and_the_best_policy_is_kept(policy:
     assert run.measured[0]["divergence"] == pytest.approx(0.0, abs=1e-6)
     assert run.measured[-1]["divergence"] > 0
     means = [np.mean(row["proxy"]) for row in run.measured]
-    again = watch.measure(
-        Policy.create(str(run.folder / "best")), Reference(policy, policy), max_new_tokens=SMALL.max_new_tokens
-    )
+    again = watch.measure(Policy.create(str(run.folder / "best")), policy, max_new_tokens=SMALL.max_new_tokens)
     assert np.mean(again["proxy"]) == pytest.approx(max(means), abs=1e-3)
 
 
@@ -212,20 +230,10 @@ def test_missing_parts_are_named(policy: Policy) -> None:
         AlignSettings(samples_per_prompt=1)
 
 
-# --- references, adapters, rewards of other kinds ---
+# --- adapters, rewards of other kinds ---
 
 
-def test_a_reference_may_be_of_another_size_but_not_of_other_tokens(policy: Policy, tmp_path: Path) -> None:
-    other = Policy.create(save_language_model(tmp_path / "qwen", "qwen3", seed=1))
-    samples = policy.sample(PROMPTS, 2, max_new_tokens=6, seed=0)
-    found = Reference(policy, other).log_probabilities(samples)
-    with torch.no_grad():
-        torch.testing.assert_close(found, other.log_probabilities(samples))
-    with pytest.raises(ValueError, match="needs the policy's tokenizer"):
-        Reference(policy, Policy.create("embedded"))
-
-
-def test_adapters_alone_are_trained_and_the_reference_is_the_policy_without_them(policy: Policy) -> None:
+def test_adapters_alone_are_trained_and_are_merged_in_a_copy(policy: Policy) -> None:
     settings = SMALL.change(lora_rank=2, learning_rate=5e-2)
     learner = Reinforce(policy, settings, Task(Scorer(early), PROMPTS))
     trained = [name for name, weight in learner.named_parameters() if weight.requires_grad]
@@ -236,7 +244,6 @@ def test_adapters_alone_are_trained_and_the_reference_is_the_policy_without_them
     samples = policy.sample(PROMPTS, 2, max_new_tokens=6, seed=0)
     with torch.no_grad():
         start, adapted = policy.log_probabilities(samples), learner.policy.log_probabilities(samples)
-    torch.testing.assert_close(learner.reference.log_probabilities(samples), start)
     assert (adapted - start).abs().max() > 1e-3
     with torch.no_grad():
         torch.testing.assert_close(learner.policy.copy().log_probabilities(samples), adapted, atol=1e-4, rtol=1e-4)
@@ -310,8 +317,7 @@ def test_the_second_round_starts_from_the_best_policy_of_the_first(policy: Polic
     second = methods.PPO(
         Policy.create(str(run.folder / "round-1" / "best")), settings, Task(Scorer(early), PROMPTS, critic=critic)
     )
-    origin = Reference(policy, policy)
-    again = watch.measure(second.policy, origin, max_new_tokens=settings.max_new_tokens)
+    again = watch.measure(second.policy, policy, max_new_tokens=settings.max_new_tokens)
     assert again["divergence"] == pytest.approx(best["divergence"], abs=1e-4)
 
 

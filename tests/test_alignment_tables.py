@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from rmlib import records
+from rmlib.alignment import titles
+from rmlib.combining import PAPER_FACTOR
 from rmlib.figures import alignment_tables, summaries
 
 
@@ -69,3 +71,7 @@ def test_the_published_form_is_found_again_where_it_is_true(best: bool) -> None:
     assert alignment_tables.scaling_curve(np.array([4.0]), 1.0, 0.25, best_of_n=True)[0] == pytest.approx(2 * (1 - 0.5))
     with pytest.raises(ValueError, match="too few"):
         alignment_tables.scaling_law(divergence[:3], gain[:3], best_of_n=best)
+
+
+def test_the_title_of_the_extrapolated_reward_names_the_factor_that_it_is_made_with() -> None:
+    assert str(PAPER_FACTOR) in titles.reward_title(titles.EXPO)

@@ -51,30 +51,37 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("rmlib.figures", ("torch", "transformers")),
-        ("rmlib.experiments.arms", ("torch", "transformers")),
-        ("rmlib.benchmarks", ("torch", "transformers")),
-        ("rmlib.records", ("torch", "transformers", "datasets")),
-    ],
-)
-def test_what_reads_records_does_not_wait_for_torch(module: str, heavy: tuple[str, ...]) -> None:
-    program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+def test_what_reads_records_does_not_wait_for_torch() -> None:
+    """In one process, the lightest first, since what one module imports is there for those after it."""
+    modules = ["rmlib.records", "rmlib.figures", "rmlib.experiments.arms", "rmlib.benchmarks", "rmlib.training.runs"]
+    program = f"import sys, importlib\nfor name in {modules}:\n    importlib.import_module(name)\n"
+    program += "    print(name, *sorted({'torch', 'transformers', 'datasets'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+    first, *others = done.stdout.splitlines()
+    assert first == modules[0]
+    assert [line.split()[0] for line in others if not {"torch", "transformers"} & {*line.split()}] == modules[1:]
 
 
 # --- the two tours ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def tours() -> dict[str, list[str]]:
-    """What really runs, watched in a process of its own: one in which nothing is imported or kept yet."""
-    program = "import json; from tools import architecture; print(json.dumps(architecture.tours()))"
+def watched() -> tuple[dict[str, list[str]], set[str]]:
+    """What really runs, and what is imported then, in a process of its own: nothing is imported or kept there yet."""
+    program = "import sys; from tools import architecture; print((architecture.tours(), {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def tours(watched: tuple[dict[str, list[str]], set[str]]) -> dict[str, list[str]]:
+    return watched[0]
+
+
+def test_a_training_and_a_scoring_without_adapters_do_not_wait_for_peft(
+    watched: tuple[dict[str, list[str]], set[str]],
+) -> None:
+    assert "rmlib.training.loop" in watched[1] and not watched[1] & {"peft", "bitsandbytes"}
 
 
 @pytest.mark.parametrize("tour", architecture.MOST_MODULES)

@@ -141,10 +141,16 @@ def test_the_list_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> N
     ("asked", "message"),
     [
         (["score", "own", "--model", "longer"], "name the file of your pairs"),
-        (["score", "own", "--source", "nowhere.jsonl", "--model", "longer"], "nowhere.jsonl: there is no such file or folder"),
+        (
+            ["score", "own", "--source", "nowhere.jsonl", "--model", "longer"],
+            "nowhere.jsonl: there is no such file or folder",
+        ),
         (["score", "own", "--source", "{pairs}", "--model", "nobody/nothing"], "no model 'nobody/nothing'"),
         (["score", "own", "--source", "{pairs}", "--model", "m", "--weights", "a,b"], "neither numbers nor"),
-        (["score", "own", "--source", "{pairs}", "--model", "longer", "--parts", "x"], "unknown part 'x'; own has train and validation"),
+        (
+            ["score", "own", "--source", "{pairs}", "--model", "longer", "--parts", "x"],
+            "unknown part 'x'; own has train and validation",
+        ),
         (["summarise", "own", "--source", "{pairs}", "--scores", "none.csv"], "none.csv: there is no such file"),
         (["judge", "own", "--source", "{pairs}", "--url", "localhost", "--judge-model", "m"], "begins with http"),
     ],

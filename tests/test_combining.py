@@ -82,12 +82,9 @@ def test_other_dtypes_are_refused(two: tuple[RewardModel, RewardModel]) -> None:
 
 
 def test_models_and_folders_do_not_mix(tmp_path: Path, two: tuple[RewardModel, RewardModel]) -> None:
-    with pytest.raises(ModelError, match="models alone, or folders alone"):
-        average([two[0], tmp_path], tmp_path / "mean")  # type: ignore[list-item]
-    with pytest.raises(ModelError, match="leave out the folder"):
-        average(two, tmp_path / "mean")
-    with pytest.raises(ModelError, match="at least two"):
-        average(two[:1])
+    for weak, strong, folder in [(two[0], tmp_path, tmp_path), (*two, tmp_path), (tmp_path, tmp_path, None)]:
+        with pytest.raises(ModelError, match="two models alone, or two folders and the one"):
+            extrapolate(weak, strong, 1.5, folder)  # type: ignore[call-overload]
 
 
 def test_adapters_extrapolate_as_the_weights_that_they_make(tmp_path: Path) -> None:
@@ -120,6 +117,14 @@ def test_an_average_of_heads_on_one_backbone_gives_the_mean_reward(tmp_path: Pat
     models = [RewardModel.create(backbone, seed=seed) for seed in range(3)]
     expected = np.mean([model.score(PROMPTS, RESPONSES) for model in models], axis=0)
     np.testing.assert_allclose(average(models).score(PROMPTS, RESPONSES), expected, atol=1e-6)
+
+
+def test_an_average_is_the_mean_of_every_tensor_and_needs_two_models(two: tuple[RewardModel, RewardModel]) -> None:
+    one, other = (model.state_dict() for model in two)
+    for name, value in average(two).state_dict().items():
+        torch.testing.assert_close(value, (one[name] + other[name]) / 2)
+    with pytest.raises(ModelError, match="at least two"):
+        average(two[:1])
 
 
 def test_an_average_of_models_of_another_shape_is_refused(tmp_path: Path, two: tuple[RewardModel, RewardModel]) -> None:

@@ -10,7 +10,7 @@ import tiny
 
 from rmlib import figures, records, statistics
 from rmlib.experiments import __main__ as command
-from rmlib.figures import inputs, summaries
+from rmlib.figures import breakdowns, summaries
 from rmlib.records import RecordError
 from rmlib.sources import Splits, load_folds
 
@@ -77,17 +77,17 @@ def test_inputs_are_tried_in_turn_and_the_choice_among_them_sees_selection_pairs
     typed = "python -m rmlib.experiments frozen --data $DATA --backbone $BACKBONE --folds 4 --subset strict"
     typed += " --line strict --arms bt,bt_scaled --seeds 2 --steps 15 --rates 0.01,0.03 --decays 0"
     assert set(written["command"]) == {typed + " --inputs last,layer1+surface"}
-    table = inputs.inputs_table(file)
+    table = breakdowns.inputs_table(file)
     assert {"last layer", "layer 1 + surface", "ruler: longer", "ruler: bag of words"} < set(table.index)
     chosen = []
     parts = {name: part for name, part in written[written["asked.arm"] == "bt"].groupby(
-        written["asked.grid"].map(inputs.described))}  # fmt: skip
+        written["asked.grid"].map(breakdowns.described))}  # fmt: skip
     for fold in range(4):
         found = {name: parts[name].iloc[0]["outcome.training"]["selected"][fold] for name in sorted(parts)}
         best = max(found, key=lambda name: found[name]["accuracy"])
         rows = np.array(parts[best]["outcome.margins"].tolist())[:, 20 * fold : 20 * (fold + 1)]
         chosen.append(rows > 0)
-    row = table.loc[inputs.CHOSEN]
+    row = table.loc[breakdowns.CHOSEN]
     right = np.concatenate(chosen, axis=1)
     interval = statistics.bootstrap_interval(right.astype(int), seed=0, groups=np.repeat(np.arange(4), 20))
     assert (row["accuracy"], row["accuracy low"]) == pytest.approx((interval.estimate, interval.low))
@@ -105,7 +105,7 @@ def test_a_fine_tuned_arm_on_some_folds_is_one_record_of_their_pooled_pairs(deba
     assert [one["n_steps"] for one in record["outcome.training"]["folds"]] == [2, 2]
     assert summaries.arms_table(file).loc["bt_finetuned", "n"] == 40
     with pytest.raises(RecordError, match="no grid of heads"):
-        inputs.inputs_table(file)
+        breakdowns.inputs_table(file)
 
 
 def test_inputs_that_nothing_gives_are_refused() -> None:

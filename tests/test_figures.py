@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rmlib import figures, records
-from rmlib.figures import style
+from rmlib.figures import arms, style
 from rmlib.records import RecordError
 
 
@@ -100,17 +100,18 @@ def test_the_differences_are_in_points_and_against_the_parent(file: Path) -> Non
     assert any("+50.0, p=" in text.get_text() for text in axes.texts)
 
 
-def test_accuracy_by_strength_is_that_of_the_pairs_of_that_strength(file: Path) -> None:
-    (axes,) = figures.strength_figure(file).axes
+def test_accuracy_by_strength_is_that_of_pairs_of_that_strength(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arms, "FEWEST", 1)
+    axes = figures.strata_figure(file).axes[0]
     # Regression over both seeds: pairs 1 and 2 always right, pair 3 once, pair 4 never.
     assert [y for _, y in curve(axes, "Regression")] == [1.0, 0.5, 0.0]
-    assert [label.get_text().split("\n")[1] for label in axes.get_xticklabels()] == ["2 pairs", "1 pairs", "1 pairs"]
+    assert [label.get_text().split("\n")[1] for label in axes.get_xticklabels()] == ["n=2", "n=1", "n=1"]
 
 
 def test_strengths_of_other_test_pairs_are_refused(file: Path) -> None:
     records.append(file, kind="test_pairs", asked={"source": "another"}, outcome={"strength": [1, 2]})
     with pytest.raises(RecordError, match="other pairs than the arms'; run notebook 02"):
-        figures.strength_figure(file)
+        figures.strata_figure(file)
 
 
 def test_the_calibration_error_is_the_distance_from_sigmoid_of_the_margin(file: Path) -> None:
@@ -274,7 +275,7 @@ def test_a_comparison_without_the_arm_that_a_figure_is_about_names_the_notebook(
     with pytest.raises(RecordError, match="bt_scaled_init_expo; run notebook 03"):
         figures.sweep_figure(tmp_path / "a.jsonl")
     with pytest.raises(RecordError, match="run notebook 02"):
-        figures.strength_figure(tmp_path / "a.jsonl")
+        figures.strata_figure(tmp_path / "a.jsonl")
 
 
 def test_saving_twice_gives_equal_bytes_as_pdf_and_png(file: Path, tmp_path: Path) -> None:

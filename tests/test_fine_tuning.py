@@ -81,7 +81,7 @@ def test_an_example_that_is_too_long_is_cut_where_the_positions_end() -> None:
 
 
 def test_another_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="'fp32' or 'bf16', got 'fp16'"):
+    with pytest.raises(ValueError, match="precision='fp16' is unknown; known: fp32, bf16"):
         fine_tuning.FineTuning(n_steps=1, precision="fp16")
 
 

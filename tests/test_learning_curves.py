@@ -56,7 +56,7 @@ def test_a_point_is_the_accuracy_of_a_run_on_that_subset_and_the_curve_is_fitted
     record = learning_curve("bt", preset, splits, SIZES, seeds=[0, 1])
     points = record["outcome"]["points"]
     assert [(point["size"], point["seed"]) for point in points] == [(size, seed) for size in SIZES for seed in (0, 1)]
-    on_all = experiments.run("bt", preset, splits, seed=1, progress=False, results=paths.results_dir() / "b.jsonl")
+    on_all = experiments.run("bt", preset, splits, seed=1, progress=False)
     assert points[-1]["accuracy"] == on_all.record["outcome"]["accuracy"]
     right = [int(digit) for digit in points[-1]["correct"]]
     assert right == [int(margin > 0) for margin in on_all.record["outcome"]["margins"]]

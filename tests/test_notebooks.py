@@ -12,6 +12,8 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 
+from rmlib import sources
+
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAXIMUM_BYTES = 500_000
@@ -39,8 +41,18 @@ SMOKE: dict[str, dict[str, Any]] = {
         "compared": 12,
         "processes": 1,
     },  # fmt: skip
-    "07_pairwise_justifier": {"max_pairs": 150, "max_steps": 4, "n_steps": 3, "seeds": [0], "judged_pairs": 12},
+    "07_pairwise_justifier": {
+        "max_pairs": 150,
+        "max_steps": 4,
+        "n_steps": 3,
+        "seeds": [0],
+        "judged_pairs": 12,
+        "max_new_tokens": 40,
+        "benchmark_subsets": ["math-prm"],
+    },  # fmt: skip
 }
+# Records of other runs that notebook 05 finds beside its own: trained ones, and some that only have annotations.
+OTHER_RECORDS = ("simulated-embedded*", "helpsteer2-minilm*", "ukpconvarg1-minilm*")
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -147,16 +159,29 @@ def test_no_source_or_output_names_a_folder_of_one_machine(path: Path) -> None:
     assert read(path).metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders that each notebook gets a copy of: the simulated pairs, read once, and some records."""
+    place = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RMLIB_RUNS", str(place / "runs"))
+        sources.load("simulated")
+    (place / "results").mkdir()
+    for file in (file for pattern in OTHER_RECORDS for file in (ROOT / "data" / "results").glob(pattern)):
+        shutil.copy(file, place / "results")
+    return place
+
+
 @every_notebook
 def test_a_notebook_runs_small_and_leaves_committed_files_alone(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Notebook 05 draws what others recorded; a copy lets each notebook run alone and write as it likes.
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     for name in ("RESULTS", "FIGURES", "RUNS"):
         monkeypatch.setenv(f"RMLIB_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("RMLIB_COMMAND", "make test")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # so that figures are drawn into the notebook
-    # Notebook 05 draws what others recorded; a copy lets each notebook run alone and write as it likes.
-    shutil.copytree(ROOT / "data" / "results", tmp_path / "results", dirs_exist_ok=True)
     parameters = SMOKE.get(path.stem, {})
     assert parameters.keys() <= papermill.inspect_notebook(str(path)).keys()
     before = committed_files()

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import save_language_model
+from tiny import save_backbone, save_language_model
+from transformers import AutoModelForCausalLM
 
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.models import RewardModel
+from rmlib.models.backbones import BackboneError
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hello, who is there?", "Why")]
 
@@ -98,3 +100,11 @@ def test_a_saved_policy_is_read_back_with_the_same_log_probabilities(policy: Pol
         torch.testing.assert_close(
             Policy.create(str(tmp_path)).log_probabilities(samples), policy.log_probabilities(samples)
         )
+
+
+def test_weights_are_read_in_fp32_whatever_they_are_stored_in_and_none_may_be_missing(tmp_path: Path) -> None:
+    folder = save_language_model(tmp_path / "halves")
+    AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    assert {weight.dtype for weight in Policy.create(folder).network.parameters()} == {torch.float32}
+    with pytest.raises(BackboneError, match="lacks 1 weights of LlamaForCausalLM, e.g. lm_head.weight"):
+        Policy.create(save_backbone(tmp_path / "headless"))

@@ -25,7 +25,7 @@ def test_mt_bench_is_the_mean_of_both_turns_and_counts_what_could_not_be_parsed(
         write_lines(tmp_path / "gpt-4_single.jsonl", rows), write_lines(tmp_path / "ours.jsonl", answers)
     )
     assert found.loc["ours", ["mt_bench", "mt_bench_unparsed", "mean_length_chars"]].tolist() == [7.0, 1.0, 3.0]
-    with pytest.raises(DataError, match=r"gpt.jsonl, row 1: lacks score, turn"):
+    with pytest.raises(DataError, match=r"gpt.jsonl, row 1, field 'score': the field is missing"):
         results_files.read_mt_bench(write_lines(tmp_path / "gpt.jsonl", [{"model": "ours"}]))
 
 

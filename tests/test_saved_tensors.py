@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from rmlib.combining import PAPER_FACTOR, average, extrapolate
+from rmlib.combining import PAPER_FACTOR, extrapolate
 from rmlib.models import ModelError, RewardModel
 from rmlib.models.saved_tensors import INDEX_FILE
 
@@ -72,16 +72,6 @@ def test_half_precision_weights_are_combined_in_fp32_and_rounded_once(tmp_path: 
     assert torch.equal(found, exact.to(torch.bfloat16))
     in_halves = weak + 1.52 * (strong - weak)  # what arithmetic in bf16 would have given
     assert (in_halves != found).float().mean() > 0.1
-
-
-def test_an_average_on_disk_is_the_mean_of_every_tensor(tmp_path: Path) -> None:
-    saved = [made(tmp_path, seed) for seed in (0, 1, 2)]
-    target = average([folder for _, folder in saved], tmp_path / "mean")
-    in_memory = average([model for model, _ in saved])
-    found, states = RewardModel.load(target).state_dict(), [model.state_dict() for model, _ in saved]
-    for name, value in in_memory.state_dict().items():
-        assert torch.equal(found[name], value)
-        np.testing.assert_allclose(value, np.mean([state[name].numpy() for state in states], axis=0), atol=1e-6)
 
 
 def test_an_interrupted_write_leaves_nothing_under_the_final_name_and_can_be_repeated(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from datasets import Dataset, concatenate_datasets
 
 from rmlib import training
@@ -20,7 +21,7 @@ from rmlib.training import evaluate, sampling_order, train
 from rmlib.training.__main__ import main, run_file
 from rmlib.training.examples import prepare
 from rmlib.training.forward import forward_batches
-from rmlib.training.loop import _Loop
+from rmlib.training.loop import _Loop, scheduler_for
 from rmlib.training.runs import TrainingError
 from rmlib.training.settings import TrainSettings
 
@@ -438,6 +439,16 @@ def test_each_epoch_draws_every_pair_once_and_the_seed_decides_the_order() -> No
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and len(order) == 25
     assert not np.array_equal(order, sampling_order(10, 25, TrainSettings(seed=2)))
     assert sampling_order(10, 12, TrainSettings(shuffle=False)).tolist() == [*range(10), 0, 1]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup_steps", [0, 3, 10])
+def test_learning_rates_are_those_of_transformers_to_the_bit(schedule: str, warmup_steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = transformers.get_scheduler(name, optimizer, warmup_steps, 10).lr_lambdas[0]
+    ours = scheduler_for(schedule, warmup_steps, optimizer, 10).lr_lambdas[0]
+    assert [ours(step) for step in range(13)] == [theirs(step) for step in range(13)]
 
 
 # --- run, reuse, resume -----------------------------------------------------------------------------------------------

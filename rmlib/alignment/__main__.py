@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     processes = Processes.join()
     if processes.is_main:
-        print(json.dumps({name: value for name, value in found.summary.items() if not isinstance(value, list)}))
+        print(json.dumps(found.summary))
         print(f"policy: {found.folder / 'policy'}")
     processes.leave()
     return 0

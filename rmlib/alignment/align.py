@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rmlib.alignment.loop import BEST_FOLDER, POLICY_FOLDER, Alignment, Task, optimise
 from rmlib.alignment.methods import DPO, PPO, Reinforce
-from rmlib.alignment.policies import Policy, Reference
+from rmlib.alignment.policies import Policy
 from rmlib.alignment.settings import AlignSettings
 from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint
+from rmlib.training import checkpoints
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE, LOG_FILE, claim, read_log
 
@@ -32,18 +33,18 @@ def align(policy: Policy, settings: AlignSettings, task: Task, *, progress: bool
     if processes.size > 1 and settings.method != "dpo":
         identity = fingerprint(identity, processes.size)
     run = Alignment(paths.runs_dir() / "alignment" / identity, settings)
-    if processes.on_main(lambda: run.is_finished):
-        return run
     processes.on_main(lambda: claim(run.folder, settings.to_dict(), identity))
-    for part in (policy.network, *getattr(task.reward, "members", [task.reward])):
-        if hasattr(part, "to"):
-            part.to(processes.device)
-    if settings.method == "ppo":
-        _ppo_rounds(policy, task, run, processes, progress)
-    else:
-        made = DPO if settings.method == "dpo" else Reinforce
-        learner = made(policy, settings, task, processes)
-        optimise(learner, run.folder, task.watch, Reference(policy, policy), progress=progress)
+    if not processes.on_main(lambda: run.is_finished):
+        for part in (policy.network, *getattr(task.reward, "members", [task.reward])):
+            if hasattr(part, "to"):
+                part.to(processes.device)
+        if settings.method == "ppo":
+            _ppo_rounds(policy, task, run, processes, progress)
+        else:
+            made = DPO if settings.method == "dpo" else Reinforce
+            learner = made(policy, settings, task, processes)
+            optimise(learner, run.folder, task.watch, policy, progress=progress)
+    processes.on_main(lambda: checkpoints.remove(run.folder))  # those of a run that was killed after its mark go too
     return run
 
 
@@ -56,7 +57,8 @@ def _ppo_rounds(policy: Policy, task: Task, run: Alignment, processes: Processes
         if not processes.on_main((own / FINISHED_FILE).is_file):
             learner = PPO(start, settings.change(seed=settings.seed + 1000 * number), task, processes)
             label = f"ppo, round {number + 1}"
-            optimise(learner, own, task.watch, Reference(start, policy), progress=progress, label=label)
+            optimise(learner, own, task.watch, policy, progress=progress, label=label)
+        processes.on_main(partial(checkpoints.remove, own))
         start = Policy.create(str(own / (BEST_FOLDER if (own / BEST_FOLDER).is_dir() else POLICY_FOLDER)))
         start.network.to(policy.device)
     processes.on_main(lambda: _write_rounds(folders, run.folder, settings.n_steps))

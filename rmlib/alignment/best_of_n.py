@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from rmlib.alignment import estimators
 from rmlib.alignment.policies import Policy, Samples
-from rmlib.alignment.rewards import AlignmentError
-from rmlib.models import AsGiven, Prompt, Scorer
+from rmlib.alignment.rewards import AlignmentError, scores_of
+from rmlib.models import Prompt, Scorer
 from rmlib.records import paths
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.kept import kept_json
@@ -33,7 +33,7 @@ def kept_samples(policy: Policy, prompts: Sequence[Prompt], n: int, *, max_new_t
         return rows
 
     rows = [np.array(row, dtype=np.int64) for row in kept_json(paths.runs_dir() / "samples" / f"{identity}.json", draw)]
-    return policy.as_samples(prompts, n, rows)
+    return policy.as_samples(prompts, policy.prompt_ids(prompts), n, rows)
 
 
 def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prompt sample"]:
@@ -42,9 +42,7 @@ def distinct_scores(scorer: Scorer, samples: Samples) -> Float[np.ndarray, "prom
     pairs = [(row // n, text) for row, text in enumerate(samples.texts)]
     place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
     prompts, texts = [samples.prompts[index] for index, _ in place], [text for _, text in place]
-    values = np.asarray(scorer.score(prompts, AsGiven(texts)), dtype=float)
-    if values.shape != (len(texts),):
-        raise AlignmentError(f"{len(texts)} responses got rewards of shape {values.shape}: give one number a response")
+    values = scores_of(scorer, prompts, texts)
     return values[[place[pair] for pair in pairs]].reshape(-1, n)
 
 

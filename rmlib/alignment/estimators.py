@@ -67,8 +67,8 @@ def leave_one_out_baseline(
 ) -> Float[Tensor, "prompt sample"]:
     """Mean reward of the *other* ended samples of the same prompt.
 
-    Where at most one sample of a prompt has ended, or no other one, the baseline is the sample's own reward: the
-    advantage is 0 and the prompt teaches nothing. Raises ValueError where the shapes differ or are not two-dimensional.
+    Where at most one sample of a prompt has ended the baseline is the sample's own reward: the advantage is 0 and the
+    prompt teaches nothing. Raises ValueError where the shapes differ or are not two-dimensional.
     Source: Kool et al. (2019); Ahmadian et al., arXiv 2402.14740; the rule for ended samples is that of the authors'
     code.
     """
@@ -76,10 +76,9 @@ def leave_one_out_baseline(
     if reward.ndim != 2:
         raise ValueError(f"reward must be [prompt, sample], got {list(reward.shape)}; reshape it")
     counted = torch.where(ended, reward, 0.0)  # what never ended may carry a NaN
-    others = ended.sum(dim=1, keepdim=True) - ended.long()
-    mean = (counted.sum(dim=1, keepdim=True) - counted) / others.clamp(min=1)
-    usable = (ended.sum(dim=1, keepdim=True) > 1) & (others > 0)
-    return torch.where(usable, mean, reward)
+    n_ended = ended.sum(dim=1, keepdim=True)
+    mean = (counted.sum(dim=1, keepdim=True) - counted) / (n_ended - ended.long()).clamp(min=1)
+    return torch.where(n_ended > 1, mean, reward)
 
 
 def reinforce_loss(

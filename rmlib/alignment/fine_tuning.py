@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from rmlib.alignment.policies import Policy, drawn_network
 from rmlib.models import Prompt, RewardModel, backbones, batches
@@ -27,13 +27,15 @@ from rmlib.models.batches import Group
 from rmlib.models.network import hash_of_weights
 from rmlib.pairs.views import only_pairs
 from rmlib.records import paths
-from rmlib.records.files import write_json, written_whole
+from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
+from rmlib.records.kept import kept_folder
 from rmlib.records.progress import progress_bar
 from rmlib.sources.simulated.generation import draw_answered
 from rmlib.training.loop import scheduler_for
 from rmlib.training.parallel import Processes
 from rmlib.training.runs import FINISHED_FILE
+from rmlib.training.settings import Settings, refuse
 
 TOKEN_BUDGET = 8_192  # of one pass
 BETAS = (0.9, 0.98)  # of AdamW
@@ -50,8 +52,8 @@ def _minimise(
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, betas=BETAS, weight_decay=how.weight_decay)
     from_nothing = isinstance(how, FitSettings)  # a justifier is trained beside others, without a bar
     scheduler = scheduler_for("cosine" if from_nothing else "linear", how.warmup_steps, optimizer, n_steps)
-    losses, told = [], {"desc": f"tuning {policy.name}", "unit": "step", "leave": False}
-    for step in progress_bar(range(n_steps), show=from_nothing, **told):
+    losses = []
+    for step in progress_bar(range(n_steps), desc=f"tuning {policy.name}", unit="step", show=from_nothing, leave=False):
         total = 0.0
         for loss in parts(step):
             loss.backward()
@@ -66,11 +68,13 @@ def _minimise(
 
 def _kept(folder: Path, make: Callable[[], tuple[Policy, dict[str, Any]]]) -> tuple[Policy, dict[str, Any]]:
     """A policy and how it came about: made once, then read from its folder."""
-    if not (folder / FINISHED_FILE).is_file():
+
+    def fill(temporary: Path) -> None:
         policy, outcome = make()
-        with written_whole(folder) as temporary:
-            policy.save(temporary)
-            write_json(temporary / FINISHED_FILE, outcome)
+        policy.save(temporary)
+        write_json(temporary / FINISHED_FILE, outcome)
+
+    kept_folder(folder, fill)
     return Policy.create(str(folder)), json.loads((folder / FINISHED_FILE).read_text())
 
 
@@ -135,12 +139,13 @@ def fit_history(policy: Policy) -> list[list[float]]:
 
 def new_policy(settings: FitSettings) -> Policy:
     """A random decoder with the tokenizer of the embedded backbone."""
-    made = Policy.create(backbones.EMBEDDED, seed=settings.seed)
-    config = AutoConfig.from_pretrained(backbones.folder_of(backbones.EMBEDDED))
-    config.hidden_size, config.intermediate_size = settings.hidden_size, 2 * settings.hidden_size
-    config.num_hidden_layers, config.num_attention_heads = settings.layers, settings.heads
-    config.num_key_value_heads, config.head_dim = settings.heads, settings.hidden_size // settings.heads
-    return Policy(drawn_network(config, settings.seed), made.tokenizer, "embedded policy")
+    source = backbones.folder_of(backbones.EMBEDDED)
+    config = AutoConfig.from_pretrained(
+        source, hidden_size=settings.hidden_size, intermediate_size=2 * settings.hidden_size,
+        num_hidden_layers=settings.layers, num_attention_heads=settings.heads, num_key_value_heads=settings.heads,
+        head_dim=settings.hidden_size // settings.heads,
+    )  # fmt: skip
+    return Policy(drawn_network(config, settings.seed), AutoTokenizer.from_pretrained(source), "embedded policy")
 
 
 def fit(policy: Policy, answers: Answers, settings: FitSettings) -> list[list[float]]:
@@ -162,12 +167,12 @@ def fit(policy: Policy, answers: Answers, settings: FitSettings) -> list[list[fl
 
 
 @dataclass(frozen=True)
-class FineTuning:
+class FineTuning(Settings):
     """How a justifier is fine-tuned; the learning rate falls linearly to 0 after the warm-up.
 
     With `lora_rank` adapters of all linear layers are trained, merged at the end; otherwise every weight. `precision`
     "bf16" is that of the forward pass alone, weights stay in fp32. The authors' settings are not published. Raises
-    ValueError for another precision.
+    ValueError for another precision, and for sizes that are not positive.
     """
 
     n_steps: int
@@ -180,8 +185,7 @@ class FineTuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        refuse([*self.mistakes({"precision": ("fp32", "bf16")}, ("n_steps", "examples_per_step", "learning_rate"))])
 
 
 class Tuned(NamedTuple):

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset
 
 from rmlib import records
@@ -32,7 +31,7 @@ from rmlib.alignment.fine_tuning import FineTuning, Tuned, fine_tune, on_reward_
 from rmlib.alignment.policies import Policy
 from rmlib.annotations.parsing import sentences, stated_preference, without_names
 from rmlib.benchmarks.judges import TIE, UNPARSABLE, Judge, Verdict, question_text
-from rmlib.benchmarks.judging import Question, ask, both_orders
+from rmlib.benchmarks.judging import Question, ask, in_both_orders
 from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
@@ -159,13 +158,12 @@ class Justifier:
         keys = [text_key(prompt, *responses) for prompt, responses in questions]
         asked = {key: instruction(prompt, *two) for key, (prompt, two) in zip(keys, questions, strict=True)}
         rest = sorted(asked.keys() - self._kept.known.keys(), key=lambda key: (len(asked[key][0]["content"]), key))
-        with progress_bar(total=len(rest), desc="judging", unit="question", show=progress, leave=False) as bar:
-            for start in range(0, len(rest), self.batch_size):
-                batch = rest[start : start + self.batch_size]
-                prompts, n_new = [asked[key] for key in batch], self.max_new_tokens
-                written = self.policy.sample(prompts, 1, max_new_tokens=n_new, seed=0, temperature=ALMOST_ZERO)
-                self._kept.add(dict(zip(batch, written.texts, strict=True)))
-                bar.update(len(batch))
+        starts = range(0, len(rest), self.batch_size)
+        for start in progress_bar(starts, desc="judging", unit="batch", show=progress, leave=False):
+            batch = rest[start : start + self.batch_size]
+            prompts, n_new = [asked[key] for key in batch], self.max_new_tokens
+            written = self.policy.sample(prompts, 1, max_new_tokens=n_new, seed=0, temperature=ALMOST_ZERO)
+            self._kept.add(dict(zip(batch, written.texts, strict=True)))
         return [self._kept.known[key] for key in keys]
 
     def prepare(self, questions: Sequence[Question]) -> None:
@@ -245,10 +243,10 @@ def justifier_of(job: Job, plan: Plan) -> tuple[Tuned, Justifier]:
     return tuned, Justifier(tuned.policy, max_new_tokens=plan.max_new_tokens)
 
 
-def run_all(plan: Plan, seeds: Iterable[int], *, processes: int | None = None) -> dict[Job, tuple[Tuned, Justifier]]:
+def run_all(plan: Plan, seeds: Sequence[int], *, processes: int | None = None) -> dict[Job, tuple[Tuned, Justifier]]:
     """Every variant under every seed; what was finished before is found, text by text. Raises JobFailed."""
     jobs = [(variant, seed) for seed in seeds for variant in VARIANTS]
-    for seed in dict.fromkeys(seed for _, seed in jobs):
+    for seed in seeds:
         plan.reward_model(seed)  # once, not by two processes at a time
     work, show = partial(_write, plan=plan), "{0[0]}, seed {0[1]}".format
     run_jobs(dict.fromkeys(jobs, ()), work, processes=processes, show=show)
@@ -264,7 +262,7 @@ def _write(job: Job, plan: Plan) -> None:
 
 def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, Any]:
     """Both orders of every pair, as the outcome of a record; kept verdicts are not asked for again."""
-    outcome = _outcome(items, both_orders(items, partial(ask, judge, progress=progress)))
+    outcome = _outcome(items, ask(judge, in_both_orders(items), progress=progress))
     if isinstance(judge, Justifier):
         outcome["words"] = float(np.mean([len(text.split()) for text in written(judge, items)]))
     return outcome
@@ -272,8 +270,7 @@ def judged(judge: Judge, items: Dataset, *, progress: bool = True) -> dict[str, 
 
 def written(judge: Justifier, items: Dataset) -> list[str]:
     """What a justifier says of every pair, the preferred response shown first, then shown second."""
-    pairs = [(item["prompt"], tuple(item["candidates"])) for item in items]
-    return judge.write([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
+    return judge.write(in_both_orders(items))
 
 
 def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
@@ -299,22 +296,21 @@ def claims(texts: Sequence[str], truths: Sequence[tuple[Mapping[str, float], Map
 def by_reward(scorer: Scorer, items: Dataset) -> dict[str, Any]:
     """The outcome of a scorer, whose larger reward wins in either order; equal rewards tie in both."""
     rewards = score(scorer, items, progress=False)
-    sides = np.sign([rewards[name][1] - rewards[name][0] for name in items["item_id"]])
-    winner = np.select([sides < 0, sides > 0], [0.0, 1.0], np.nan)
-    problem = [None if side else TIE for side in sides]
-    return _outcome(items, pd.DataFrame({"first": winner, "second": winner, "problem": problem}))
+    pairs = [rewards[name] for name in items["item_id"]]
+    return _outcome(items, [_of_rewards(*shown) for two in pairs for shown in (two, two[::-1])])
 
 
-def _outcome(items: Dataset, orders: pd.DataFrame) -> dict[str, Any]:
-    """What a record keeps of `judging.both_orders`."""
-    both = ["first", "second"]
-    values = {order: [None if np.isnan(value) else int(value) for value in orders[order]] for order in both}
-    problems: Counter[str] = Counter()
-    for met, missing in zip(orders["problem"], orders[both].isna().sum(axis=1), strict=True):
-        kinds = met.split(", ") if isinstance(met, str) else []  # a table may have made a NaN of None
-        problems.update(kinds * int(missing) if len(kinds) == 1 else kinds)  # one for each verdict that is missing
+def _of_rewards(first: float, second: float) -> Verdict:
+    return Verdict(None, TIE) if first == second else Verdict(float(second > first))
+
+
+def _outcome(items: Dataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What a record keeps of the verdicts on both orders of every pair."""
+    first = [None if verdict.value is None else int(verdict.value) for verdict in verdicts[::2]]
+    second = [None if verdict.value is None else 1 - int(verdict.value) for verdict in verdicts[1::2]]
+    problems = Counter(verdict.problem for verdict in verdicts if verdict.problem)
     strength = [int(subset.rpartition(" ")[2]) for subset in items["subset"][:]]
-    return {**values, "problems": dict(problems), "strength": strength}
+    return {"first": first, "second": second, "problems": dict(problems), "strength": strength}
 
 
 def record(

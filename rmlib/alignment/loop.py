@@ -6,9 +6,6 @@ and the policies stay equal. The first one measures and writes.
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,19 +20,19 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from rmlib.alignment.policies import Policy, Reference, Samples, valid_tokens
-from rmlib.alignment.rewards import AlignmentError, reward_identity
+from rmlib.alignment.estimators import PerToken
+from rmlib.alignment.policies import Policy, Samples, valid_tokens
+from rmlib.alignment.rewards import AlignmentError, reward_identity, scores_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import AsGiven, Prompt, RewardModel, Scorer
+from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
 from rmlib.training import checkpoints
 from rmlib.training.loop import scheduler_for
 from rmlib.training.parallel import ALONE, Processes
-from rmlib.training.runs import FINISHED_FILE, LOG_FILE, RunFolder, read_log
+from rmlib.training.runs import FINISHED_FILE, LOG_FILE, RunFolder, append_row, cut_log, read_log
 
-logger = logging.getLogger(__name__)
 POLICY_FOLDER, BEST_FOLDER = "policy", "best"
 
 
@@ -81,7 +78,7 @@ class Watch:
         scorers = {name: reward_identity(scorer) for name, scorer in self.scorers.items()}
         return fingerprint("watch", prompts, scorers, self.every_steps, self.samples_per_prompt, self.seed)
 
-    def measure(self, policy: Policy, origin: Reference, *, max_new_tokens: int) -> dict[str, Any]:
+    def measure(self, policy: Policy, origin: Policy, *, max_new_tokens: int) -> dict[str, Any]:
         """One row: `divergence` from the origin in nats a response, means and lists of scores, length, counts."""
         samples = policy.sample(self.prompts, self.samples_per_prompt, max_new_tokens=max_new_tokens, seed=self.seed)
         row: dict[str, Any] = {f"n {name}": count for name, count in samples.counts().items()}
@@ -89,7 +86,7 @@ class Watch:
         row["tokens"] = float(samples.n_tokens.mean())
         row["divergence"], row["divergence_se"] = divergence(policy, origin, samples)
         for name, scorer in self.scorers.items():
-            values = np.asarray(scorer.score(samples.repeated_prompts, AsGiven(samples.texts)), dtype=float)
+            values = scores_of(scorer, samples.repeated_prompts, samples.texts)
             table = values.reshape(len(self.prompts), -1)
             row[name] = [round(float(value), 4) for value in table.mean(axis=1)]
             if self.samples_per_prompt > 1:  # of answers to one prompt: rewards compare nothing else
@@ -135,7 +132,7 @@ class Task:
 
 
 @torch.no_grad()
-def divergence(policy: Policy, origin: Reference, samples: Samples) -> tuple[float, float]:
+def divergence(policy: Policy, origin: Policy, samples: Samples) -> tuple[float, float]:
     """KL divergence of the policy from the origin, in nats a response, from the policy's own samples; standard error.
 
     The mean over responses of `log pi(y|x) - log pi_origin(y|x)`, summed over tokens: unbiased, and noisy where the two
@@ -159,17 +156,12 @@ class Learner(nn.Module):
         if settings.prompts_per_step % processes.size:
             dealt = f"{settings.prompts_per_step} prompts a step cannot be dealt evenly to {processes.size} processes"
             raise AlignmentError(f"{dealt}: choose another prompts_per_step")
+        self.reference = start
         if settings.lora_rank:
             self.policy.adapt(settings.lora_rank, seed=settings.seed)
-            self.reference = Reference(self.policy)
         else:
             self.policy.network.requires_grad_(True)
-            self.reference = Reference(self.policy, start)
         self.network = self.policy.network
-
-    @property
-    def device(self) -> torch.device:
-        return self.policy.device
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves, each with its learning rate."""
@@ -186,6 +178,13 @@ class Learner(nn.Module):
         order = np.random.default_rng([self.settings.seed, step // per_epoch]).permutation(n)
         share = size // self.processes.size
         return order[step % per_epoch * size :][self.processes.rank * share :][:share].tolist()
+
+    def compared(self, samples: Samples) -> tuple[PerToken, PerToken]:
+        """Log-probabilities of the samples' tokens by the policy, and by the reference, without gradients."""
+        budget = self.settings.token_budget
+        with torch.no_grad():
+            before = self.reference.log_probabilities(samples, token_budget=budget)
+        return self.policy.log_probabilities(samples, token_budget=budget), before
 
     def descend(self) -> float:
         """One optimizer step along the gradients of all processes; the policy's norm before clipping."""
@@ -214,7 +213,7 @@ def seed_of(settings: AlignSettings, step: int, rank: int = 0) -> int:
 
 
 def optimise(
-    learner: Learner, folder: Path, watch: Watch | None, origin: Reference, *, progress: bool, label: str = ""
+    learner: Learner, folder: Path, watch: Watch | None, origin: Policy, *, progress: bool, label: str = ""
 ) -> None:
     """Run all steps, or those after the last checkpoint, and write the last policy and the best one.
 
@@ -225,29 +224,25 @@ def optimise(
     learner.prepare()
     state = checkpoints.State(learner, learner.optimizer, learner.scheduler, processes)
     found = checkpoints.read_latest(folder, state)
-    first = int(found["step"]) if found else 0
-    rows = read_log(folder, first) if found else []
-    best = max((np.mean(row["watched"]["proxy"]) for row in rows if "watched" in row), default=-np.inf)
+    last = int(found["step"]) if found else -1  # step 0 measures the start
+    processes.on_main(partial(cut_log, folder, last))
+    rows = read_log(folder)
+    best = max((_quality(row) for row in rows if "watched" in row), default=-np.inf)
     before = rows[-1]["seconds"] if rows else 0.0
-    file, shown = (folder / LOG_FILE, progress) if processes.is_main else (Path(os.devnull), False)
-    told: dict[str, Any] = {"total": settings.n_steps, "initial": first, "unit": "step", "leave": False}
-    with file.open("w") as log, progress_bar(desc=label or settings.method, show=shown, **told) as bar:
-        log.writelines(json.dumps(row) + "\n" for row in rows)
-        for step in range(first, settings.n_steps + 1):
-            if step == first and found:
-                continue
+    told: dict[str, Any] = {"total": settings.n_steps, "initial": max(0, last), "unit": "step", "leave": False}
+    shown = progress and processes.is_main
+    bars = progress_bar(desc=label or settings.method, show=shown, **told)
+    with (folder / LOG_FILE).open("ab", buffering=0) as log, bars as bar:
+        for step in range(last + 1, settings.n_steps + 1):
             row: dict[str, Any] = {"step": step} | (learner.update(step - 1) if step else {})
-            due = watch is not None and (step == settings.n_steps or step % watch.every_steps == 0)
-            if watch is not None and due:
+            if watch is not None and (step == settings.n_steps or step % watch.every_steps == 0):
                 measure = partial(watch.measure, learner.policy, origin, max_new_tokens=settings.max_new_tokens)
                 row["watched"] = processes.on_main(measure)
-                mean = float(np.mean(row["watched"].get("proxy", step)))
-                if mean > best:
-                    best = mean
+                if (quality := _quality(row)) > best:
+                    best = quality
                     processes.on_main(partial(_save, learner.policy, folder / BEST_FOLDER))
             row["seconds"] = before + time.perf_counter() - started
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            processes.on_main(partial(append_row, log, row))
             bar.update(bool(step))
             every = settings.checkpoint_every_steps
             if every and step and step % every == 0 and step < settings.n_steps:
@@ -255,15 +250,14 @@ def optimise(
     row.pop("watched", None)
     processes.on_main(partial(_save, learner.policy, folder / POLICY_FOLDER))
     processes.on_main(partial(write_json, folder / FINISHED_FILE, row))
-    processes.on_main(partial(checkpoints.remove, folder))
+
+
+def _quality(row: dict[str, Any]) -> float:
+    """What the best policy has most of: the mean of the proxy; without one, steps."""
+    return float(np.mean(row["watched"].get("proxy", row["step"])))
 
 
 def _save(policy: Policy, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with written_whole(folder) as temporary:
         policy.save(temporary)
-
-
-def parts(n_prompts: int, size: int) -> list[tuple[int, int]]:
-    """Ranges of at most `size` prompts."""
-    return [(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]

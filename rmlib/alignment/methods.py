@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rmlib.alignment import estimators
 from rmlib.alignment.estimators import PerResponse, PerToken, Valid
-from rmlib.alignment.loop import Learner, PreferencePairs, Task, parts, seed_of
+from rmlib.alignment.loop import Learner, PreferencePairs, Task, seed_of
 from rmlib.alignment.policies import Policy, Samples, in_passes, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, rewards_of
 from rmlib.alignment.settings import AlignSettings
@@ -62,13 +62,12 @@ class OnPolicy(Learner):
         `sums`: this process's part of further numbers.
         """
         known, counts = reward[ended].double(), samples.counts()
-        given = float(known.sum()), len(known), int(samples.n_tokens.sum()), *counts.values(), *sums.values()
-        total, n_known, n_tokens, *rest = self.processes.sum(*given)
-        counted = {f"n {name}": int(count) for name, count in zip(counts, rest, strict=False)}
-        mean = total / n_known if n_known else None
-        row: dict[str, Any] = {"reward": mean, "tokens": n_tokens / counted["n samples"]}
-        further = dict(zip(sums, rest[len(counts) :], strict=True))
-        return row | counted | further | {"gradient_norm": gradient_norm}
+        own = {"reward": float(known.sum()), "known": len(known), "tokens": int(samples.n_tokens.sum())} | counts | sums
+        of_all = dict(zip(own, self.processes.sum(*own.values()), strict=True))
+        mean = of_all["reward"] / of_all["known"] if of_all["known"] else None
+        row: dict[str, Any] = {"reward": mean, "tokens": of_all["tokens"] / of_all["samples"]}
+        row |= {f"n {name}": int(of_all[name]) for name in counts} | {name: of_all[name] for name in sums}
+        return row | {"gradient_norm": gradient_norm}
 
 
 class Reinforce(OnPolicy):
@@ -85,14 +84,13 @@ class Reinforce(OnPolicy):
         if not n_valid:
             return self.log_row(samples, reward, ended, gradient_norm=0.0, loss=0.0, penalty=0.0)
         total = penalties = 0.0
-        for start, stop in parts(len(samples.prompts), settings.prompts_at_once):
-            part = samples.take(range(start, stop))
-            logp = self.policy.log_probabilities(part, token_budget=settings.token_budget)
-            before = self.reference.log_probabilities(part, token_budget=settings.token_budget)
-            every = valid_tokens(part).to(self.device)
+        for prompts in torch.arange(len(samples.prompts)).split(settings.prompts_at_once):
+            part = samples.take(prompts.tolist())
+            logp, before = self.compared(part)
+            every = valid_tokens(part).to(logp.device)
             penalty = estimators.mean_absolute_divergence(logp.detach(), before, every)
-            penalised = reward[start:stop].to(self.device) - settings.kl_coefficient * penalty.view(stop - start, -1)
-            counted = ended[start:stop].to(self.device)
+            given, counted = reward[prompts].to(logp.device), ended[prompts].to(logp.device)
+            penalised = given - settings.kl_coefficient * penalty.view_as(given)
             advantage = penalised - estimators.leave_one_out_baseline(penalised, counted)
             own = every & counted.view(-1, 1)
             if not own.any():
@@ -117,6 +115,12 @@ class Rollout(NamedTuple):
     returns: PerToken
     valid: Valid
 
+    def take(self, prompts: Sequence[int]) -> Rollout:
+        """The part of some of the prompts, as wide as its longest response."""
+        samples, rows = self.samples.take(prompts), self.samples.rows(prompts)
+        width = int(samples.n_tokens.max())
+        return Rollout(samples, *(table[rows, :width] for table in self[1:]))
+
 
 class PPO(OnPolicy):
     """Clipped policy and value losses; the value model starts as the reward model, head included.
@@ -139,21 +143,20 @@ class PPO(OnPolicy):
         rollout = self._rollout(samples, reward, ended)
         found: list[tuple[float, float, float]] = []
         size = -(-len(samples.prompts) // self.settings.minibatches)
-        for start, stop in parts(len(samples.prompts), size):
-            n_own = int(self._rows(rollout.valid, start, stop).sum())
+        for prompts in torch.arange(len(samples.prompts)).split(size):
+            part = rollout.take(prompts.tolist())
+            n_own = int(part.valid.sum())
             (n_valid,) = self.processes.sum(n_own)
             if n_valid:
-                own = self._losses(rollout, start, stop, n_own / n_valid) if n_own else (0.0, 0.0)
+                own = self._losses(part, n_own / n_valid) if n_own else (0.0, 0.0)
                 found.append((*own, self.descend()))
         loss, value_loss, norm = np.mean(found or [(0.0, 0.0, 0.0)], axis=0).tolist()
         return self.log_row(samples, reward, ended, gradient_norm=norm, loss=loss, value_loss=value_loss)
 
     @torch.no_grad()
     def _rollout(self, samples: Samples, reward: Tensor, ended: Tensor) -> Rollout:
-        budget = self.settings.token_budget
-        logp = self.policy.log_probabilities(samples, token_budget=budget)
-        before = self.reference.log_probabilities(samples, token_budget=budget)
-        value = token_values(self.critic, samples, token_budget=budget)
+        logp, before = self.compared(samples)
+        value = token_values(self.critic, samples, token_budget=self.settings.token_budget)
         valid = (valid_tokens(samples) & ended.view(-1, 1)).to(logp.device)
         rewards = token_rewards(logp, before, reward.view(-1).to(logp.device), valid, self.settings.kl_coefficient)
         advantage, returns = estimators.generalised_advantages(
@@ -171,22 +174,15 @@ class PPO(OnPolicy):
         (squares,) = self.processes.sum(float((known - mean).square().sum()))
         return torch.where(valid, (advantage - mean) / ((squares / (n - 1)) ** 0.5 + 1e-8), 0.0)
 
-    def _rows(self, table: Tensor, start: int, stop: int) -> Tensor:
-        n = self.settings.samples_per_prompt
-        return table[start * n : stop * n]
-
-    def _losses(self, rollout: Rollout, start: int, stop: int, share: float) -> tuple[float, float]:
+    def _losses(self, part: Rollout, share: float) -> tuple[float, float]:
         """Gradients of both losses over a minibatch, of whose tokens this process has a share, and their values."""
-        budget, settings = self.settings.token_budget, self.settings
-        part = rollout.samples.take(range(start, stop))
-        width = int(part.n_tokens.max())
-        tables = (self._rows(table, start, stop)[:, :width] for table in rollout[1:])
-        logp0, value0, advantage, returns, valid = tables
-        logp = self.policy.log_probabilities(part, token_budget=budget)
-        policy_loss = share * estimators.ppo_policy_loss(logp, logp0, advantage, valid, clip=settings.ratio_clip)
+        settings, budget = self.settings, self.settings.token_budget
+        _, old_logp, old_value, advantage, returns, valid = part
+        logp = self.policy.log_probabilities(part.samples, token_budget=budget)
+        policy_loss = share * estimators.ppo_policy_loss(logp, old_logp, advantage, valid, clip=settings.ratio_clip)
         policy_loss.backward()
-        value = token_values(self.critic, part, token_budget=budget)
-        value_loss = share * estimators.ppo_value_loss(value, value0, returns, valid, clip=settings.value_clip)
+        value = token_values(self.critic, part.samples, token_budget=budget)
+        value_loss = share * estimators.ppo_value_loss(value, old_value, returns, valid, clip=settings.value_clip)
         value_loss.backward()
         return float(policy_loss.detach()), float(value_loss.detach())
 
@@ -276,8 +272,8 @@ class DPO(Learner):
         chosen = self.own(step, len(self.pairs.prompts))
         n_pairs = len(chosen) * self.processes.size
         right = margins = total = 0.0
-        for start, stop in parts(len(chosen), self.settings.prompts_at_once):
-            margin, loss = self._margin_and_loss(chosen[start:stop])
+        for some in torch.tensor(chosen).split(self.settings.prompts_at_once):
+            margin, loss = self._margin_and_loss(some.tolist())
             (loss.sum() / n_pairs).backward()
             right, margins = right + int((margin > 0).sum()), margins + float(margin.sum())
             total += float(loss.detach().sum())
@@ -285,11 +281,8 @@ class DPO(Learner):
         return {name: value / n_pairs for name, value in sums} | {"gradient_norm": self.descend()}
 
     def _margin_and_loss(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        part, settings = self.samples.take(indices), self.settings
-        policy, reference = (
-            source.log_probabilities(part, token_budget=settings.token_budget).sum(dim=1).view(-1, 2)
-            for source in (self.policy, self.reference)
-        )
+        settings = self.settings
+        policy, reference = (logp.sum(dim=1).view(-1, 2) for logp in self.compared(self.samples.take(indices)))
         strength = torch.tensor(self.pairs.strength[list(indices)], dtype=policy.dtype, device=policy.device)
         loss = estimators.dpo_loss(
             settings.loss, policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1], strength, beta=settings.beta

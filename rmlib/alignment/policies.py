@@ -1,4 +1,4 @@
-"""A policy: a causal language model that answers prompts, the log-probabilities of what it said, and its reference.
+"""A policy: a causal language model that answers prompts, and the log-probabilities of what it said.
 
 Sampling keeps token ids, so that log-probabilities are those of the tokens that were drawn; a reward model reads the
 text, in its own template and with its own tokenizer.
@@ -6,20 +6,26 @@ text, in its own template and with its own tokenizer.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rmlib.models import Prompt, backbones, batches, templates, tokens
 from rmlib.models.adapters import with_adapter
@@ -46,13 +52,16 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, prompts: Sequence[int]) -> list[int]:
+        """Where the samples of some of the prompts stand."""
+        return [index * self.n_per_prompt + number for index in prompts for number in range(self.n_per_prompt)]
+
     def take(self, indices: Sequence[int]) -> Samples:
         """The samples of some of the prompts."""
-        n = self.n_per_prompt
-        rows = [index * n + row for index in indices for row in range(n)]
+        rows = self.rows(indices)
         prompts, prompt_ids = [self.prompts[index] for index in indices], [self.prompt_ids[index] for index in indices]
         ids, texts = [self.ids[row] for row in rows], [self.texts[row] for row in rows]
-        return Samples(prompts, n, prompt_ids, ids, texts, self.ended[rows])
+        return Samples(prompts, self.n_per_prompt, prompt_ids, ids, texts, self.ended[rows])
 
     @property
     def repeated_prompts(self) -> list[Prompt]:
@@ -71,14 +80,13 @@ class Samples:
 
     def groups(self) -> list[Group]:
         """One group for each prompt, which is its shared part."""
-        n = self.n_per_prompt
         return [
-            Group(tuple(np.concatenate([prompt, row]) for row in self.ids[index * n : (index + 1) * n]), len(prompt))
+            Group(tuple(np.concatenate([prompt, self.ids[row]]) for row in self.rows([index])), len(prompt))
             for index, prompt in enumerate(self.prompt_ids)
         ]
 
 
-def drawn_network(config: PretrainedConfig, seed: int) -> Any:
+def drawn_network(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """A causal language model with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -90,30 +98,25 @@ def drawn_network(config: PretrainedConfig, seed: int) -> Any:
 class Policy:
     """A causal language model with its tokenizer and the two texts that stand around a response in its template."""
 
-    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
         self.max_length = backbones.position_limit(network.config)
         self.shared = backbones.shares_prefix(network.base_model, self.max_length)[0]
         self.end_id = _end_id(tokenizer)
 
     @classmethod
-    def create(cls, backbone: str, *, seed: int = 0) -> Self:
-        """The language model of a backbone: pretrained weights, or for `embedded` random ones drawn from the seed.
+    def create(cls, backbone: str) -> Self:
+        """The language model of a backbone: pretrained weights in fp32, or for `embedded` some drawn from seed 0.
 
-        Raises BackboneError for a name that cannot be loaded.
+        Raises BackboneError for a name that cannot be loaded, and a model that lacks weights.
         """
         source = backbones.folder_of(backbone)
-        try:
+        if backbone == backbones.EMBEDDED:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            if backbone == backbones.EMBEDDED:
-                network = drawn_network(AutoConfig.from_pretrained(source), seed)
-            else:
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)  # of weights that the folder lacks
-                    network = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True).eval()
-                backbones.prepare_attention(network)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise backbones.BackboneError(f"policy {backbone!r} cannot be loaded: {error}") from error
+            network = drawn_network(AutoConfig.from_pretrained(source), seed=0)
+        else:
+            network, tokenizer = backbones.read_whole(AutoModelForCausalLM, source)
+            backbones.prepare_attention(network)
         backbones.prepare_tokenizer(tokenizer, backbone)
         return cls(network, tokenizer, backbone)
 
@@ -173,7 +176,7 @@ class Policy:
                 input_ids=ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
                 num_return_sequences=n, max_new_tokens=max_new_tokens, eos_token_id=self.end_id, pad_token_id=pad,
             )  # fmt: skip
-        return self.as_samples(prompts, n, drawn[:, longest:].cpu().numpy())
+        return self.as_samples(prompts, rows, n, drawn[:, longest:].cpu().numpy())
 
     def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[str]) -> Samples:
         """Given texts, `n` to each prompt one after another, as if the policy had said them, each with its end.
@@ -182,13 +185,17 @@ class Policy:
         """
         if len(texts) != n * len(prompts):
             raise ValueError(f"{len(texts)} texts are not {n} to each of {len(prompts)} prompts")
-        rendered = []
-        for index, prompt in enumerate(prompts):
-            behind, some = len(header(self.tokenizer, prompt)), texts[index * n : (index + 1) * n]
-            rendered += [templates.render(self.tokenizer, prompt, text)[behind:] for text in some]
-        return self.as_samples(prompts, n, tokens.encode_texts(self.tokenizer, rendered))
+        headers = [header(self.tokenizer, prompt) for prompt in prompts]
+        rendered = [
+            templates.render(self.tokenizer, prompts[index // n], text)[len(headers[index // n]) :]
+            for index, text in enumerate(texts)
+        ]
+        found = tokens.encode_texts(self.tokenizer, rendered)
+        return self.as_samples(prompts, tokens.tokens_of(self.tokenizer, headers), n, found)
 
-    def as_samples(self, prompts: Sequence[Prompt], n: int, rows: Iterable[np.ndarray]) -> Samples:
+    def as_samples(
+        self, prompts: Sequence[Prompt], prompt_ids: list[np.ndarray], n: int, rows: Iterable[np.ndarray]
+    ) -> Samples:
         """Generated tokens, `n` rows to each prompt, as samples; what stands behind an end token is left out."""
         found, texts, ended = [], [], []
         for row in rows:
@@ -196,7 +203,7 @@ class Policy:
             found.append(row[: ends[0] + 1] if len(ends) else row)
             ended.append(bool(len(ends)))
             texts.append(self.tokenizer.decode(row[: ends[0]] if len(ends) else row, skip_special_tokens=True))
-        return Samples(list(prompts), n, self.prompt_ids(prompts), found, texts, np.array(ended))
+        return Samples(list(prompts), n, prompt_ids, found, texts, np.array(ended))
 
     def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
         """Of every token of every response, each prompt encoded once; 0 after the end (`valid_tokens`).
@@ -225,35 +232,13 @@ def in_passes(
     shared: bool,
 ) -> Float[Tensor, "sample token"]:  # fmt: skip
     """What `read` says of the tokens of each response, 0 after its end; it is given as many groups as fit one pass."""
-    groups, n = samples.groups(), samples.n_per_prompt
+    groups = samples.groups()
     parts: list[Tensor] = []
     order: list[int] = []
     for indices in batches.pack(groups, token_budget, shared=shared):
-        order += [index * n + row for index in indices for row in range(n)]
+        order += samples.rows(indices)
         parts += read([groups[index] for index in indices])
     return pad_sequence([parts[index] for index in np.argsort(order)], batch_first=True)
-
-
-class Reference:
-    """What a policy is held against: another policy with the same tokens, of any size, or itself without adapters."""
-
-    def __init__(self, policy: Policy, other: Policy | None = None) -> None:
-        """Without another one, a copy of the policy as it is. Raises ValueError for one with other tokens."""
-        if other is not None and other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-            raise ValueError(
-                f"the tokenizers of {policy.name} and {other.name} differ, so their log-probabilities are of different "
-                "tokens; a reference may be of another size, but needs the policy's tokenizer"
-            )
-        self.adapted = policy if other is None and is_adapted(policy.network) else None
-        self.policy = other or self.adapted or policy.copy()
-        if self.adapted is None:
-            self.policy.network.requires_grad_(False)
-
-    @torch.no_grad()
-    def log_probabilities(self, samples: Samples, *, token_budget: int = 8192) -> Float[Tensor, "sample token"]:
-        """As those of a policy, without gradients."""
-        with self.adapted.network.disable_adapter() if self.adapted else contextlib.nullcontext():
-            return self.policy.log_probabilities(samples, token_budget=token_budget)
 
 
 def _end_id(tokenizer: PreTrainedTokenizerBase) -> int:

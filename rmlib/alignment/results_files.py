@@ -15,10 +15,9 @@ import pandas as pd
 
 from rmlib import records, statistics
 from rmlib.records.errors import DataError, Place
-from rmlib.records.files import read_rows
+from rmlib.records.files import placed_rows, value_of
 
 ARENA_WEIGHTS = {"A>>B": (3, 1.0), "A>B": (1, 1.0), "A=B": (1, 0.5), "B>A": (1, 0.0), "B>>A": (3, 0.0)}
-REMEDY = "Give the file that the benchmark's own tool wrote"
 UNPARSED = -1  # the score that FastChat writes where a judgment names none
 
 
@@ -96,12 +95,11 @@ def beside_published(*tables: pd.DataFrame) -> pd.DataFrame:
 
 def _lines(file: Path, *names: str) -> Iterator[dict[str, Any]]:
     """The fields of these names of every row; raises DataError, with the row's number, where one is missing."""
-    for number, row in enumerate(read_rows(file), start=1):
-        if lacking := [name for name in names if name not in row]:
-            raise DataError(Place(file.name, number), f"lacks {', '.join(lacking)}", REMEDY)
-        yield {name: row[name] for name in names}
+    for place, row in placed_rows(file):
+        yield {name: value_of(row, name, place) for name in names}
 
 
 def _columns(table: pd.DataFrame, file: Path, *names: str) -> None:
     if lacking := [name for name in names if name not in table.columns]:
-        raise DataError(Place(file.name), f"lacks the columns {', '.join(lacking)}", REMEDY)
+        remedy = "Give the file that the benchmark's own tool wrote"
+        raise DataError(Place(file.name), f"lacks the columns {', '.join(lacking)}", remedy)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rmlib.alignment.policies import Samples
 from rmlib.combining import Ensemble
 from rmlib.experiments.scoring import scalar_model
-from rmlib.models import AsGiven, RewardModel, Scorer
+from rmlib.models import AsGiven, Prompt, RewardModel, Scorer
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, load_classifier
 from rmlib.models.network import hash_of_weights
 from rmlib.models.reward_model import CARD_FILE
@@ -47,18 +49,24 @@ def reward_identity(reward: Scorer) -> str:
     return known
 
 
+def scores_of(scorer: Scorer, prompts: Sequence[Prompt], texts: Sequence[str]) -> Float[np.ndarray, "response"]:
+    """One number for each text. Raises AlignmentError where the scorer gives several."""
+    values = np.asarray(scorer.score(prompts, AsGiven(texts)), dtype=np.float64)
+    if values.shape != (len(texts),):
+        raise AlignmentError(
+            f"{len(texts)} responses got rewards of shape {values.shape}: a policy needs one number a response; fold "
+            "several attributes with combining.weigh_attributes"
+        )
+    return values
+
+
 def rewards_of(reward: Scorer, samples: Samples) -> Tensor:
     """Rewards `[prompt, sample]` of generated texts, each prompt encoded once.
 
     A text that did not end is scored too, and may get NaN. Raises AlignmentError where the reward of one that ended is
-    not a finite number, or the scorer gives several numbers a response.
+    not a finite number, and as `scores_of`.
     """
-    given = np.asarray(reward.score(samples.repeated_prompts, AsGiven(samples.texts)), dtype=np.float64)
-    if given.shape != (len(samples),):
-        raise AlignmentError(
-            f"{len(samples)} responses got rewards of shape {given.shape}: a policy needs one number a response; fold "
-            "several attributes with combining.weigh_attributes"
-        )
+    given = scores_of(reward, samples.repeated_prompts, samples.texts)
     broken = np.flatnonzero(~np.isfinite(given) & samples.ended)
     if len(broken):
         text = samples.texts[broken[0]]

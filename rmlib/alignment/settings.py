@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rmlib import losses
-from rmlib.training.settings import are_betas, from_json, outside, refuse
+from rmlib.training.settings import PAIR_LOSSES, Settings, refuse
 
 METHODS = ("reinforce", "ppo", "dpo")
 POSITIVE = (
@@ -18,7 +16,7 @@ NOT_NEGATIVE = ("kl_coefficient", "warmup_steps", "weight_decay", "lora_rank", "
 
 
 @dataclass(frozen=True)
-class AlignSettings:
+class AlignSettings(Settings):
     """Everything that names an optimisation but the policy, the reward and the prompts.
 
     Raises ValueError for an unknown method or loss, and for sizes that are not positive.
@@ -53,34 +51,17 @@ class AlignSettings:
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        refuse([*self._mistakes()])
-
-    def _mistakes(self) -> Iterable[str]:
-        if self.method not in METHODS:
-            yield f"method={self.method!r} is unknown; known: {', '.join(METHODS)}"
-        if self.loss not in losses.PAIR_LOSSES:
-            yield f"loss={self.loss!r} is no pair loss; known: {', '.join(losses.PAIR_LOSSES)}"
-        yield from outside(self, POSITIVE, "must be positive", lambda value: value > 0)
-        yield from outside(self, NOT_NEGATIVE, "must not be negative", lambda value: value >= 0)
-        yield from outside(self, ["betas"], "must be two numbers from 0 to below 1", are_betas)
+        wrong = [*self.mistakes({"method": METHODS, "loss": PAIR_LOSSES}, POSITIVE, NOT_NEGATIVE)]
         if self.method == "reinforce" and self.samples_per_prompt == 1:
-            yield "a leave-one-out baseline needs at least 2 samples_per_prompt, got 1"
+            wrong.append("a leave-one-out baseline needs at least 2 samples_per_prompt, got 1")
+        refuse(wrong)
 
     def to_dict(self) -> dict[str, Any]:
         """As records and names hold them: without what belongs to another method."""
         of_ppo = {"rounds", "minibatches", "ratio_clip", "value_clip", "gamma", "lam", "value_learning_rate"}
         of_dpo, of_samples = {"loss", "beta"}, {"samples_per_prompt", "kl_coefficient"}
         foreign = {"reinforce": of_ppo | of_dpo, "ppo": of_dpo, "dpo": of_ppo | of_samples}[self.method]
-        return {name: value for name, value in asdict(self).items() if name not in foreign}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AlignSettings:
-        """Settings from JSON; raises what `from_json` raises."""
-        return from_json(cls, values)
-
-    def change(self, **settings: Any) -> AlignSettings:
-        """The same settings with some changed."""
-        return replace(self, **settings)
+        return {name: value for name, value in super().to_dict().items() if name not in foreign}
 
 
 # Where the paper's own values are not known (its Appendix E), the defaults of the authors' code stand in: NeMo-Aligner,

@@ -167,8 +167,17 @@ def win_rates(
     """Of a method's last policies under a reward arm, by every reader, each recorded; computed once, then in runs/."""
     method, arm = policy
     asked = _asked(plan, method, arm, seeds, n_prompts) | ({"n": n} if method == BEST_OF_N else {})
-    file = paths.runs_dir() / "win_rates" / f"{fingerprint(asked)}.json"
-    rows = kept_json(file, partial(_rows, plan, method, arm, seeds, n_prompts, n)).items()
+
+    def read() -> dict[str, Any]:
+        texts = answered(plan, method, arm, seeds, n_prompts=n_prompts, n=n)
+        given: dict[str, list[np.ndarray]] = {}
+        for seed, *two in zip(seeds, texts.after, texts.before, strict=True):
+            for name, reader in readers(plan, arm, seed).items():
+                new, before = (reader.score(texts.prompts, AsGiven(answers)) for answers in two)
+                given.setdefault(name, []).append(credits(new, before))
+        return {name: _outcome(texts, parts) for name, parts in given.items()}
+
+    rows = kept_json(paths.runs_dir() / "win_rates" / f"{fingerprint(asked)}.json", read).items()
     return [records.append(plan.file, kind="win_rate", asked=asked | {"reader": by}, outcome=row) for by, row in rows]
 
 
@@ -181,17 +190,6 @@ def run_all(
     _ = plan.start  # once, not by two processes at a time
     run_jobs(dict.fromkeys(policies, ()), rates, processes=processes, show=", ".join)
     return [row for policy in policies for row in rates(policy)]
-
-
-def _rows(plan: Plan, method: str, arm: str, seeds: Sequence[int], n_prompts: int, n: int) -> dict[str, Any]:
-    """What a record holds, by reader."""
-    texts = answered(plan, method, arm, seeds, n_prompts=n_prompts, n=n)
-    given: dict[str, list[np.ndarray]] = {}
-    for seed, *two in zip(seeds, texts.after, texts.before, strict=True):
-        for name, reader in readers(plan, arm, seed).items():
-            new, before = (reader.score(texts.prompts, AsGiven(answers)) for answers in two)
-            given.setdefault(name, []).append(credits(new, before))
-    return {name: _outcome(texts, parts) for name, parts in given.items()}
 
 
 def judged(

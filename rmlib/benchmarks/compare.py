@@ -18,7 +18,7 @@ OVERALL = "Score"
 
 def compare(
     benchmark: Benchmark, credits: Mapping[str, Sequence[pd.DataFrame]], *,
-    section: str = OVERALL, seed: int = 0, level: float = 0.95, **drawing: Any,
+    section: str = OVERALL, seed: int = 0, **drawing: Any,
 ) -> Comparison:  # fmt: skip
     """`statistics.compare_models` by the official score of a section, by default the overall one.
 
@@ -39,7 +39,7 @@ def compare(
     arrays = {model: rows if len(rows) > 1 else rows[0] for model, rows in values.items()}
     first = next(iter(credits.values()))[0]
     groups = first["group"][counted].to_numpy() if "group" in first else None
-    return compare_models(arrays, drawn, groups=groups, seed=seed, level=level)
+    return compare_models(arrays, drawn, groups=groups, seed=seed)
 
 
 def drawn_scores(

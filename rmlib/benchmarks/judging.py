@@ -145,13 +145,18 @@ def consistency_of(orders: pd.DataFrame) -> Consistency:
     return Consistency(wilson_interval(same, n), wilson_interval(shown_first, 2 * n), len(orders) - n)
 
 
-def both_orders(items: Dataset, asking: Ask) -> pd.DataFrame:
-    """One row an item: the winning candidate in each order (NaN where there is none), and the problems met."""
+def in_both_orders(items: Dataset) -> list[Question]:
+    """The pair of every item as it is given, then swapped; raises ValueError where an item has not two candidates."""
     uneven = [row["item_id"] for row in items if len(row["candidates"]) != 2]
     if uneven:
         raise ValueError(f"{len(uneven)} items have not two candidates, e.g. {uneven[:5]}: orders are those of a pair")
     pairs = [(row["prompt"], tuple(row["candidates"])) for row in items]
-    verdicts = asking([Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])])
+    return [Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])]
+
+
+def both_orders(items: Dataset, asking: Ask) -> pd.DataFrame:
+    """One row an item: the winning candidate in each order (NaN where there is none), and the problems met."""
+    verdicts = asking(in_both_orders(items))
     rows = []
     for given, swapped in zip(verdicts[::2], verdicts[1::2], strict=True):
         second = None if swapped.value is None else 1 - swapped.value

@@ -12,7 +12,7 @@ from rmlib import combining
 from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.servers import RewardServer, is_url
 from rmlib.models import RewardModel, Scorer
-from rmlib.models.backbones import BackboneError
+from rmlib.models.backbones import BackboneError, Network
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
 from rmlib.models.likelihood import BETA, ImplicitReward, implicit_name, load_implicit
 from rmlib.models.network import hash_of_weights
@@ -94,8 +94,7 @@ def identity_of(model: Any) -> dict[str, str] | None:
     """
     if isinstance(model, RewardModel):
         skipped = model.skipped if isinstance(model, DecoderClassifier) else None
-        parts = {"body": model.backbone, "head": model.head}
-        return _identity(model, parts, fingerprint(model.kind, skipped))
+        return _identity(model, {"body": model.backbone, "head": model.head}, fingerprint(model.kind, skipped))
     if isinstance(model, PlainClassifier):
         return _identity(model, {"network": model.network}, fingerprint("plain", model.row.tolist()))
     if isinstance(model, ImplicitReward):
@@ -104,7 +103,7 @@ def identity_of(model: Any) -> dict[str, str] | None:
     return None
 
 
-def _identity(model: Any, parts: Mapping[str, torch.nn.Module], reading: str) -> dict[str, str]:
+def _identity(model: Any, parts: Mapping[str, Network | torch.nn.Module], reading: str) -> dict[str, str]:
     """Hashed each time, since a model in training changes without notice."""
     return {
         **{name: hash_of_weights(part) for name, part in parts.items()},

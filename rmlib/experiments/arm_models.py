@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
-from rmlib import statistics
 from rmlib.experiments.arms import ARMS, Job, changes, is_derived, settings_for, waits_for
 from rmlib.experiments.derived import derived_model
 from rmlib.experiments.jobs import run_jobs
@@ -118,29 +117,17 @@ def _derived(arm: str, settings: Preset, splits: Splits, seed: int, progress: bo
     return Trained(None, folder / MODEL_FOLDER, kept_json(folder / FIT_FILE, make))
 
 
-def rewards_on_test(model_folder: Path, splits: Splits, settings: Preset) -> tuple[np.ndarray, int]:
-    """Rewards of the test pairs and the number of texts cut, kept beside the model."""
-    return kept_rewards(_test_file(model_folder.parent, splits), model_folder, splits.test, frozen=settings.frozen)
-
-
 def selection_margins(model_folder: Path, splits: Splits, settings: Preset) -> np.ndarray:
     """Margins of the decided selection pairs, by the reward that is tested later; kept beside the model."""
-    file = rewards_file(model_folder.parent, f"selection-{splits.identity}")
-    rewards, _ = kept_rewards(file, model_folder, splits.selection, frozen=settings.frozen)
+    rewards, _ = kept_rewards(model_folder, "selection", splits, frozen=settings.frozen)
     return margins_of_chosen(splits.selection, rewards)
-
-
-def selection_accuracy(arm: str, settings: Preset, splits: Splits, seed: int) -> float:
-    """Accuracy of the trained arm on the decided pairs of the selection split."""
-    folder = obtain(arm, settings, splits, seed).model_folder
-    return statistics.accuracy(selection_margins(folder, splits, settings))
 
 
 def is_finished(arm: str, settings: Preset, splits: Splits, seed: int, *, tested: bool = True) -> bool:
     """Whether the arm is trained and, unless not asked for, the test pairs are scored."""
     folder = _folder(arm, settings, splits, seed)
     mark = FIT_FILE if is_derived(arm) else FINISHED_FILE
-    return (folder / mark).is_file() and (not tested or _test_file(folder, splits).is_file())
+    return (folder / mark).is_file() and (not tested or rewards_file(folder / MODEL_FOLDER, "test", splits).is_file())
 
 
 def missing(asked: Sequence[Job], settings: Preset, splits: Splits, *, tested: bool = True) -> dict[Job, list[Job]]:
@@ -186,7 +173,3 @@ def run_training(
 def _folder(arm: str, settings: Preset, splits: Splits, seed: int) -> Path:
     identity = identity_of(arm, settings, splits, seed)
     return paths.runs_dir() / "derived" / identity if is_derived(arm) else run_folder(identity)
-
-
-def _test_file(folder: Path, splits: Splits) -> Path:
-    return rewards_file(folder, f"test-{splits.identity}")

@@ -40,13 +40,13 @@ def oracle_rewards(pairs: Dataset) -> Float[np.ndarray, "pair 2"]:
 
 
 def run_benchmark(
-    name: str, model: Any, items: Dataset, splits: Splits, settings: Preset, *, seed: int | None, results: Path | None
+    name: str, model: Any, items: Dataset, splits: Splits, settings: Preset, *, seed: int | None
 ) -> benchmarks.Report:
     """Score a benchmark by anything with a `score`, and record it (see `rmlib.benchmarks.recording`)."""
     report, outcome = recording.outcome(items, benchmarks.score(model, items, progress=False))
     asked = {"model": name, "items": report.source, "source": asdict(splits.source), "preset": settings.name}
     asked["comparison"] = comparison_of(settings, splits)
-    file = results or results_file(splits, settings)
+    file = results_file(splits, settings)
     recording.record_items(items, file)
     records.append(file, kind=report.benchmark, asked=asked, outcome=outcome, seed=seed)
     return report

@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby, product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from datasets import Dataset
 
-from rmlib import benchmarks, combining, records
+from rmlib import benchmarks, combining, records, statistics
 from rmlib.experiments import arm_models, sweeps
 from rmlib.experiments.arms import changes, line_of, waits_for
 from rmlib.experiments.derived import margins_at
+from rmlib.experiments.grid_fits import choose
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import results_file
 from rmlib.experiments.run_or_reuse import ArmRun
@@ -40,7 +40,6 @@ def choose_learning_rates(
     grid: Sequence[float],
     seeds: Sequence[int],
     *,
-    results: Path | None = None,
     processes: int | None = None,
 ) -> pd.DataFrame:
     """The learning rate of each arm by one rule: the highest mean accuracy over seeds on the selection split.
@@ -51,7 +50,7 @@ def choose_learning_rates(
     learning_rate, accuracy, n_trials, at_edge (the choice is the grid's smallest or largest). Raises ValueError for an
     empty grid.
     """
-    file = results or results_file(splits, settings)
+    file = results_file(splits, settings)
     if not grid or not seeds or min(grid) <= 0:
         raise ValueError(f"a choice needs positive learning rates and seeds, got {list(grid)} and {list(seeds)}")
     rates: dict[str, float] = {}
@@ -60,15 +59,21 @@ def choose_learning_rates(
     for _, level in groupby(sorted(wanted, key=_depth), _depth):
         preset = replace(settings, learning_rates=dict(rates))
         trained = list(level)
-        trials: dict[Trial, list[Trial]] = {trial: [] for trial in product(trained, grid, seeds)}
-        train = partial(_accuracy, settings=preset, splits=splits)
+        jobs: dict[Trial, Sequence[Trial]] = dict.fromkeys(product(trained, grid, seeds), ())
+        accuracy = partial(_accuracy, settings=preset, splits=splits)
         show = "{0[0]} at {0[1]:g}, seed {0[2]}".format
-        arm_models.run_training(trials, train, settings, splits, processes=processes, show=show)
+        arm_models.run_training(jobs, accuracy, settings, splits, processes=processes, show=show)
         for arm in trained:
-            row = _chosen(arm, preset, splits, grid, seeds)
-            records.append(file, kind=KIND, asked=_asked(arm, settings, splits) | row.pop("asked"), outcome=row)
+            trials = [
+                {"learning_rate": rate, "seed": seed, "accuracy": accuracy((arm, rate, seed))}
+                for rate, seed in product(sorted(grid), seeds)
+            ]
+            chosen = choose(trials)
+            row = {key: chosen[key] for key in ("learning_rate", "accuracy", "n_trials", "at_edge")}
+            asked = _asked(arm, settings, splits) | {"grid": sorted(grid), "seeds": list(seeds), "rule": RULE}
+            records.append(file, kind=KIND, asked=asked, outcome=row | {"trials": trials})
             rates[arm] = row["learning_rate"]
-            rows.append({"arm": arm} | {key: row[key] for key in ("learning_rate", "accuracy", "n_trials", "at_edge")})
+            rows.append({"arm": arm} | row)
     return pd.DataFrame(rows).set_index("arm")
 
 
@@ -81,25 +86,8 @@ def _accuracy(trial: Trial, settings: Preset, splits: Splits) -> float:
     """Of the decided selection pairs, by an arm that is trained at a rate under a seed, now or before."""
     arm, rate, seed = trial
     tried = replace(settings, learning_rates=settings.learning_rates | {arm: rate})
-    return arm_models.selection_accuracy(arm, tried, splits, seed)
-
-
-def _chosen(arm: str, settings: Preset, splits: Splits, grid: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
-    trials = [
-        {"learning_rate": rate, "seed": seed, "accuracy": _accuracy((arm, rate, seed), settings, splits)}
-        for rate in sorted(grid)
-        for seed in seeds
-    ]
-    means = {rate: fmean(row["accuracy"] for row in trials if row["learning_rate"] == rate) for rate in sorted(grid)}
-    best = max(means, key=lambda rate: (means[rate], -rate))
-    return {
-        "asked": {"grid": sorted(grid), "seeds": list(seeds), "rule": RULE},
-        "learning_rate": best,
-        "accuracy": means[best],
-        "n_trials": len(trials),
-        "at_edge": len(grid) > 1 and best in (min(grid), max(grid)),  # a wider grid might find a better one
-        "trials": trials,
-    }
+    folder = arm_models.obtain(arm, tried, splits, seed).model_folder
+    return statistics.accuracy(arm_models.selection_margins(folder, splits, tried))
 
 
 def _asked(arm: str, settings: Preset, splits: Splits) -> dict[str, Any]:
@@ -107,12 +95,12 @@ def _asked(arm: str, settings: Preset, splits: Splits) -> dict[str, Any]:
     return {"arm": arm, "preset": settings.name, "backbone": backbone, "source": asdict(splits.source)}
 
 
-def tuned(settings: Preset, splits: Splits, *, results: Path | None = None) -> Preset:
+def tuned(settings: Preset, splits: Splits) -> Preset:
     """The preset with the learning rates recorded for this source, preset and backbone; logged, also where none are.
 
     Records in their usual place come first, then the committed ones.
     """
-    file = results or results_file(splits, settings)
+    file = results_file(splits, settings)
     committed = paths.data_dir() / "results" / file.name
     rates = _recorded(settings, splits, file) or _recorded(settings, splits, committed)
     if rates:
@@ -142,14 +130,13 @@ def sweep_beside(
     *,
     items: Dataset | None = None,
     factors: Sequence[float] = sweeps.COARSE_FACTORS,
-    results: Path | None = None,
 ) -> dict[str, float]:
     """What choosing the factor of an extrapolated arm on the test split, or on a benchmark's `items`, would have shown.
 
     It chooses nothing: the sweep is recorded (kind "sweep_on_test" or "sweep_on_benchmark") beside the choice that was
     made, to make the leak visible, and `sweeps.beside` of the two is returned. Computed once.
     """
-    file, outcome = results or results_file(splits, settings), chosen.record["outcome"]
+    file, outcome = results_file(splits, settings), chosen.record["outcome"]
     asked = {key: chosen.record["asked"][key] for key in ("arm", "preset", "comparison", "source")}
     if items is not None:
         asked["items"] = sorted(set(items["source"][:]))[0]

@@ -22,10 +22,10 @@ from rmlib.experiments import sweeps
 from rmlib.experiments.arms import ARMS, changes, line_of, waits_for
 from rmlib.experiments.grid_fits import ArmFit, Fold, Grid, GridError, default_grid, heads_margins_at, rewards_of_pairs
 from rmlib.experiments.presets import Preset
-from rmlib.experiments.recording import record_arm, record_folds, results_file, shared_by, whole
+from rmlib.experiments.recording import record_arm, record_folds, results_file, whole
 from rmlib.models import backbones
 from rmlib.models.surface_features import N_FEATURES
-from rmlib.pairs.views import is_decided, margins_of_chosen, ratings_of
+from rmlib.pairs.views import margins_of_chosen, ratings_of
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
 from rmlib.training.encoded import Encoded
@@ -69,17 +69,15 @@ class GridResult:
             raise GridError(f"arm {arm!r} is not in this grid; it has {', '.join(self.rewards)}")
         return margins_of_chosen(self.test, self.rewards[arm])
 
-    def accuracy(self, arm: str, among: Sequence[str] | None = None) -> statistics.Interval:
-        """Test accuracy with its interval over pairs and seeds; `among` keeps the pairs with these ids.
+    def accuracy(self, arm: str) -> statistics.Interval:
+        """Test accuracy with its interval over pairs and seeds.
 
         Of several folds the pairs of one are redrawn together: what they share may decide them all.
 
-        Raises GridError for an arm that is not there, ValueError for fewer than two seeds or no such pair.
+        Raises GridError for an arm that is not there, ValueError for fewer than two seeds.
         """
-        ids = np.array(self.test["pair_id"][:])[is_decided(self.test)]
-        keep = np.isin(ids, ids if among is None else list(among))
-        groups = self.folds[keep] if len(set(self.folds)) > 1 else None
-        return statistics.bootstrap_interval(self.margins(arm)[:, keep] > 0, seed=0, groups=groups)
+        groups = self.folds if len(set(self.folds)) > 1 else None
+        return statistics.bootstrap_interval(self.margins(arm) > 0, seed=0, groups=groups)
 
 
 def run_grid(
@@ -207,8 +205,7 @@ def _record(
 ) -> None:
     """One record of all trials, and one for each arm and seed; those that are there already are not written again."""
     comparison = fingerprint(settings.to_dict(), result.grid.to_dict(), [splits.identity for splits in folds])
-    shared = shared_by(settings, folds, comparison)
-    record_folds(comparison, settings, folds, file)
+    shared = record_folds(comparison, settings, folds, file)
     asked = shared | {"grid": result.grid.to_dict() | {"n_folds": len(folds)}}
     tried: dict[str, Any] = {"trials": records.rows(result.trials), "n_trials": len(result.trials)}
     tried |= {"selected": records.rows(result.selected), "left_out": result.left_out}

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rmlib.experiments import scoring
-from rmlib.experiments.arms import ARMS, changes, is_derived, line_of, settings_for, waits_for
+from rmlib.experiments.arms import changes, is_derived, line_of, settings_for, waits_for
 from rmlib.experiments.derived import MarginsAt, fitted
 from rmlib.experiments.presets import Preset
 from rmlib.losses import mean_rating
@@ -130,12 +130,15 @@ class ArmFit:
 def choose(trials: Sequence[dict[str, float]]) -> dict[str, float]:
     """The setting with the highest accuracy on the decided selection pairs, mean of its seeds.
 
-    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay. `at_edge`
-    says that its learning rate is the smallest or largest tried, so that a wider grid might do better.
+    Among equals the one with the lower loss, then the smaller learning rate, then the smaller weight decay, as far as
+    trials have these. `at_edge` says that its learning rate is the smallest or largest tried, so that a wider grid
+    might do better.
     """
-    means = pd.DataFrame(trials).groupby(["learning_rate", "weight_decay"])[["accuracy", "loss"]].mean().reset_index()
+    table = pd.DataFrame(trials).drop(columns="seed")
+    varied = [name for name in ("learning_rate", "weight_decay") if name in table]
+    means = table.groupby(varied).mean().reset_index()
     means["rank"] = -means["accuracy"].round(12)  # means of the same counts differ in the last bits
-    best = means.sort_values(["rank", "loss", "learning_rate", "weight_decay"]).drop(columns="rank").iloc[0]
+    best = means.sort_values(["rank", *table.columns.intersection(["loss"]), *varied]).drop(columns="rank").iloc[0]
     chosen = {str(name): float(value) for name, value in best.items()}
     rates = means["learning_rate"]
     at_edge = rates.nunique() > 1 and chosen["learning_rate"] in (rates.min(), rates.max())
@@ -300,14 +303,13 @@ def _compared(part: Part) -> Compared:
 
 def derived_heads(arm: str, parents: Sequence[ArmFit], splits: Splits, texts: Float[Tensor, "text hidden"]) -> ArmFit:
     """The heads of an arm from the fits of those it is made from, seed by seed; `texts`: of the selection pairs."""
-    parent = parents[0].outputs if "attribute_weights" in ARMS[arm].change else parents[0].heads
-    weak = parents[-1].heads
+    outputs, parent, weak = parents[0].outputs, parents[0].heads, parents[-1].heads
     assert isinstance(parent, Heads) and isinstance(weak, Heads)
-    margins = heads_margins_at(weak, parents[0].heads, splits.selection, texts)
-    rewards = rewards_of_pairs(parents[0].heads, texts)
+    margins = heads_margins_at(weak, parent, splits.selection, texts)
+    rewards = rewards_of_pairs(parent, texts)
     details = [fitted(arm, splits, at, lambda own=own: own) for at, own in zip(margins, rewards, strict=True)]  # type: ignore[misc]
     if "attribute_weights" in details[0]:  # the same for all seeds
-        return ArmFit(parent.weighted(list(details[0]["attribute_weights"].values())), parent, details=details)
+        return ArmFit(outputs.weighted(list(details[0]["attribute_weights"].values())), outputs, details=details)
     if "factor" in details[0]:
         factor = torch.tensor([fit["factor"] for fit in details])
         made = Heads(

@@ -9,6 +9,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,6 +23,11 @@ from typing import TypeVar
 import torch
 
 from rmlib.records.progress import progress_bar
+
+# What workers run. On Linux one process, which computes nothing and so has no threads, imports it once for all workers
+# that are ever started from here, and they are forks of that process. Elsewhere a fork is not safe: each imports anew.
+IMPORTED_ONCE = ("rmlib.training.loop", "rmlib.models.reward_model", "rmlib.benchmarks")
+START = "forkserver" if sys.platform == "linux" else "spawn"
 
 Job = TypeVar("Job")
 _work: Callable[..., None]  # of a worker process, set when it starts
@@ -93,14 +99,16 @@ def _named(name: str) -> Iterator[None]:
 
 @contextmanager
 def _workers(processes: int, work: Callable[[Job], object]) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+    context = multiprocessing.get_context(START)  # a fork of this process would copy torch's threads in whatever state
+    context.set_forkserver_preload([*IMPORTED_ONCE])
     logs = context.Queue()
     stopped, stop = context.Pipe(duplex=False)
     ended = threading.Event()
     listener = threading.Thread(target=_forward, args=(logs, ended), daemon=True)
     listener.start()
     level = logging.getLogger("rmlib").getEffectiveLevel()
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (pickle.dumps(work), logs, level, stopped))
+    given = (pickle.dumps(work), dict(os.environ), logs, level, stopped)
+    pool = ProcessPoolExecutor(processes, context, _start_worker, given)
     try:
         yield pool
     except JobFailed:
@@ -132,8 +140,12 @@ def _forward(logs: multiprocessing.Queue, ended: threading.Event) -> None:
         logging.getLogger(record.name).handle(record)
 
 
-def _start_worker(work: bytes, logs: multiprocessing.Queue, level: int, stopped: Connection) -> None:
+def _start_worker(
+    work: bytes, environment: dict[str, str], logs: multiprocessing.Queue, level: int, stopped: Connection
+) -> None:
     global _work
+    os.environ.clear()  # a fork has the variables of the time when the first worker was started
+    os.environ.update(environment)
     # Ctrl-C reaches the whole group; the process that the user sees decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(stopped,), daemon=True).start()

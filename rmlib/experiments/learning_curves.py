@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from rmlib import records, statistics
 from rmlib.experiments import arm_models
 from rmlib.experiments.presets import Preset
 from rmlib.experiments.recording import comparison_of, results_file, settings_of, shared_by
+from rmlib.experiments.scoring import kept_rewards
 from rmlib.pairs.views import margins_of_chosen
 from rmlib.sources import Splits
 from rmlib.statistics.power_law import FEWEST_SIZES
@@ -31,20 +31,13 @@ Job = tuple[int, int]  # size and seed
 
 
 def learning_curve(
-    arm: str,
-    settings: Preset,
-    splits: Splits,
-    sizes: Sequence[int],
-    seeds: Sequence[int],
-    *,
-    results: Path | None = None,
-    processes: int | None = None,
+    arm: str, settings: Preset, splits: Splits, sizes: Sequence[int], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """Train an arm on nested subsets of the training pairs, or reuse the runs that are finished; append the record.
 
     Every size is trained for the same number of epochs (unless the settings give max_steps), selects on the same
-    selection pairs and is read on the same test pairs. A seed draws the subsets, the head and the order. `processes` as
-    in `experiments.run_all`, the longest runs first.
+    selection pairs and is read on the same test pairs. A seed draws the subsets, the head and the order. Processes are
+    as many as in `experiments.run_all`, the longest runs first.
 
     Raises ValueError, before anything is trained, for fewer than four sizes, sizes that are not ascending or greater
     than the training split, fewer than two different seeds, and an unknown arm.
@@ -58,13 +51,13 @@ def learning_curve(
     missing = [job for job, is_there in zip(jobs, finished, strict=True) if not is_there]
     work = partial(_rewards, arm=arm, settings=settings, splits=splits)
     show = (arm + ", {0[0]} pairs, seed {0[1]}").format
-    arm_models.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=processes, show=show)
+    arm_models.run_training(dict.fromkeys(missing, ()), work, settings, splits, processes=None, show=show)
     points = []
     for size, seed in sorted(jobs):
         margin = margins_of_chosen(splits.test, work((size, seed)))
         correct = "".join("1" if right else "0" for right in margin > 0)
         points.append({"size": size, "seed": seed, "accuracy": statistics.accuracy(margin), "correct": correct})
-    file = results or results_file(splits, settings)
+    file = results_file(splits, settings)
     return records.append(file, kind="learning_curve", asked=asked, outcome={"points": points})
 
 
@@ -82,7 +75,7 @@ def _rewards(job: Job, arm: str, settings: Preset, splits: Splits) -> Float[np.n
     size, seed = job
     part = replace(splits, train=subset(splits.train, size, seed))
     folder = arm_models.obtain(arm, settings, part, seed).model_folder
-    return arm_models.rewards_on_test(folder, part, settings)[0]
+    return kept_rewards(folder, "test", part, frozen=settings.frozen)[0]
 
 
 def _check(sizes: Sequence[int], seeds: Sequence[int], n_train: int) -> None:

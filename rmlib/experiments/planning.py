@@ -58,7 +58,6 @@ class Plan:
     hardware: Hardware
     n_steps: int
     utilisation: float  # share of the GPUs' peak
-    recompute: bool  # activation checkpointing
     config: PreTrainedConfig
     weights: Weights
 
@@ -104,7 +103,7 @@ class Plan:
         pair = sum(int(length * scale) for length in (PROMPT, *RESPONSES))
         pairs_a_gpu = math.ceil(settings.pairs_per_step / self.hardware.n_gpus)
         tokens = max(pair, min(settings.token_budget, pairs_a_gpu * pair))
-        return activation_bytes(self.config, tokens, settings.precision, recompute=self.recompute)
+        return activation_bytes(self.config, tokens, settings.precision, settings.activation_checkpointing)
 
     @property
     def total_gb(self) -> float:
@@ -120,15 +119,15 @@ class Plan:
         """Operations of the whole run, in 10^15: for each token two a weight and pass, and the attention's share.
 
         Passes: forward, backward to the inputs, backward to the weights that are trained, and forward again with
-        `recompute`. A frozen backbone is passed through once.
+        `activation_checkpointing`. A frozen backbone is passed through once.
         """
         if self.settings.trainable == "head":
             return self.tokens * 2 * self.weights.linear / max(1.0, self.settings.epochs) / 1e15
-        to_weights = 0 if self.settings.lora_rank else 1
-        linear = 2 * self.weights.linear * (2 + to_weights + self.recompute)
+        to_weights, again = 0 if self.settings.lora_rank else 1, self.settings.activation_checkpointing
+        linear = 2 * self.weights.linear * (2 + to_weights + again)
         scores = PROMPT**2 / 2 + sum(own * (PROMPT + own / 2) for own in RESPONSES)
         width = self.config.num_hidden_layers * self.config.num_attention_heads * _head_dim(self.config)
-        attention = 4 * width * scores * (3 + self.recompute) / (PROMPT + sum(RESPONSES))
+        attention = 4 * width * scores * (3 + again) / (PROMPT + sum(RESPONSES))
         return self.tokens * (linear + attention) / 1e15
 
     @property
@@ -137,14 +136,7 @@ class Plan:
         return self.petaflop * 1e3 / (self.hardware.n_gpus * self.hardware.tflops * self.utilisation) / 3600
 
 
-def plan(
-    settings: TrainSettings,
-    hardware: Hardware,
-    *,
-    n_pairs: int | None = None,
-    utilisation: float = 0.4,
-    recompute: bool = True,
-) -> Plan:
+def plan(settings: TrainSettings, hardware: Hardware, *, n_pairs: int | None = None, utilisation: float = 0.4) -> Plan:
     """The plan of a run; `n_pairs` is needed unless the settings say `max_steps`.
 
     Raises PlanningError for a backbone whose config is not on this machine, or without a number of steps.
@@ -152,7 +144,7 @@ def plan(
     if n_pairs is None and settings.max_steps is None:
         raise PlanningError("how many steps? give n_pairs, or settings with max_steps")
     config = config_of(settings.backbone)
-    return Plan(settings, hardware, settings.n_steps(n_pairs or 1), utilisation, recompute, config, weights_of(config))
+    return Plan(settings, hardware, settings.n_steps(n_pairs or 1), utilisation, config, weights_of(config))
 
 
 def config_of(backbone: str) -> PreTrainedConfig:
@@ -195,7 +187,7 @@ def weights_of(config: PreTrainedConfig) -> Weights:
     )
 
 
-def activation_bytes(config: PreTrainedConfig, n_tokens: int, precision: str, *, recompute: bool = False) -> int:
+def activation_bytes(config: PreTrainedConfig, n_tokens: int, precision: str, recompute: bool) -> int:
     """Bytes that a forward pass over packed rows keeps for the backward pass, beside the weights.
 
     Of decoders whose layer is two RMS norms, attention that keeps no scores, and a gated MLP, as Llama's and Qwen's.
@@ -225,27 +217,13 @@ def _head_dim(config: PreTrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def table(plans: dict[str, Plan]) -> pd.DataFrame:
-    """Plans side by side: one column for each, parts of memory in GB of one GPU."""
-    columns = {}
-    for name, made in plans.items():
-        machines = f"{made.hardware.nodes} x {made.hardware.gpus_per_node} {made.hardware.name}"
-        column: dict[str, Any] = {"GPUs": machines, "parameters (B)": made.weights.total / 1e9, "steps": made.n_steps}
-        column |= {"tokens (M)": made.tokens / 1e6, "recomputation": "on" if made.recompute else "off"}
-        column |= {f"{part} (GB)": value for part, value in made.memory_gb.items()}
-        column |= {"together (GB)": made.total_gb, "fits": "yes" if made.fits else "no"}
-        column |= {"petaflop": made.petaflop, f"hours at {made.utilisation:.0%} of peak": made.hours}
-        columns[name] = column
-    return pd.DataFrame(columns)
-
-
 def fitting(hardware: Hardware) -> pd.DataFrame:
-    """Which presets fit, on HelpSteer2's 7,118 pairs: one row for each, largest stage; a shape may be unknown here."""
+    """Which presets fit with recomputation, on HelpSteer2's 7,118 pairs: one row for each, largest stage.
+
+    A shape may be unknown here.
+    """
     rows: list[dict[str, Any]] = []
-    for preset in PRESETS.values():
+    for preset in (preset.change(activation_checkpointing=True) for preset in PRESETS.values()):
         try:
             made = [plan(getattr(preset, stage), hardware, n_pairs=7118) for stage in STAGES]
         except PlanningError as error:

@@ -91,12 +91,16 @@ def record_comparison(comparison: str, settings: Preset, file: Path) -> None:
     records.append(file, kind="comparison", asked=asked, outcome=outcome)
 
 
-def record_folds(comparison: str, settings: Preset, folds: Sequence[Splits], file: Path) -> None:
-    """`record_comparison`, and what its test pairs are like; those of one fold belong together."""
+def record_folds(comparison: str, settings: Preset, folds: Sequence[Splits], file: Path) -> dict[str, Any]:
+    """`record_comparison`, and what its test pairs are like, of which those of one fold belong together.
+
+    Returns `shared_by` of the same.
+    """
     kept = [is_decided(splits.test).sum() for splits in folds]
     groups = np.repeat(np.arange(len(folds)), kept).tolist() if len(folds) > 1 else None
     record_test_pairs(whole(folds), file, groups=groups)
     record_comparison(comparison, settings, file)
+    return shared_by(settings, folds, comparison)
 
 
 def whole(folds: Sequence[Splits]) -> Splits:
@@ -119,9 +123,8 @@ def record_overlap(splits: Splits, results: Path, items: Dataset | None = None) 
     Computed once for each source and benchmark; a second call takes the record. The summary is logged either way.
     """
     n_pairs = {"train": len(splits.train), "selection": len(splits.selection), "test": len(splits.test)}
-    asked = {"source": asdict(splits.source), "n_pairs": n_pairs, "items": None}
-    if items is not None:
-        asked["items"] = items[0]["source"]
+    benchmark = None if items is None else items[0]["source"]
+    asked = {"source": asdict(splits.source), "n_pairs": n_pairs, "items": benchmark}
     record = records.find(results, kind="overlap", asked=asked)
     if record is None:
         found = overlap.report(concatenate_datasets([splits.train, splits.selection, splits.test]), items)

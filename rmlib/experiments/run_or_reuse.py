@@ -16,6 +16,7 @@ from jaxtyping import Float
 from rmlib.experiments import arm_models, recording
 from rmlib.experiments.arms import ARMS, Arm, Job
 from rmlib.experiments.presets import Preset
+from rmlib.experiments.scoring import kept_rewards
 from rmlib.models import RewardModel
 from rmlib.records.hashing import fingerprint
 from rmlib.sources import Splits
@@ -43,14 +44,12 @@ class ArmRun:
         return RewardModel.load(self.model_folder)
 
 
-def run(
-    arm: str, settings: Preset, splits: Splits, *, seed: int = 0, results: Path | None = None, progress: bool = True
-) -> ArmRun:
+def run(arm: str, settings: Preset, splits: Splits, *, seed: int = 0, progress: bool = True) -> ArmRun:
     """Train an arm with a preset's settings, or return the finished run; score the test pairs; write a record.
 
     Parents that an arm starts from are run the same way. Raises ValueError for an unknown arm.
     """
-    file = results or recording.results_file(splits, settings)
+    file = recording.results_file(splits, settings)
     recording.record_comparison(recording.comparison_of(settings, splits), settings, file)
     return _run(arm, settings, splits, seed, file, progress)
 
@@ -58,7 +57,7 @@ def run(
 def _run(arm: str, settings: Preset, splits: Splits, seed: int, file: Path, progress: bool = False) -> ArmRun:
     started = time.perf_counter()
     found = arm_models.obtain(arm, settings, splits, seed, progress)
-    rewards, n_cut = arm_models.rewards_on_test(found.model_folder, splits, settings)
+    rewards, n_cut = kept_rewards(found.model_folder, "test", splits, frozen=settings.frozen)
     record = recording.record_arm(
         file, arm, settings, recording.shared_by(settings, [splits], recording.comparison_of(settings, splits)),
         seed=seed, seconds=found.run.summary["seconds"] if found.run else time.perf_counter() - started,
@@ -115,14 +114,13 @@ def run_on_folds(
     A fold that was finished is found again, so an interrupted call goes on.
     """
     comparison = fingerprint(settings.to_dict(), [splits.identity for splits in folds])
-    shared = recording.shared_by(settings, folds, comparison)
-    recording.record_folds(comparison, settings, folds, file)
+    shared = recording.record_folds(comparison, settings, folds, file)
     for arm, seed in product(arms, seeds):
         started = time.perf_counter()
         ordered = [replace(splits, train=by_prompt(splits.train, seed)) for splits in folds]
         found = [arm_models.obtain(arm, settings, splits, seed, progress=True) for splits in ordered]
         read = [
-            arm_models.rewards_on_test(one.model_folder, splits, settings)
+            kept_rewards(one.model_folder, "test", splits, frozen=settings.frozen)
             for one, splits in zip(found, ordered, strict=True)
         ]
         recording.record_arm(

@@ -17,6 +17,7 @@ from rmlib.models.features import FromFeatures
 from rmlib.pairs.views import margins_of_chosen, texts_of
 from rmlib.records.hashing import hash_of_code
 from rmlib.records.kept import kept_json
+from rmlib.sources import Splits
 
 # Weights of the five attributes in the scalar reward: published for the parent's Llama-3-70B model.
 ATTRIBUTE_WEIGHTS_OF = "Llama-3-70B"
@@ -47,20 +48,21 @@ def published_weights(attributes: Sequence[str]) -> dict[str, float]:
     return {name: float(table.to_dict()[name]) for name in attributes}
 
 
-def rewards_file(folder: Path, identity: str) -> Path:
-    """Where the rewards of some pairs are kept beside a model, as long as the code that makes them stays the same."""
-    return folder / f"rewards-{identity}-{hash_of_code('models', 'combining')}.json"
+def rewards_file(model_folder: Path, part: str, splits: Splits) -> Path:
+    """Where rewards of a split ("selection", "test") are kept beside a model, as long as the code making them stays."""
+    return model_folder.parent / f"rewards-{part}-{splits.identity}-{hash_of_code('models', 'combining')}.json"
 
 
-def kept_rewards(file: Path, folder: Path, pairs: Dataset, *, frozen: bool) -> tuple[np.ndarray, int]:
-    """Rewards of pairs by the model of a folder, and the number of texts cut; computed once, then read from `file`."""
+def kept_rewards(model_folder: Path, part: str, splits: Splits, *, frozen: bool) -> tuple[np.ndarray, int]:
+    """Rewards of the pairs of a split, and the number of texts cut; computed once, then read from `rewards_file`."""
+    pairs: Dataset = getattr(splits, part)
 
     def make() -> dict[str, Any]:
-        model = RewardModel.load(folder)
+        model = RewardModel.load(model_folder)
         rewards = score_pairs(scorer(model, frozen=frozen), pairs)
         return {"rewards": rewards.tolist(), "n_cut": int(model.encode(*texts_of(pairs)).cut.sum())}
 
-    kept = kept_json(file, make)
+    kept = kept_json(rewards_file(model_folder, part, splits), make)
     return np.array(kept["rewards"]), kept["n_cut"]
 
 

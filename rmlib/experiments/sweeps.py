@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,12 @@ def ordering_of(margin: Float[np.ndarray, "decided"]) -> dict[str, float]:
     return {"accuracy": statistics.accuracy(margin), "loss": float(np.logaddexp(0, -margin).mean())}
 
 
-def around_best(at: Callable[[float], dict[str, float]], coarse: Sequence[float] = COARSE_FACTORS) -> Sweep:
+def around_best(at: Callable[[float], dict[str, float]]) -> Sweep:
     """The coarse sweep, then steps of 0.01 within 0.05 of its best factor, not below its first; rows by factor."""
-    found = rows(at, coarse)
+    found = rows(at, COARSE_FACTORS)
     seen = {row["factor"] for row in found}
     fine = [round(best_factor(found) + step / 100, 2) for step in range(-5, 6)]
-    fine = [factor for factor in fine if factor not in seen and factor >= min(coarse)]
+    fine = [factor for factor in fine if factor not in seen and factor >= COARSE_FACTORS[0]]
     return sorted(found + rows(at, fine), key=lambda row: row["factor"])
 
 

@@ -6,7 +6,6 @@ from .arms import differences_figure as differences_figure
 from .arms import ladder_figure as ladder_figure
 from .arms import learning_curve_figure as learning_curve_figure
 from .arms import strata_figure as strata_figure
-from .arms import strength_figure as strength_figure
 from .arms import sweep_figure as sweep_figure
 from .arms import uncertainty_figure as uncertainty_figure
 from .benchmarks import benchmark_figure as benchmark_figure

@@ -1,7 +1,5 @@
 """Pictures of aligned policies: gold against proxy, where it ends, win rates, published results."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from rmlib import records
 from rmlib.alignment.titles import BEST_OF_N, METHOD_TITLES, reward_title
 from rmlib.figures import alignment_tables
 from rmlib.figures.alignment_tables import policy_title
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
+from rmlib.figures.style import COLOURS, MARKERS, beside, finished, look_of, new_figure, rows
 from rmlib.records import RecordError
 
 RL = ("reinforce", "ppo")
@@ -35,24 +33,21 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
         method, arm = map(str, key)
         label = reward_title(arm) if len(methods) == 1 else policy_title(method, arm)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.5}
+        look = look_of(index) | {"ms": 4, "lw": 1.5}
         axes[0].plot(line["divergence"], line["proxy"], label=label, **look)
         axes[1].plot(line["divergence"], line["gold"], **look)
-        axes[1].fill_between(line["divergence"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+        axes[1].fill_between(line["divergence"], line["low"], line["high"], color=look["color"], alpha=0.12, lw=0)
         if law and (method == BEST_OF_N or method in RL):
-            _draw_law(axes[1], line, colour, best_of_n=method == BEST_OF_N)
+            _draw_law(axes[1], line, look["color"], best_of_n=method == BEST_OF_N)
     words = ("proxy gained (sd of the reward)", "gold gained (true points, 0-4 scale)")
     for panel, text in zip(axes, words, strict=True):
         panel.set(xlabel="divergence from the start (KL, nats a response)", ylabel=text)
         panel.axhline(0, color="0.6", lw=0.8)
-    legend_below(figure, 3)
     names = [METHOD_TITLES[method] for method in methods]
     families = dict.fromkeys(name.split(" ")[-1] if len(names) > 2 else name for name in names)
     details = [f"{about(table, file)}; bands: 95 % over seeds and prompts"]
     details += ["dotted: the published form, fitted"] if law else []
-    headline(figure, f"Gold against proxy: {' and '.join(families)}", *details)
-    return figure
+    return finished(figure, f"Gold against proxy: {' and '.join(families)}", *details, legend=3)
 
 
 def _draw_law(axes: Axes, line: pd.DataFrame, colour: str, *, best_of_n: bool) -> None:
@@ -91,21 +86,20 @@ def over_optimisation_figure(file: Path) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     colours = [COLOURS[methods.index(method)] for method in table["method"]]
     panels = {
-        "peak of gold (KL, nats)": ["peak divergence", "peak low", "peak high"],
-        "gained at the peak (points)": ["gain", "gain low", "gain high"],
-        "lost from the peak to the end (points)": ["loss", "loss low", "loss high"],
+        "peak of gold (KL, nats)": ("peak divergence", "peak low", "peak high"),
+        "gained at the peak (points)": ("gain", "gain low", "gain high"),
+        "lost from the peak to the end (points)": ("loss", "loss low", "loss high"),
     }
     for panel, (words, columns) in zip(axes, panels.items(), strict=True):
-        rows(panel, heights, table[columns].set_axis(["estimate", "low", "high"], axis=1), colours)
+        rows(panel, heights, table, colours, columns=columns)
         panel.set_xlabel(words)
         panel.axvline(0, color="0.6", lw=0.8)
         panel.grid(axis="y", visible=False)
     axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60, label="end of the run")
-    legend_below(figure, 1)
     axes[0].set_yticks(heights, list(map(policy_title, table["method"], table["arm"])))
     detail = "peak chosen on one half of the prompts, read on the other; lines: 95 % over seeds and prompts"
-    headline(figure, "How far a reward can be followed", about(alignment_tables.curve_table(file), file), detail)
-    return figure
+    of = about(alignment_tables.curve_table(file), file)
+    return finished(figure, "How far a reward can be followed", of, detail, legend=1)
 
 
 def win_rates_figure(file: Path) -> Figure:
@@ -120,21 +114,19 @@ def win_rates_figure(file: Path) -> Figure:
         for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
             if name not in part:  # of a small trial, too few answers to tell
                 continue
-            found = part[[name, f"{name} low", f"{name} high"]].set_axis(["estimate", "low", "high"], axis=1)
-            rows(panel, heights + shift, found, colour, s=20, label=name)
+            columns = (name, f"{name} low", f"{name} high")
+            rows(panel, heights + shift, part, colour, columns=columns, s=20, label=name)
         panel.axvline(0.5, color="0.6", lw=0.8)
         panel.set_xlabel(f"win rate by {reader}")
         panel.set_yticks(list(height_of.values()), list(height_of))
         panel.grid(axis="y", visible=False)
     lengths = table.drop_duplicates("title").set_index("title")["length"]
     beside(axes[-1], map(float, height_of.values()), [f"{lengths[name]:.0f} chars" for name in height_of])
-    legend_below(figure, 2)
     start = table["length before"].mean()
     n = int(table["prompts"].max())
     detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half; "
     detail += "lines: 95 % over prompts, seeds together"
-    headline(figure, "Against the policy that it started as", _source_title(file), detail)
-    return figure
+    return finished(figure, "Against the policy that it started as", _source_title(file), detail, legend=2)
 
 
 def published_alignment_figure(_: Path | None = None) -> Figure:
@@ -151,18 +143,14 @@ def published_alignment_figure(_: Path | None = None) -> Figure:
                 look = {"color": colour, "marker": marker, "label": f"{row['model']} ({kind})"}
                 panel.scatter(row["mean_length_chars"], row[column], s=34, **look)
         panel.set(xlabel="mean length (characters of MT-Bench answers)", ylabel=words)
-    legend_below(figure, 3)
-    headline(figure, "Published: aligned policies of 70B, and others", str(table["citation"].iloc[0]))
-    return figure
+    citation = str(table["citation"].iloc[0])
+    return finished(figure, "Published: aligned policies of 70B, and others", citation, legend=3)
 
 
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "best_of_n": best_of_n_figure, "reinforce": reinforce_figure, "ppo_and_dpo": other_methods_figure,
     "over_optimisation": over_optimisation_figure, "win_rates": win_rates_figure,
 }  # fmt: skip
-
-
-# --- in words -------------------------------------------------------------------------------------------------------
 
 
 def ends_told(file: Path, method: str) -> str:

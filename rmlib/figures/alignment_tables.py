@@ -1,7 +1,5 @@
 """Tables of aligned policies: gold against proxy, where a reward stops being worth following, win rates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,12 +51,16 @@ def win_rate_table(file: Path) -> pd.DataFrame:
 
 def gold_gain(runs: pd.DataFrame) -> Float[np.ndarray, "seed point prompt"]:
     """True points gained over the start, of each run, measurement and prompt. Raises RecordError without a truth."""
-    rows = runs["rows"].tolist()
-    if any("gold" not in row for some in rows for row in some):
+    if any("gold" not in row for rows in runs["rows"] for row in rows):
         raise RecordError("the runs were not measured by a truth: only simulated prompts have one")
-    shortest = min(map(len, rows))
-    gold = np.array([[row["gold"] for row in some[:shortest]] for some in rows])
+    gold = _measured(runs, "gold")
     return gold - gold[:, :1]
+
+
+def _measured(runs: pd.DataFrame, name: str) -> Float[np.ndarray, "seed point *each"]:
+    """What was measured under a name at each point of each run, up to the end of the shortest."""
+    shortest = runs["rows"].map(len).min()
+    return np.array([[row[name] for row in rows[:shortest]] for rows in runs["rows"]], dtype=float)
 
 
 def curve_table(file: Path) -> pd.DataFrame:
@@ -73,22 +75,21 @@ def curve_table(file: Path) -> pd.DataFrame:
 
 
 def _curve(method: str, arm: str, runs: pd.DataFrame) -> pd.DataFrame:
-    gain, every = gold_gain(runs), runs["rows"].tolist()
-    found = []
-    for point in range(gain.shape[1]):
-        bounds = interval_of(gain[:, point], draws=DRAWS)
-        rows = [some[point] for some in every]
-        first = [some[0] for some in every]
-        proxy = [(row["proxy"] - start["proxy"]) / start["proxy_sd"] for row, start in zip(rows, first, strict=True)]
-        found.append(
-            {"method": method, "arm": arm, "point": rows[0].get("n", rows[0].get("step"))}
-            | {"divergence": float(np.mean([row["divergence"] for row in rows])), "gold": float(gain[:, point].mean())}
-            | {"low": bounds.low, "high": bounds.high}
-            | {"proxy": float(np.mean(proxy)), "length": float(np.mean([row["length"] for row in rows]))}
-            | {"not_ended": float(np.mean([row["n not ended"] / row["n samples"] for row in rows]))}
-            | {"seeds": len(rows), "n": gain.shape[2]}
-        )
-    return pd.DataFrame(found)
+    gain, proxy, first = gold_gain(runs), _measured(runs, "proxy"), runs["rows"].iloc[0]
+    bounds = [interval_of(gain[:, point], draws=DRAWS) for point in range(gain.shape[1])]
+    columns = {
+        "method": method,
+        "arm": arm,
+        "point": [row.get("n", row.get("step")) for row in first[: gain.shape[1]]],
+        "divergence": _measured(runs, "divergence").mean(axis=0),
+        "gold": [interval.estimate for interval in bounds],
+        "low": [interval.low for interval in bounds],
+        "high": [interval.high for interval in bounds],
+        "proxy": ((proxy - proxy[:, :1]) / _measured(runs, "proxy_sd")[:, :1]).mean(axis=0),
+        "length": _measured(runs, "length").mean(axis=0),
+        "not_ended": (_measured(runs, "n not ended") / _measured(runs, "n samples")).mean(axis=0),
+    }
+    return pd.DataFrame(columns).assign(seeds=len(gain), n=gain.shape[2])
 
 
 def over_optimisation(file: Path) -> pd.DataFrame:
@@ -101,9 +102,7 @@ def over_optimisation(file: Path) -> pd.DataFrame:
     """
     rows = []
     for (method, arm), runs in current(file).groupby(["method", "arm"], sort=False):
-        gain, every = gold_gain(runs), runs["rows"].tolist()
-        kl = np.array([[row["divergence"] for row in some[: gain.shape[1]]] for some in every])
-        proxy = np.mean([[row["proxy"] for row in some[: gain.shape[1]]] for some in every], axis=0)
+        gain, kl, proxy = gold_gain(runs), _measured(runs, "divergence"), _measured(runs, "proxy").mean(axis=0)
         peaks = _peak_draws(gain, kl)
         best, lost = crossed(gain)
         loss = interval_of(lost, draws=DRAWS)
@@ -165,12 +164,8 @@ def scaling_curve(divergence: np.ndarray, alpha: float, beta: float, *, best_of_
     return d * (alpha - beta * (d if best_of_n else np.log(d)))
 
 
-def _rounded(make: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
-    return lambda file: make(file).round(4)
-
-
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "curves": _rounded(curve_table),
-    "over_optimisation": _rounded(over_optimisation),
-    "win_rates": _rounded(win_rate_table),
+    "curves": lambda file: curve_table(file).round(4),
+    "over_optimisation": lambda file: over_optimisation(file).round(4),
+    "win_rates": lambda file: win_rate_table(file).round(4),
 }

@@ -1,6 +1,4 @@
-"""Pictures of the arms: accuracies, differences, where they are right, agreement, calibration, sweeps."""
-
-from __future__ import annotations
+"""Pictures of the arms: accuracies, differences, where they are right, agreement, calibration, sweeps, inputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from matplotlib.figure import Figure
 from rmlib import records, statistics
 from rmlib.experiments.arms import CONTROL_ARMS, FINETUNED
 from rmlib.figures import breakdowns, style, summaries
-from rmlib.figures.summaries import DETECTABLE, correct, interval_of, ladder, margins
+from rmlib.figures.summaries import DETECTABLE, interval_of, ladder, margins
 from rmlib.pairs import ANNOTATED
 from rmlib.records import RecordError
 
@@ -41,12 +39,9 @@ def about(table: pd.DataFrame) -> str:
         how = "adapters trained"
     row = table.iloc[-1]
     backbone, n_train = row["asked.settings"]["backbone"], int(row["asked.n_train"])
-    return f"{_source(table)}; backbone {backbone}, {how} on {n_train:,} pairs"
-
-
-def _source(table: pd.DataFrame) -> str:
-    source = table.iloc[-1]["asked.source"]
-    return source["title"] + ("" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}")
+    source = row["asked.source"]
+    preferences = "" if source["preferences"] == ANNOTATED else f", preferences {source['preferences']}"
+    return f"{source['title']}{preferences}; backbone {backbone}, {how} on {n_train:,} pairs"
 
 
 def compared(table: pd.DataFrame, file: Path) -> list[str]:
@@ -60,22 +55,19 @@ def compared(table: pd.DataFrame, file: Path) -> list[str]:
 
 def ladder_figure(file: Path) -> Figure:
     """Test accuracy of every arm, with intervals, beside the rulers."""
-    table, runs = summaries.arms_table(file), ladder(file)
-    names = [str(arm) for arm in table.index]
+    table, runs, (answers, _) = summaries.arms_table(file), ladder(file), summaries.answers_of(file)
     figure, (axes,) = style.new_figure(8, 0.3 * len(table) + 1.3)
-    heights = style.forest(axes, table, names)
+    words = "accuracy: share of held-out pairs ordered rightly (a tie is wrong; dotted: chance)"
+    heights = style.forest(axes, table, words, chance=0.5)
     n, seeds = int(table["n"].iloc[0]), int(table["seeds"].max())
-    for height, name in zip(heights, names, strict=True):
-        single = correct(runs, name).mean(axis=1) if name in set(runs["name"]) and seeds > 1 else []
+    for height, name in zip(heights, map(str, table.index), strict=True):
+        single = (answers[name] > 0).mean(axis=1) if name in set(runs["name"]) and seeds > 1 else []
         axes.plot(single, np.full(len(single), height), "|", color=style.FAMILIES[style.family(name)], ms=8)
     style.beside(axes, heights, [f"{value:.3f}" for value in table["estimate"]])
-    axes.axvline(0.5, color="0.5", lw=1, ls=":")
-    axes.set_xlabel("accuracy: share of held-out pairs ordered rightly (a tie is wrong; dotted: chance)")
-    style.family_legend(figure, names)
     shown = f"ticks: seeds (up to {seeds}), dot: their mean" if seeds > 1 else "1 seed"
     detail = f"{n:,} decided test pairs; {shown}, line: 95 % bootstrap interval"
-    style.headline(figure, "The ladder of arms: one change a step", about(runs), detail)
-    return figure
+    title = "The ladder of arms: one change a step"
+    return style.finished(figure, title, about(runs), detail, families=table.index)
 
 
 def differences_figure(file: Path) -> Figure:
@@ -83,22 +75,18 @@ def differences_figure(file: Path) -> Figure:
     table = summaries.differences_table(file)
     changed = table[~table.index.isin(CONTROL_ARMS)]
     table = table if changed.empty else changed
-    names = [str(arm) for arm in table.index]
     shown = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = style.new_figure(8, 0.38 * len(table) + 1.3)
-    words = [f"{style.label(one)}\nagainst {style.label(table['against'][one])}" for one in names]
-    heights = style.forest(axes, shown, names, words)
+    words = [f"{style.label(str(arm))}\nagainst {style.label(parent)}" for arm, parent in table["against"].items()]
+    heights = style.forest(axes, shown, "difference in accuracy (percentage points)", words=words, chance=0)
     axes.tick_params(axis="y", labelsize=8)
     found = 100 * table[DETECTABLE]
     axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
     style.beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
-    axes.axvline(0, color="0.5", lw=1, ls=":")
-    axes.set_xlabel("difference in accuracy (percentage points)")
-    style.family_legend(figure, names)
     test = "right: the difference, and p of the exact McNemar test, Holm-adjusted"
     detail = f"{int(table['n'].iloc[0]):,} decided test pairs; line: 95 % paired bootstrap interval; {test}"
-    style.headline(figure, "What one change does", about(ladder(file)), detail, could_have_shown(table))
-    return figure
+    details = about(ladder(file)), detail, could_have_shown(table)
+    return style.finished(figure, "What one change does", *details, families=table.index)
 
 
 def could_have_shown(table: pd.DataFrame) -> str:
@@ -118,26 +106,6 @@ def _side_by_side(axes: Axes, tables: Mapping[str, pd.DataFrame], width: float =
     axes.axhline(0.5, color="0.5", lw=1, ls=":")
 
 
-def strength_figure(file: Path) -> Figure:
-    """Accuracy by how strongly the annotators preferred the chosen response."""
-    table = ladder(file)
-    strength = summaries.described_pairs(file, len(table["outcome.margins"].iloc[-1]))["strength"].to_numpy()
-    levels, found = np.unique(strength), {}
-    for arm in compared(table, file):
-        values = correct(table, arm)
-        found[arm] = pd.DataFrame([vars(interval_of(values[:, strength == level])) for level in levels], levels)
-    figure, (axes,) = style.new_figure(8, 3.6)
-    _side_by_side(axes, found)
-    words = breakdowns.STRENGTHS
-    ticks = [f"{level}: {words[int(level)]}\n{(strength == level).sum():,} pairs" for level in levels]
-    axes.set_xticks(levels, ticks)
-    axes.set(xlabel=UNITS["strength"], ylabel="accuracy")
-    style.legend_below(figure, 3)
-    detail = f"{len(strength):,} decided test pairs; line: 95 % bootstrap interval over pairs and seeds"
-    style.headline(figure, "Accuracy by strength of preference", about(table), detail)
-    return figure
-
-
 def strata_figure(file: Path) -> Figure:
     """Accuracy by strength of the preference, by rating gap and by length gap, arm by arm."""
     runs, table = ladder(file), breakdowns.strata_table(file)
@@ -154,12 +122,10 @@ def strata_figure(file: Path) -> Figure:
         panel.tick_params(axis="x", labelsize=8)
         panel.set(xlim=(-0.6, len(groups) - 0.4), xlabel=UNITS[name])
     panels[0].set_ylabel("accuracy")
-    style.legend_below(figure, len(shown))
     n = len(runs["outcome.margins"].iloc[-1])
     detail = f"{n:,} decided test pairs (n under each group); line: 95 % bootstrap interval over pairs and seeds; "
     detail += f"groups of fewer than {FEWEST} pairs are not drawn; dotted: chance; lengths in fifths of pairs"
-    style.headline(figure, "Where the arms are right", about(runs), detail)
-    return figure
+    return style.finished(figure, "Where the arms are right", about(runs), detail, legend=len(shown))
 
 
 def uncertainty_figure(file: Path) -> Figure:
@@ -178,12 +144,10 @@ def uncertainty_figure(file: Path) -> Figure:
     panels[0].set_title("By disagreement: standard deviation of the seeds' margins")
     panels[1].set_title("By disagreement over the size of the mean margin")
     panels[0].set_ylabel("accuracy of the seeds together")
-    style.legend_below(figure, 5)
     n_seeds, n = next(iter(shown.values())).shape
     detail = f"{n:,} decided test pairs; {n_seeds} seeds, each divided by its root "
     detail += "mean square margin; line: 95 % Wilson interval; dotted: chance"
-    style.headline(figure, "Is disagreement a warning?", about(runs), detail)
-    return figure
+    return style.finished(figure, "Is disagreement a warning?", about(runs), detail, legend=5)
 
 
 def agreement_of_arms_figure(file: Path) -> Figure:
@@ -207,8 +171,7 @@ def agreement_of_arms_figure(file: Path) -> Figure:
     detail = f"{int(table['n'].iloc[0]):,} decided test pairs, seed by seed; on the diagonal each two seeds of an arm "
     detail += "(empty: one seed, or always right); 95 % bootstrap intervals in the table, at the widest "
     detail += f"±{widest[0]:.0f} (share) and ±{widest[1]:.0f} (kappa)"
-    style.headline(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
-    return figure
+    return style.finished(figure, "Do the arms order the same pairs?", about(ladder(file)), detail)
 
 
 def learning_curve_figure(file: Path) -> Figure:
@@ -223,12 +186,11 @@ def learning_curve_figure(file: Path) -> Figure:
         style.points(axes, x, errors, offset)
         law = laws[record["asked.arm"]]
         line = law.curve(np.geomspace(sizes[0], sizes[-1], 60))
-        colour = style.COLOURS[offset % len(style.COLOURS)]
-        look: dict[str, Any] = {"color": colour, "ls": style.LINES[offset % len(style.LINES)], "lw": 1.5}
-        axes.plot(line["size"], line["estimate"], **look)
+        look = style.look_of(offset, line=True) | {"ms": 5, "lw": 1.5}
+        axes.plot(line["size"], line["estimate"], **look | {"marker": ""})
         name = f"{style.label(record['asked.arm'])}\n{str(law).replace('], ', '],' + chr(10))}"
-        axes.plot([], [], marker=style.MARKERS[offset % len(style.MARKERS)], ms=5, label=name, **look)
-        axes.fill_between(line["size"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+        axes.plot([], [], label=name, **look)
+        axes.fill_between(line["size"], line["low"], line["high"], color=look["color"], alpha=0.12, lw=0)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
@@ -237,8 +199,7 @@ def learning_curve_figure(file: Path) -> Figure:
     seeds = len(table["asked.seeds"].iloc[-1])
     detail = f"{answers.shape[2]:,} decided test pairs, {seeds} seeds (subset, head, order); points and bands: 95 % "
     detail += "bootstrap intervals over seeds and pairs; curve: error = a n^-exponent + floor, by least squares"
-    style.headline(figure, "How error falls with training pairs", about(table), detail)
-    return figure
+    return style.finished(figure, "How error falls with training pairs", about(table), detail)
 
 
 def calibration_figure(file: Path) -> Figure:
@@ -252,16 +213,14 @@ def calibration_figure(file: Path) -> Figure:
         area = 300 * bins["n"] / bins["n"].sum()
         bins = bins[bins["n"] >= FEWEST]
         distance = statistics.expected_calibration_error(margin, bins=8)
-        look: dict[str, Any] = {"color": style.COLOURS[offset], "marker": style.MARKERS[offset]}
         name = f"{style.label(arm)}\nECE {distance:.3f}"
-        axes.plot(bins["confidence"], bins["accuracy"], ms=3, lw=1.2, label=name, **look)
-        axes.scatter(bins["confidence"], bins["accuracy"], s=area[bins.index], **look)
+        axes.plot(bins["confidence"], bins["accuracy"], ms=3, lw=1.2, label=name, **style.look_of(offset))
+        axes.scatter(bins["confidence"], bins["accuracy"], s=area[bins.index], **style.look_of(offset))
     axes.set(xlabel="confidence: sigmoid of |margin|", ylabel="accuracy")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     pooled = f"all seeds pooled; 8 bins of equal width, drawn from {FEWEST} pairs on; area of a point: share of pairs"
     error = "ECE, expected calibration error: mean distance from the diagonal over all bins"
-    style.headline(figure, "Is the margin a probability?", about(table), pooled, error)
-    return figure
+    return style.finished(figure, "Is the margin a probability?", about(table), pooled, error)
 
 
 def sweep_figure(file: Path) -> Figure:
@@ -280,25 +239,19 @@ def sweep_figure(file: Path) -> Figure:
     figure, panels = style.new_figure(3.8 * len(parts) + 2, 3.4, len(parts), sharey=True)
     for panel, (name, rows) in zip(panels, parts, strict=True):
         for offset, row in enumerate(rows.to_dict(orient="records")):
-            sweep, colour = pd.DataFrame(row["outcome.sweep"]).set_index("factor")["accuracy"], style.COLOURS[offset]
-            look: dict[str, Any] = {
-                "color": colour,
-                "ls": style.LINES[offset % 4],
-                "marker": style.MARKERS[offset % 7],
-                "ms": 4,
-            }
-            panel.plot(sweep.index, sweep, label=f"seed {row['seed']}", **look)
+            sweep = pd.DataFrame(row["outcome.sweep"]).set_index("factor")["accuracy"]
+            look = style.look_of(offset, line=True)
+            panel.plot(sweep.index, sweep, label=f"seed {row['seed']}", ms=4, **look)
             if rows is table:
                 best = row["outcome.factor"]
-                panel.plot(best, sweep[best], "o", ms=11, mfc="none", color=colour)
+                panel.plot(best, sweep[best], "o", ms=11, mfc="none", color=look["color"])
         panel.axvline(1, color="0.5", lw=1, ls=":")
         panel.set(title=name, xlabel="factor (1: the strong model; the paper took 1.52)")
     panels[0].set_ylabel("accuracy")
     seeds = panels[0].get_legend_handles_labels()  # others may show fewer
     panels[-1].legend(*seeds, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     detail = "weak: regression, strong: scaled BT from it; weights are weak + factor x (strong - weak)"
-    style.headline(figure, "ExPO: how far to walk past the strong model", about(table), detail)
-    return figure
+    return style.finished(figure, "ExPO: how far to walk past the strong model", about(table), detail)
 
 
 def affine_figure(file: Path) -> Figure:
@@ -322,5 +275,25 @@ def affine_figure(file: Path) -> Figure:
     n = int(table["outcome.r"].iloc[-1]["n"])
     detail = f"{n:,} rated test responses, seed {table['seed'].iloc[-1]}; bins of equally many responses, "
     detail += "lines: 95 % bootstrap interval of the mean; scale and offset fitted on the selection split"
-    style.headline(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
-    return figure
+    return style.finished(figure, "Rewards as ratings, after an affine map", about(ladder(file)), detail)
+
+
+def inputs_figure(file: Path) -> Figure:
+    """What frozen heads read: test accuracy and accuracy at equal length, with intervals."""
+    table, runs = breakdowns.inputs_table(file), breakdowns.runs_by_inputs(file)
+    newest = next(iter(runs.values()))
+    heights = np.arange(len(table))[::-1]
+    figure, (axes,) = style.new_figure(8.5, 0.33 * len(table) + 1.5)
+    for offset, name in enumerate(("accuracy", "at equal length")):
+        look: dict[str, Any] = {"marker": style.MARKERS[offset], "s": 16, "linewidths": 1, "label": name}
+        columns = (name, f"{name} low", f"{name} high")
+        style.rows(axes, heights + 0.12 - 0.24 * offset, table, style.COLOURS[offset], 1.5, columns, **look)
+    axes.set_yticks(heights, list(table.index))
+    style.beside(axes, heights, [f"{value:.3f}" for value in table["accuracy"]])
+    axes.axvline(0.5, color="0.5", lw=1, ls=":")
+    axes.set_xlabel("accuracy on the held-out pairs (a tie is wrong; dotted: chance)")
+    seeds, n = {len(part) for part in runs.values()}, int(table["n"].iloc[0])
+    arm = style.label(newest["asked.arm"].iloc[-1])
+    detail = f"{arm}, {min(seeds)} to {max(seeds)} seeds; {n:,} decided test pairs; line: 95 % bootstrap interval "
+    detail += "over folds and seeds; right: accuracy"
+    return style.finished(figure, "What frozen heads read", about(newest), detail, legend=2)

@@ -1,13 +1,12 @@
 """Tables of models on a benchmark, made from its records: sections, leaderboard, bias, subsets."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 
 from rmlib import benchmarks, records
 from rmlib.benchmarks import bias
@@ -58,16 +57,12 @@ def headline_section(kind: str) -> str:
     return OVERALL if rule.overall or rule.micro else next(iter(rule.sections))
 
 
-def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison:
-    """The `benchmark_runs` compared by the score of a section, by default the `headline_section`.
-
-    Of a partial benchmark it is the score over what is there.
-    """
-    runs, section = benchmark_runs(file, kind), section or headline_section(kind)
+def comparison(file: Path, kind: str = DEFAULT) -> Comparison:
+    """The `benchmark_runs` compared by their `headline_section`, of a partial benchmark over what is there."""
+    runs, rule = benchmark_runs(file, kind), benchmarks.BENCHMARKS[kind]
     partial = "partial" in runs["outcome.label"].iloc[-1]
-    kept = _by_model(runs, "outcome.credits")
-    credits = {model: [unpack(row) for row in rows] for model, rows in kept.items()}
-    rule = benchmarks.BENCHMARKS[kind]
+    credits = {model: [unpack(row) for row in rows] for model, rows in _by_model(runs, "outcome.credits").items()}
+    section = headline_section(kind)
     return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
 
 
@@ -91,9 +86,8 @@ def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     `bias.equal_length`, with equal low, equal high), tied (share of comparisons), ece and brier of arms (a ruler's
     reward is no logit).
     """
-    items, found = items_record(file, kind), _by_model(benchmark_runs(file, kind), "outcome.bias")
-    compared = pd.DataFrame(items["outcome.comparisons"])
-    (answers, table), rows = _answers(found, compared), []
+    found, answers, table = _answers(file, kind)
+    rows = []
     scored = comparison(file, kind).leaderboard.rename(columns={"estimate": "score"})
     for model, right in answers.items():
         row = {"model": model, **scored.loc[model, ["rank", "score", "low", "high"]].to_dict()}
@@ -101,19 +95,18 @@ def bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
         equal = bias.equal_length(by_seed(right), table, seed=BOOTSTRAP_SEED)
         if equal is not None:
             row |= {"at equal length": equal.estimate, "equal low": equal.low, "equal high": equal.high}
-        row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(compared)
+        row["tied"] = float(np.mean([outcome["tied"] for outcome in found[model]])) / len(found[model][0]["right"])
         if model.removesuffix(FINETUNED) in ARMS:
             row |= {name: float(np.mean([outcome[name] for outcome in found[model]])) for name in ("ece", "brier")}
         rows.append(row)
-    by_chance = items["outcome.chance"].get(headline_section(kind), np.nan)
+    by_chance = items_record(file, kind)["outcome.chance"].get(headline_section(kind), np.nan)
     rows.append({"model": "chance", "score": by_chance, "comparisons": 0.5})
     return pd.DataFrame(rows).set_index("model").astype({"rank": "Int64"})
 
 
 def length_bias_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:
     """Share of comparisons ordered rightly by length difference (`bias.accuracy_by_length`), for each model."""
-    found = _by_model(benchmark_runs(file, kind), "outcome.bias")
-    answers, table = _answers(found, pd.DataFrame(items_record(file, kind)["outcome.comparisons"]))
+    _, answers, table = _answers(file, kind)
     right = {model: by_seed(values) for model, values in answers.items()}
     parts = {model: bias.accuracy_by_length(each, table, seed=BOOTSTRAP_SEED) for model, each in right.items()}
     return pd.concat(parts, names=["model"]).reset_index().set_index("model")
@@ -146,20 +139,23 @@ def items_record(file: Path, kind: str = DEFAULT) -> pd.Series:
 
 
 def _answers(
-    found: Mapping[str, Sequence[Mapping[str, Any]]], table: pd.DataFrame
-) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Which comparisons each model orders rightly, `[seed, comparison]` of 0 and 1, and the comparisons.
+    file: Path, kind: str
+) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, Shaped[np.ndarray, "seed comparison"]], pd.DataFrame]:
+    """What the records of each model say of bias, which comparisons it orders rightly (0 or 1), and the comparisons.
 
     Comparisons of items that some model has no scores for are left out for all. Raises RecordError for answers to other
-    comparisons than those of the table.
+    comparisons than those of the items.
     """
+    table = pd.DataFrame(items_record(file, kind)["outcome.comparisons"])
+    found = _by_model(benchmark_runs(file, kind), "outcome.bias")
     for model, outcomes in found.items():
         if {len(outcome["right"]) for outcome in outcomes} != {len(table)}:
             n = len(outcomes[0]["right"])
             raise RecordError(f"{model} was scored on {n} comparisons of {len(table)}; {AGAIN}")
     signs = {model: np.array([list(outcome["right"]) for outcome in outcomes]) for model, outcomes in found.items()}
     known = ~np.any([(rows == bias.UNSCORED).any(axis=0) for rows in signs.values()], axis=0)
-    return {model: rows[:, known].astype(int) for model, rows in signs.items()}, table[known].reset_index(drop=True)
+    answers = {model: rows[:, known].astype(int) for model, rows in signs.items()}
+    return found, answers, table[known].reset_index(drop=True)
 
 
 def _by_model(runs: pd.DataFrame, column: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -1,22 +1,23 @@
-"""Tables behind an accuracy, made from records: by strength and gaps, at equal length, agreement, temperature, size."""
-
-from __future__ import annotations
+"""Tables behind an accuracy, made from records: strata, equal length, agreement, temperature, size, inputs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from rmlib import records, statistics
 from rmlib.experiments.arms import ARMS, FINETUNED, title
 from rmlib.figures import summaries
-from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, columns_of, interval_of, kept, ladder, margins
+from rmlib.figures.summaries import BOOTSTRAP_SEED, answers_of, by_seed, columns_of, interval_of, kept, ladder, margins
 from rmlib.records import RecordError
-from rmlib.statistics import PowerLaw, Temperature
+from rmlib.statistics import Interval, PowerLaw, Temperature
 from rmlib.statistics.intervals import matched_seeds
 
 LENGTH_BINS = 5  # of equally many pairs
 RULERS = ("longer", "bag of words")  # beside the arms where all rulers would crowd a plot or table
+CHOSEN = "chosen in each fold on its selection pairs"  # a row of `inputs_table`
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
 
 
@@ -45,8 +46,8 @@ def strata(file: Path, n: int) -> dict[str, pd.Series]:
 @kept
 def strata_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler by property of the test pairs: arm, property, stratum, estimate, low, high, n."""
-    answers, groups = _answers(file)
-    n = _n_pairs(answers)
+    answers, groups = answers_of(file)
+    n = len(groups)
     rows = []
     for name, strata_of in strata(file, n).items():
         codes = strata_of.cat.codes.to_numpy()
@@ -63,17 +64,23 @@ def strata_table(file: Path) -> pd.DataFrame:
 @kept
 def length_table(file: Path) -> pd.DataFrame:
     """Accuracy of every arm and ruler beside its accuracy at equal length, both with 95 % intervals."""
-    answers, groups = _answers(file)
-    n = _n_pairs(answers)
-    length = summaries.described_pairs(file, n)["chars_difference"]
+    answers, groups = answers_of(file)
     rows = []
     for arm, values in answers.items():
-        right = (values > 0).astype(int)
-        controlled = statistics.length_controlled_accuracy(by_seed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
-        plain = {f"accuracy {key}": value for key, value in vars(interval_of(right, groups)).items() if key != "n"}
-        equal = {f"at equal length {key}": value for key, value in vars(controlled).items() if key != "n"}
-        rows.append({"arm": arm, "title": title(arm), "n": n, **plain, **equal})
+        row = {"arm": arm, "title": title(arm), "n": len(groups)}
+        for name, interval in _beside_equal_length(file, values).items():
+            row |= {f"{name} {key}": value for key, value in vars(interval).items() if key != "n"}
+        rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
+
+
+def _beside_equal_length(file: Path, values: Float[np.ndarray, "seed pair"]) -> dict[str, Interval]:
+    """What margins of the test pairs are right on, as they are and at equal length."""
+    n = values.shape[1]
+    right, groups = (values > 0).astype(int), summaries.prompt_groups(file, n)
+    length = summaries.described_pairs(file, n)["chars_difference"]
+    equal = statistics.length_controlled_accuracy(by_seed(right), length, seed=BOOTSTRAP_SEED, groups=groups)
+    return {"accuracy": interval_of(right, groups), "at equal length": equal}
 
 
 @kept
@@ -84,7 +91,7 @@ def agreement_table(file: Path) -> pd.DataFrame:
     anew changes. Of the rulers, length and words stand beside them: a ruler has no seeds and is held against every
     seed of an arm.
     """
-    answers, groups = _answers(file)
+    answers, groups = answers_of(file)
     shown = [name for name in answers if name.removesuffix(FINETUNED) in ARMS or name in RULERS]
     rows = []
     for i, name in enumerate(shown):
@@ -121,7 +128,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
     groups = summaries.prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
     for arm in table["name"].unique():
         fitted = statistics.fit_temperature(by_seed(margins(table, arm, "selection_margins")), seed=BOOTSTRAP_SEED)
-        row = {"arm": arm, "title": title(arm), **columns_of("temperature", fitted.fitted), "n": fitted.fitted.n}
+        row = {"arm": arm, "title": title(arm), **columns_of("temperature", fitted), "n": fitted.n}
         rows.append(row | _mended(fitted, margins(table, arm), groups))
     return pd.DataFrame(rows).set_index("arm")
 
@@ -129,7 +136,7 @@ def temperature_table(file: Path) -> pd.DataFrame:
 def _mended(fitted: Temperature, on_test: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Calibration error and Brier score of test margins before and after a temperature, and the change in Brier."""
     row = {"ECE": statistics.expected_calibration_error(on_test.ravel()), "Brier": statistics.brier(on_test)}
-    if fitted.fitted.estimate == 0:
+    if fitted.estimate == 0:
         return row
     after = fitted.apply(on_test)
     change = interval_of(statistics.squared_errors(after) - statistics.squared_errors(on_test), groups)
@@ -225,18 +232,71 @@ def learning_curve_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
-def _answers(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Margins `[seed, pair]` of every arm and ruler, and which test pairs share a prompt."""
-    table = ladder(file)
-    answers = {str(name): margins(table, name) for name in table["name"].unique()}
-    for _, ruler in summaries.rulers_beside(file, table.iloc[-1]).iterrows():
-        answers[ruler["asked.ruler"]] = np.array([ruler["outcome.margins"]], dtype=float)
-    return answers, summaries.prompt_groups(file, _n_pairs(answers))
+def inputs_table(file: Path) -> pd.DataFrame:
+    """Accuracy of one arm by what its heads read: on the selection pairs, on the test pairs, and there at equal length.
+
+    The arm that most grids of the file have, each with its newest records; all read the same test pairs. The first row
+    takes in each fold the inputs whose heads order its selection pairs best: a result, where the best of the other rows
+    would be a choice on the test. Rulers follow. Raises RecordError where no two grids differ in their inputs.
+    """
+    runs = runs_by_inputs(file)
+    found = {CHOSEN: _read(file, _nested(file, runs))}
+    for name, table in runs.items():
+        selected = [one for training in table["outcome.training"] for one in training["selected"]]
+        choices = table["outcome.training"].iloc[0]["selected"]  # the same for every seed
+        row = _read(file, _margins(table)) | {"selection accuracy": np.mean([one["accuracy"] for one in selected])}
+        found[name] = row | {"at edge": f"{sum(bool(one['at_edge']) for one in choices)} of {len(choices)}"}
+    for ruler, values in summaries.rulers_beside(file, next(iter(runs.values())).iloc[-1]).items():
+        found[f"ruler: {ruler}"] = _read(file, values)
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("inputs")
 
 
-def _n_pairs(answers: dict[str, np.ndarray]) -> int:
-    """The number of test pairs; RecordError where arms were read on different numbers of them."""
-    sizes = {name: values.shape[1] for name, values in answers.items()}
-    if len(set(sizes.values())) > 1:
-        raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
-    return next(iter(sizes.values()))
+def runs_by_inputs(file: Path) -> dict[str, pd.DataFrame]:
+    """The newest records on each kind of inputs, one a seed; all of one arm and of the newest one's test pairs.
+
+    The arm is that which most inputs were tried on; of several the first recorded.
+    """
+    table = records.read(file, kind="arm").sort_values("time", kind="stable")
+    if "asked.grid" not in table:
+        missing = "no grid of heads on a frozen backbone"
+        raise RecordError(f"{file.name}: {missing}; run `python -m rmlib.experiments frozen`")
+    table = table[table["asked.grid"].notna() & table["outcome.training"].notna()]
+    table = table.assign(inputs=table["asked.grid"].map(described))
+    counts = table.groupby("asked.arm", sort=False)["inputs"].nunique()
+    if counts.max() < 2:
+        raise RecordError(f"{file.name}: no two grids differ in their inputs; run rmlib.experiments with --inputs")
+    table = table[table["asked.arm"] == counts.idxmax()]
+    table = table[table["asked.source"] == table["asked.source"].iloc[-1]]
+    parts = {str(name): part for name, part in table.groupby("inputs", sort=True)}
+    return {name: part[part["asked.comparison"] == part["asked.comparison"].iloc[-1]] for name, part in parts.items()}
+
+
+def described(grid: dict[str, Any]) -> str:
+    """The inputs of a grid in words."""
+    layer = "last layer" if grid.get("layer") is None else f"layer {grid['layer']}"
+    extra = " + surface" if grid.get("surface") else " + log length" if grid["log_length"] else ""
+    return layer + extra + (", standardised" if grid["standardise"] else "")
+
+
+def _margins(table: pd.DataFrame) -> Float[np.ndarray, "seed pair"]:
+    return np.array(table["outcome.margins"].tolist(), dtype=float)
+
+
+def _nested(file: Path, runs: dict[str, pd.DataFrame]) -> Float[np.ndarray, "seed pair"]:
+    """Margins of the inputs chosen in each fold by the mean accuracy on its selection pairs."""
+    shared = min(len(table) for table in runs.values())
+    values = {name: _margins(table)[:shared] for name, table in runs.items()}
+    selected = {name: table["outcome.training"].iloc[0]["selected"] for name, table in runs.items()}
+    accuracy = pd.DataFrame({name: [one["accuracy"] for one in folds] for name, folds in selected.items()})
+    best = accuracy.idxmax(axis=1).tolist()  # one name a fold
+    n = next(iter(values.values())).shape[1]
+    groups = summaries.described_pairs(file, n).get("group", pd.Series(np.zeros(n, dtype=int))).to_numpy()
+    return np.stack([values[best[fold]][:, pair] for pair, fold in enumerate(groups)], axis=1)
+
+
+def _read(file: Path, values: Float[np.ndarray, "seed pair"]) -> dict[str, Any]:
+    """A row of `inputs_table`, without what only grids have."""
+    row: dict[str, Any] = {"selection accuracy": np.nan, "at edge": ""}
+    for name, interval in _beside_equal_length(file, values).items():
+        row |= columns_of(name, interval)
+    return row | {"seeds": len(values), "n": values.shape[1]}

@@ -1,7 +1,5 @@
 """Pictures of the data, from the records of notebook 01: Figure 1, agreement, annotators, aspects, simulation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rmlib import records
-from rmlib.figures.style import COLOURS, MARKERS, beside, headline, legend_below, new_figure, rows
+from rmlib.figures.style import COLOURS, MARKERS, beside, finished, new_figure, rows
 from rmlib.figures.summaries import latest
 from rmlib.pairs.descriptions import DIFFERENCES, PREFERENCES
 from rmlib.pairs.schema import ATTRIBUTES
@@ -51,8 +49,7 @@ def figure_1(file: Path) -> Figure:
     source, r = record["asked.source"], record["outcome.r_preference"]["helpfulness"]
     known = f"n={counts.sum():,} with a preference and both ratings" + ("" if r is None else f", Pearson r={r:.2f}")
     detail = f"{source['title']}, preferences {source['preferences']}; counts of pairs: {known}"
-    headline(figure, "Preference against difference in helpfulness", detail)
-    return figure
+    return finished(figure, "Preference against difference in helpfulness", detail)
 
 
 def agreement_figure(file: Path) -> Figure:
@@ -73,11 +70,9 @@ def agreement_figure(file: Path) -> Figure:
     axes.set_xlabel("kappa between annotators (quadratic weights; 0: chance, 1: perfect)")
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(axis="y", visible=False)
-    legend_below(figure, 4)
     n = int(table.loc[table["label"] == labels[0], "n"].max())
     detail = f"{record['asked.source']['title']}; {n:,} pairs with annotations; line: 95 % bootstrap interval"
-    headline(figure, "How far annotators agree, step by step", detail)
-    return figure
+    return finished(figure, "How far annotators agree, step by step", detail, legend=4)
 
 
 def kappa_table(file: Path) -> pd.DataFrame:
@@ -117,8 +112,7 @@ def annotators_figure(file: Path) -> Figure:
     panels[0].set_ylabel("estimated quality (share right)")
     panels[0].legend(title="annotations", loc="best", frameon=True, fontsize=8, title_fontsize=8)
     detail = f"{record['asked.source']['title']}; {len(table):,} annotators; quality: Dawid and Skene (1979)"
-    headline(figure, "Who annotates well?", detail)
-    return figure
+    return finished(figure, "Who annotates well?", detail)
 
 
 def aspects_figure(file: Path) -> Figure:
@@ -127,22 +121,18 @@ def aspects_figure(file: Path) -> Figure:
     table = pd.DataFrame(record["outcome.aspects"]).sort_values("share")
     figure, panels = new_figure(9.5, 0.27 * len(table) + 1.2, 2, sharey=True)
     heights = np.arange(len(table))
-    whole = table.rename(columns={"share": "estimate", "share_low": "low", "share_high": "high"})
-    rows(panels[0], heights, whole, "0.3", LINE, label="all")
+    rows(panels[0], heights, table, "0.3", LINE, ("share", "share_low", "share_high"), label="all")
     strengths = [level for level in range(4) if table[f"share_{level}"].notna().any()]
     for colour, marker, level in zip(COLOURS, MARKERS, strengths, strict=False):
         panels[0].scatter(table[f"share_{level}"], heights, c=colour, marker=marker, s=16, label=f"strength {level}")
-    difference = table.rename(columns={"difference": "estimate", "difference_low": "low", "difference_high": "high"})
-    rows(panels[1], heights, difference, COLOURS[0], LINE)
+    rows(panels[1], heights, table, COLOURS[0], LINE, ("difference", "difference_low", "difference_high"))
     panels[1].axvline(0, color="0.5", lw=1, ls=":")
     panels[0].set_yticks(heights, table["aspect"].str.replace("_", " "))
     panels[0].set_xlabel("share of justifications that mention it")
     panels[1].set_xlabel("mean strength with the mention minus without")
-    legend_below(figure, 5)
     n = f"{int(record['outcome.n']):,} justifications"
     detail = f"{record['asked.source']['title']}; {n}; line: 95 % interval (left Wilson, right bootstrap over pairs)"
-    headline(figure, "What justifications speak of", detail)
-    return figure
+    return finished(figure, "What justifications speak of", detail, legend=5)
 
 
 def simulation_figure(file: Path) -> Figure:
@@ -165,5 +155,4 @@ def simulation_figure(file: Path) -> Figure:
     beside(axes, heights, [f"{simulated:.3f} / {published:.3f}" for simulated, published in numbers])
     axes.legend(loc="best")
     detail = f"{record['asked.source']['title']}; line: 95 % bootstrap interval; right: simulated / published"
-    headline(figure, "Simulated against published statistics of HelpSteer2", detail)
-    return figure
+    return finished(figure, "Simulated against published statistics of HelpSteer2", detail)

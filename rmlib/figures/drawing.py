@@ -3,8 +3,6 @@
 `python -m rmlib.figures` redraws everything from `data/results` into `figures/<source>-<backbone>/`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,6 @@ from rmlib.figures import (
     benchmarks,
     breakdowns,
     data,
-    inputs,
     justifier,
     losses,
     summaries,
@@ -42,10 +39,10 @@ GENERAL: dict[str, Callable[[Path | None], Figure]] = {
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "figure_1": data.figure_1, "agreement": data.agreement_figure, "annotators": data.annotators_figure,
     "aspects": data.aspects_figure, "simulation": data.simulation_figure, "ladder": arms.ladder_figure,
-    "differences": arms.differences_figure, "strength": arms.strength_figure, "strata": arms.strata_figure,
+    "differences": arms.differences_figure, "strata": arms.strata_figure,
     "agreement_of_arms": arms.agreement_of_arms_figure, "calibration": arms.calibration_figure,
     "curves": losses.curves_figure, "uncertainty": arms.uncertainty_figure,
-    "learning_curve": arms.learning_curve_figure, "inputs": inputs.inputs_figure, "sweep": arms.sweep_figure,
+    "learning_curve": arms.learning_curve_figure, "inputs": arms.inputs_figure, "sweep": arms.sweep_figure,
     "affine": arms.affine_figure, "rewardbench": benchmarks.benchmark_figure,
     "rewardbench_leaderboard": benchmarks.leaderboard_figure, "rewardbench_length": benchmarks.length_bias_figure,
     "rewardbench_subsets": benchmarks.subsets_figure,
@@ -57,7 +54,7 @@ TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "trials": breakdowns.trials_table, "ensembles": breakdowns.ensemble_table, "strata": breakdowns.strata_table,
     "length": breakdowns.length_table, "agreement_of_arms": breakdowns.agreement_table,
     "temperature": breakdowns.temperature_table, "learning_curve": breakdowns.learning_curve_table,
-    "inputs": inputs.inputs_table, "paper_and_this_run": summaries.paper_and_this_run,
+    "inputs": breakdowns.inputs_table, "paper_and_this_run": summaries.paper_and_this_run,
     "rewardbench": benchmark_tables.benchmark_table, "rewardbench_leaderboard": benchmark_tables.leaderboard_table,
     "rewardbench_pairwise": benchmark_tables.pairwise_table, "rewardbench_bias": benchmark_tables.bias_table,
     "rewardbench_length": benchmark_tables.length_bias_table, "rewardbench_subsets": benchmark_tables.subsets_table,

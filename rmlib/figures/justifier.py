@@ -1,7 +1,5 @@
 """Tables and figures of pairwise judges, from their records (`alignment.justifier` says what these hold)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +21,15 @@ OUTCOME_COLOURS = dict(zip(OUTCOMES, (style.COLOURS[2], style.COLOURS[8], "0.8",
 TRAINING = "outcome.training"
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
 def runs(file: Path) -> pd.DataFrame:
-    """The records of the judges on the pairs that were judged last, in the order of their judges' first records."""
+    """The records of the judges on the pairs that were judged last."""
     table = records.read(file, "pairwise_judge")
     return table[table["asked.items"] == table["asked.items"].iloc[-1]]
+
+
+def _by_judge(file: Path) -> dict[str, pd.DataFrame]:
+    """The `runs` of each judge, in the order of their first records."""
+    return {str(judge): part for judge, part in runs(file).groupby("asked.judge", sort=False)}
 
 
 def winners(rows: pd.DataFrame) -> Float[np.ndarray, "seed order pair"]:
@@ -51,8 +51,7 @@ def summary(file: Path) -> pd.DataFrame:
     (share of the pairs with a verdict in both orders whose winner is the same), consistent low and high; shown_first
     (share of all verdicts that favour the response shown first); and the shares of verdicts that are missing by kind.
     """
-    rows = {str(judge): _summary(part) for judge, part in runs(file).groupby("asked.judge", sort=False)}
-    return pd.DataFrame(rows).T.infer_objects()
+    return pd.DataFrame({judge: _summary(part) for judge, part in _by_judge(file).items()}).T.infer_objects()
 
 
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
@@ -81,22 +80,22 @@ def _detectable(credits: Float[np.ndarray, "seed pair"]) -> float:
 def outcome_shares(file: Path) -> pd.DataFrame:
     """One row a judge, one column for each of OUTCOMES: shares of the pairs (and seeds)."""
     shares = {}
-    for judge, part in runs(file).groupby("asked.judge", sort=False):
+    for judge, part in _by_judge(file).items():
         won = winners(part)
         none = np.isnan(won).any(axis=1)
         kinds = {RIGHT: (won == 0).all(axis=1), WRONG: (won == 1).all(axis=1), NONE: none}
         kinds[BY_ORDER] = ~none & (won[:, 0] != won[:, 1])
-        shares[str(judge)] = {kind: float(kinds[kind].mean()) for kind in OUTCOMES}
+        shares[judge] = {kind: float(kinds[kind].mean()) for kind in OUTCOMES}
     return pd.DataFrame(shares).T
 
 
 def by_strength(file: Path) -> pd.DataFrame:
     """Agreement by strength of preference: columns judge, strength, estimate, low, high, n."""
     rows = []
-    for judge, part in runs(file).groupby("asked.judge", sort=False):
+    for judge, part in _by_judge(file).items():
         each, strength = credit(winners(part)), np.array(part.iloc[0]["outcome.strength"])
         for value in sorted(set(strength)):
-            rows.append({"judge": str(judge), "strength": int(value), **vars(interval_of(each[:, strength == value]))})
+            rows.append({"judge": judge, "strength": int(value), **vars(interval_of(each[:, strength == value]))})
     return pd.DataFrame(rows)
 
 
@@ -105,12 +104,9 @@ def differences(file: Path, questions: Sequence[tuple[str, str]]) -> pd.DataFram
 
     Columns judge, against, estimate, low, high, n. A judge with several seeds counts by its mean over them.
     """
-    parts = {str(judge): credit(winners(part)).mean(axis=0) for judge, part in runs(file).groupby("asked.judge")}
+    parts = {judge: credit(winners(part)).mean(axis=0) for judge, part in _by_judge(file).items()}
     found = [vars(interval_of((parts[judge] - parts[against])[None])) for judge, against in questions]
     return pd.concat([pd.DataFrame(questions, columns=["judge", "against"]), pd.DataFrame(found)], axis=1)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def judges_figure(file: Path) -> Figure:
@@ -120,8 +116,7 @@ def judges_figure(file: Path) -> Figure:
     heights = np.arange(len(table))[::-1]
     intervals = (["agreement", "low", "high"], ["consistent", "consistent low", "consistent high"])
     for panel, columns in zip(panels, intervals, strict=False):
-        part = table[columns].astype(float).set_axis(["estimate", "low", "high"], axis=1)
-        style.rows(panel, heights, part, style.COLOURS[0], s=36, linewidths=1)
+        style.rows(panel, heights, table, style.COLOURS[0], columns=columns, s=36, linewidths=1)
         panel.axvline(0.5, color="0.5", lw=1, ls=":")
     panels[0].set(title="agreement with preferences", xlabel="mean of both orders")
     panels[1].set(title="position consistency", xlabel="same winner in both orders", xlim=(-0.03, 1.03))
@@ -136,8 +131,7 @@ def judges_figure(file: Path) -> Figure:
     for panel in panels:
         panel.grid(axis="y", visible=False)
     figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False)
-    style.headline(figure, "Pairwise judges on held-out pairs", _detail(file, table))
-    return figure
+    return style.finished(figure, "Pairwise judges on held-out pairs", _detail(file, table))
 
 
 def judge_strength_figure(file: Path) -> Figure:
@@ -148,15 +142,14 @@ def judge_strength_figure(file: Path) -> Figure:
     for number, judge in enumerate(judges):
         part = table[table["judge"] == judge]
         x = part["strength"] + 0.06 * (number - (len(judges) - 1) / 2)
-        style.points(axes, x, part, number, ls=style.LINES[number % len(style.LINES)], ms=6, label=judge)
+        style.points(axes, x, part, number, **style.look_of(number, line=True), ms=6, label=judge)
     axes.axhline(0.5, color="0.5", lw=1, ls=":")
     first = table[table["judge"] == judges[0]]
     ticks = [f"{row['strength']}\n{row['n']:,} pairs" for row in first.to_dict("records")]
     axes.set_xticks(first["strength"], ticks)
     axes.set(xlabel="strength of the preference", ylabel="agreement (dotted: chance)")
-    style.legend_below(figure, 3)
-    style.headline(figure, "Agreement by strength of the preference", _detail(file, summary(file)))
-    return figure
+    detail = _detail(file, summary(file))
+    return style.finished(figure, "Agreement by strength of the preference", detail, legend=3)
 
 
 def fine_tuning_figure(file: Path) -> Figure:
@@ -167,13 +160,11 @@ def fine_tuning_figure(file: Path) -> Figure:
     for number, (judge, part) in enumerate(trained.groupby("asked.judge", sort=False)):
         for index, training in enumerate(part[TRAINING]):
             curve, named = pd.DataFrame(training["curve"]), str(judge) if index == 0 else None
-            line = style.LINES[number % len(style.LINES)]
-            axes.plot(curve["step"], curve["loss"], line, color=style.COLOURS[number], lw=1.5, label=named)
+            look = style.look_of(number, line=True) | {"marker": ""}
+            axes.plot(curve["step"], curve["loss"], lw=1.5, label=named, **look)
     axes.set(xlabel="optimizer step", ylabel="loss (nats a written token)", yscale="log")
-    style.legend_below(figure, 3)
-    title = table.iloc[-1]["asked.source"]["title"]
-    style.headline(figure, "Fine-tuning: how surprising the justifications are", f"{title}; one line a seed")
-    return figure
+    detail = f"{table.iloc[-1]['asked.source']['title']}; one line a seed"
+    return style.finished(figure, "Fine-tuning: how surprising the justifications are", detail, legend=3)
 
 
 def _detail(file: Path, table: pd.DataFrame) -> str:

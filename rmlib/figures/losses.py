@@ -1,7 +1,5 @@
 """Pictures of losses: as functions, drawn from the code that trains, and over the steps of training, from records."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rmlib.experiments.arms import FINETUNED, changes
 from rmlib.figures.arms import about
-from rmlib.figures.style import COLOURS, FAMILIES, LINES, family, family_legend, headline, label, new_figure
+from rmlib.figures.style import COLOURS, FAMILIES, LINES, family, finished, label, new_figure
 from rmlib.figures.summaries import ladder
 
 NAMES = {"bradley_terry": "Regular", "margin_bradley_terry": "Margin", "scaled_bradley_terry": "Scaled"}
@@ -39,8 +37,8 @@ def losses_figure(_: Path | None = None) -> Figure:
     for panel, words in zip(axes, ("loss (nats)", "slope (nats per logit)"), strict=True):
         panel.set(xlabel="margin: reward of chosen minus rejected (logits)", ylabel=words)
     axes[0].legend(loc="upper right", frameon=False)
-    headline(figure, "Three ways to use a preference of strength m", "Bradley-Terry losses, drawn from rmlib.losses")
-    return figure
+    detail = "Bradley-Terry losses, drawn from rmlib.losses"
+    return finished(figure, "Three ways to use a preference of strength m", detail)
 
 
 def loss_at_figure(margin: float, strength: float) -> Figure:
@@ -57,8 +55,8 @@ def loss_at_figure(margin: float, strength: float) -> Figure:
     panels[0].set_ylabel("loss (nats)")
     panels[0].set(xlim=REACH, ylim=(-0.5, 3 * 4.5))
     detail = "black: value and tangent at the margin; one step down the slope moves the margin that way"
-    headline(figure, f"One pair: margin {margin:+.1f}, strength {strength:g}", "drawn from rmlib.losses", detail)
-    return figure
+    title = f"One pair: margin {margin:+.1f}, strength {strength:g}"
+    return finished(figure, title, "drawn from rmlib.losses", detail)
 
 
 def _value_and_slope(
@@ -96,7 +94,5 @@ def curves_figure(file: Path) -> Figure:
             panel.legend(fontsize=7.5)
         panel.set(title=LOSS_TITLES[loss], xlabel="optimizer step")
     axes[0].set_ylabel("training loss")
-    family_legend(figure, loss_of)
     detail = "mean of the seeds, smoothed; each loss has its own scale"
-    headline(figure, "Training loss", about(table), detail)
-    return figure
+    return finished(figure, "Training loss", about(table), detail, families=loss_of)

@@ -4,8 +4,6 @@ runs_table()                                  # everything below runs/train, the
 side_by_side(["3f2a…", "91bc…"])              # what differs between runs: settings, then results
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -95,8 +93,7 @@ def _find(run: str | Path, place: Path) -> Path:
 
 def _settings(place: Path) -> dict[str, Any]:
     """All of them, defaults included, so that runs of two versions can be compared."""
-    settings = TrainSettings.from_dict(json.loads((place / SETTINGS_FILE).read_text())["settings"])
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    return vars(TrainSettings.from_dict(json.loads((place / SETTINGS_FILE).read_text())["settings"]))
 
 
 def _last(place: Path) -> dict[str, Any]:

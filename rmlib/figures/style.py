@@ -1,7 +1,5 @@
 """How every figure looks: style, colours, what a title says, rows of intervals, saving."""
 
-from __future__ import annotations
-
 import io
 import sys
 import textwrap
@@ -32,6 +30,7 @@ FAMILIES = {  # colour of an arm: what it is trained from
     "Bradley-Terry from regression": COLOURS[2],
     "ruler or control": COLOURS[7],
 }
+INTERVAL = ("estimate", "low", "high")  # columns of a table of intervals
 DETAIL_POINTS = 8.5
 DETAIL_CHARS_PER_INCH = 15  # of the details' font, so that they are wrapped to the width of their figure
 
@@ -94,6 +93,30 @@ def headline(figure: Figure, text: str, *details: str) -> None:
         figure.text(0.005, 1, content, transform=place, va="bottom", ha="left", **look)
 
 
+def finished(
+    figure: Figure, text: str, *details: str, legend: int = 0, families: Iterable[str] = (), **look: Any
+) -> Figure:
+    """The figure with its `headline` and, below it, a legend.
+
+    `legend`: what the labelled marks of the panels mean, in so many columns; a label that several panels have is shown
+    once. `families`: what the colours of these arms and rulers mean. `look` changes the legend.
+    """
+    below: dict[str, Any] = {"loc": "outside lower left", "frameon": False}
+    if legend:
+        handles: dict[str, Artist] = {}
+        for axes in figure.axes:
+            for handle, words in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(words, handle)
+        figure.legend(handles.values(), handles.keys(), ncols=legend, **below | look)
+    shown = {family(name) for name in families}
+    if shown:
+        colours = {name: colour for name, colour in FAMILIES.items() if name in shown}
+        lines = [Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name) for name, colour in colours.items()]
+        figure.legend(handles=lines, ncols=4, **below | look)
+    headline(figure, text, *details)
+    return figure
+
+
 def family(name: str) -> str:
     """The key of FAMILIES that an arm belongs to; anything that is no arm is a ruler."""
     arm = name.removesuffix(FINETUNED)
@@ -109,40 +132,51 @@ def label(name: str) -> str:
     return title(name) if name.removesuffix(FINETUNED) in ARMS else f"Ruler: {name}"
 
 
+def look_of(series: int, *, line: bool = False) -> dict[str, Any]:
+    """Colour and marker of a series, the first being 0, and with `line` its kind of line."""
+    own = {"color": COLOURS[series % len(COLOURS)], "marker": MARKERS[series % len(MARKERS)]}
+    return own | ({"ls": LINES[series % len(LINES)]} if line else {})
+
+
 def points(axes: Axes, places: ArrayLike, table: pd.DataFrame, series: int, **look: Any) -> None:
     """Marks at `estimate` and upright lines from `low` to `high`, in the colour and with the marker of a series.
 
     `look` changes the marks, which are joined by a line where it names one (`ls`).
     """
-    own: dict[str, Any] = {"color": COLOURS[series % len(COLOURS)], "marker": MARKERS[series % len(MARKERS)]}
+    own = look_of(series)
     axes.vlines(places, table["low"], table["high"], color=own["color"], lw=1.5)
     axes.plot(places, table["estimate"], **own | {"ls": "", "ms": 5} | look)
 
 
 def rows(
-    axes: Axes, heights: ArrayLike, table: pd.DataFrame, colours: str | list[str], line: float = 2, **look: Any
-) -> None:
-    """Marks at `estimate` and level lines (`line` points wide) from `low` to `high`, where the table has them.
+    axes: Axes, heights: ArrayLike, table: pd.DataFrame, colours: str | list[str], line: float = 2,
+    columns: Sequence[str] = INTERVAL, **look: Any,
+) -> None:  # fmt: skip
+    """Marks at an estimate and level lines (`line` points wide) from `low` to `high`, where the table has them.
 
-    `look` changes the marks.
+    `columns` name the three in the table; `look` changes the marks.
     """
-    if {"low", "high"} <= set(table.columns):
-        axes.hlines(heights, table["low"], table["high"], colors=colours, lw=line)
-    axes.scatter(table["estimate"], heights, c=colours, **{"s": 24, "zorder": 3} | look)
+    estimate, low, high = columns
+    if {low, high} <= set(table.columns):
+        axes.hlines(heights, table[low], table[high], colors=colours, lw=line)
+    axes.scatter(table[estimate], heights, c=colours, **{"s": 24, "zorder": 3} | look)
 
 
 def forest(
-    axes: Axes, table: pd.DataFrame, names: Sequence[str], words: Sequence[str] | pd.Series | None = None
-) -> np.ndarray:
-    """One row per line of the table, the first on top, see `rows`. Returns their heights.
+    axes: Axes, table: pd.DataFrame, xlabel: str = "", *,
+    words: Sequence[str] | None = None, chance: float | None = None, columns: Sequence[str] = INTERVAL,
+) -> np.ndarray:  # fmt: skip
+    """One row (see `rows`) per line of the table, the first on top, and a dotted line at `chance`. Returns the heights.
 
-    `names` (arms or rulers) give the colours, and what stands beside the rows, unless `words` do.
+    The index (arms or rulers) gives the colours, and what stands beside the rows, unless `words` do.
     """
-    heights = np.arange(len(table))[::-1]
-    rows(axes, heights, table, [FAMILIES[family(name)] for name in names], s=28)
+    names, heights = list(map(str, table.index)), np.arange(len(table))[::-1]
+    rows(axes, heights, table, [FAMILIES[family(name)] for name in names], columns=columns, s=28)
     axes.set_yticks(heights, [label(name) for name in names] if words is None else words)
-    axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.set(xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
     axes.grid(axis="y", visible=False)
+    if chance is not None:
+        axes.axvline(chance, color="0.5", lw=1, ls=":")
     return heights
 
 
@@ -150,20 +184,3 @@ def beside(axes: Axes, heights: Iterable[float], texts: Iterable[str]) -> None:
     """Numbers to the right of the rows."""
     for height, text in zip(heights, texts, strict=True):
         axes.text(1.01, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
-
-
-def legend_below(figure: Figure, columns: int, **options: Any) -> None:
-    """What the labelled marks of the panels mean, below the figure; a label that several panels have is shown once."""
-    handles: dict[str, Artist] = {}
-    for axes in figure.axes:
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(text, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, frameon=False, **options)
-
-
-def family_legend(figure: Figure, names: Iterable[str]) -> None:
-    """What the colours of `names` mean, below the figure."""
-    shown = {family(name) for name in names}
-    looks = {name: colour for name, colour in FAMILIES.items() if name in shown}
-    handles = [Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name) for name, colour in looks.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)

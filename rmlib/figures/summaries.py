@@ -1,7 +1,5 @@
 """Tables of a comparison, made from its records: accuracies, paired differences, choices, provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Num, Shaped
+from jaxtyping import Float, Num, Shaped
 from numpy.typing import ArrayLike
 
 from rmlib import records, statistics
@@ -41,15 +39,13 @@ def kept(make: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]
     """
 
     @lru_cache(maxsize=4)
-    def made(file: Path, changed_ns: int, size: int) -> pd.DataFrame:
-        return make(file)
+    def made(file: Path, state: tuple[int, int] | None) -> pd.DataFrame:
+        return make(file)  # where there is no file, it says what is missing
 
     @wraps(make)
     def found(file: Path) -> pd.DataFrame:
-        if not file.is_file():
-            return make(file)  # which says what is missing
-        state = file.stat()
-        return made(file, state.st_mtime_ns, state.st_size).copy()
+        state = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+        return made(file, state).copy()
 
     return found
 
@@ -86,14 +82,9 @@ def ladder(file: Path) -> pd.DataFrame:
     )
 
 
-def margins(table: pd.DataFrame, arm: str, of: str = "margins") -> np.ndarray:
-    """Margins of an arm on the test pairs (`of="selection_margins"`: on the selection pairs), `[seed, pair]`."""
+def margins(table: pd.DataFrame, arm: str, of: str = "margins") -> Float[np.ndarray, "seed pair"]:
+    """Margins of an arm on the test pairs (`of="selection_margins"`: on the selection pairs)."""
     return np.array(table.loc[table["name"] == arm, f"outcome.{of}"].tolist(), dtype=float)
-
-
-def correct(table: pd.DataFrame, arm: str) -> np.ndarray:
-    """Which test pairs an arm orders rightly, `[seed, pair]` of 0 and 1."""
-    return (margins(table, arm) > 0).astype(int)
 
 
 def by_seed(values: Shaped[np.ndarray, "seed item"]) -> Shaped[np.ndarray, "*any item"]:
@@ -142,26 +133,35 @@ def prompt_groups(file: Path, n: int) -> np.ndarray:
 @kept
 def arms_table(file: Path) -> pd.DataFrame:
     """Test accuracy of every arm and ruler with its 95 % interval over pairs (and seeds, where there are several)."""
-    table = ladder(file)
-    rows: list[dict[str, Any]] = []
-    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
-    for arm in table["name"].unique():
-        interval = interval_of(correct(table, arm), groups)
-        seeds = int((table["name"] == arm).sum())
-        rows.append({"arm": arm, "title": title(arm), "seeds": seeds, **vars(interval)})
-    for _, ruler in rulers_beside(file, table.iloc[-1]).iterrows():
-        interval = interval_of(np.array([np.array(ruler["outcome.margins"]) > 0]).astype(int), groups)
-        rows.append({"arm": ruler["asked.ruler"], "title": ruler["asked.ruler"], "seeds": 1, **vars(interval)})
+    answers, groups = answers_of(file)
+    rows = [
+        {"arm": name, "title": title(name), "seeds": len(each), **vars(interval_of((each > 0).astype(int), groups))}
+        for name, each in answers.items()
+    ]
     return pd.DataFrame(rows).set_index("arm")
 
 
-def rulers_beside(file: Path, arm: pd.Series) -> pd.DataFrame:
-    """The newest record of each ruler that was scored on the test pairs of an arm's record."""
+def answers_of(file: Path) -> tuple[dict[str, Float[np.ndarray, "seed pair"]], Shaped[np.ndarray, "pair"]]:
+    """Margins of every arm and ruler on the test pairs, and which of these belong together (`prompt_groups`).
+
+    Raises RecordError where arms were read on different numbers of pairs.
+    """
+    table = ladder(file)
+    answers = {str(name): margins(table, name) for name in table["name"].unique()} | rulers_beside(file, table.iloc[-1])
+    sizes = {name: values.shape[1] for name, values in answers.items()}
+    if len(set(sizes.values())) > 1:
+        raise RecordError(f"arms were read on different test pairs: {sizes}; run notebook 02 for all of them")
+    return answers, prompt_groups(file, next(iter(sizes.values())))
+
+
+def rulers_beside(file: Path, arm: pd.Series) -> dict[str, Float[np.ndarray, "1 pair"]]:
+    """Margins of each ruler on the test pairs of an arm's record, from its newest record of them."""
     rulers = optional(file, "ruler")
     if rulers.empty:
-        return rulers
+        return {}
     same = (rulers["asked.source"] == arm["asked.source"]) & (rulers["outcome.n_test"] == arm["outcome.n_test"])
-    return rulers[same].sort_values("time", kind="stable").drop_duplicates("asked.ruler", keep="last")
+    newest = rulers[same].sort_values("time", kind="stable").drop_duplicates("asked.ruler", keep="last")
+    return {ruler["asked.ruler"]: np.array([ruler["outcome.margins"]], dtype=float) for _, ruler in newest.iterrows()}
 
 
 @kept
@@ -181,29 +181,23 @@ def differences_table(file: Path) -> pd.DataFrame:
 def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number.
 
-    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval, and the
-    smallest true difference that these test pairs would have shown with 80 % power (NaN: none would).
+    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where
+    these are none), and the smallest true difference that these test pairs would have shown with 80 % power (NaN: none
+    would).
     """
-    table, rows = ladder(file), []
-    groups = prompt_groups(file, len(table["outcome.margins"].iloc[-1]))
+    (answers, groups), rows = answers_of(file), []
     for name, against in couples:
-        ours, theirs = (correct(table, each) for each in (name, against))
+        ours, theirs = ((answers[each] > 0).astype(int) for each in (name, against))
         shared = min(len(ours), len(theirs))
-        pair = [values[:shared] if shared > 1 else values[0] for values in (ours, theirs)]
-        result = statistics.paired_difference(pair[0], pair[1], seed=BOOTSTRAP_SEED, groups=groups)
+        pair = by_seed(ours[:shared]), by_seed(theirs[:shared])
+        result = statistics.paired_difference(*pair, seed=BOOTSTRAP_SEED, groups=groups)
+        odds = statistics.discordant_odds_ratio(*pair)
         row = {"arm": name, "against": against, **vars(result.difference), "p": result.p_value}
-        rows.append(row | _effect(*pair) | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
+        row |= {"odds ratio": odds.estimate, "odds low": odds.low, "odds high": odds.high}
+        rows.append(row | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences
-
-
-def _effect(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Odds ratio of the discordant pairs with its bounds; NaN where the two are right on the same pairs."""
-    if not statistics.discordance(ours, theirs):
-        return dict.fromkeys(("odds ratio", "odds low", "odds high"), np.nan)
-    ratio = statistics.discordant_odds_ratio(ours, theirs)
-    return {"odds ratio": ratio.estimate, "odds low": ratio.low, "odds high": ratio.high}
 
 
 def shown(row: Mapping[str, Any], *, points: bool = False) -> str:
@@ -281,12 +275,10 @@ def factor_choices(file: Path) -> pd.DataFrame:
 def provenance_table(file: Path) -> pd.DataFrame:
     """What the records of each kind came from: commit, command, hardware, packages; their number and their seconds."""
     table = records.read(file)
-    packages = [name for name in table.columns if name.startswith("packages.")]
+    packages = table.filter(like="packages.").rename(columns=lambda name: name.removeprefix("packages."))
     gpu = table["hardware.gpu"].map(lambda name: "" if name is None else f", {name}")
     where = table["hardware.cpu"] + ", " + table["hardware.cores"].astype(str) + " cores" + gpu
-    used = table[packages].apply(
-        lambda row: ", ".join(f"{name.removeprefix('packages.')} {row[name]}" for name in packages), axis=1
-    )
+    used = packages.apply(lambda row: ", ".join(f"{name} {version}" for name, version in row.items()), axis=1)
     table = table.assign(hardware=where, packages=used, seconds=table["seconds"].astype(float).fillna(0.0))
     groups = table.groupby(["kind", "commit", "command", "hardware", "packages"], sort=False)
     return groups.agg(records=("record_id", "size"), seconds=("seconds", "sum"), newest=("time", "max")).reset_index()

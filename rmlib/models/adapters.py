@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from rmlib.models.backbones import base_of, is_adapted
+from rmlib.models.backbones import Backbone, Network, base_of, is_adapted
 from rmlib.models.interface import ModelError
 from rmlib.models.network import RewardNetwork
 from rmlib.records.hashing import fingerprint
 
 Model = TypeVar("Model", bound=RewardNetwork)
+Wrapped = TypeVar("Wrapped", bound=Network)
 
 
-def with_adapter(backbone: Any, lora: dict[str, Any]) -> Any:
-    """The backbone under new low-rank adapters of all linear layers; `lora` holds keywords of peft's LoraConfig."""
+def with_adapter(network: Wrapped, lora: dict[str, Any]) -> Wrapped:
+    """The network under new low-rank adapters of all linear layers; `lora` holds keywords of peft's LoraConfig."""
     from peft import LoraConfig, get_peft_model  # slow to import
 
-    return get_peft_model(backbone, LoraConfig(**{"target_modules": "all-linear", **lora}))
+    return get_peft_model(network, LoraConfig(**{"target_modules": "all-linear", **lora}))
 
 
 def add(model: Model, lora: dict[str, Any], *, seed: int = 0) -> Model:
@@ -51,18 +52,18 @@ def merge(model: Model) -> Model:
     """
     if not is_adapted(model.backbone) and not is_quantised(model.backbone):
         return model
-    body: Any = model.backbone
+    body = model.backbone
     plain = _dequantised(body) if is_quantised(body) else copy.deepcopy(body).float()
     plain = plain.merge_and_unload() if is_adapted(plain) else plain
     return _with(model, plain, fingerprint("merge", model.identity), fingerprint("merge", model.body_identity), None)
 
 
-def is_quantised(backbone: nn.Module) -> bool:
+def is_quantised(backbone: Network) -> bool:
     """Whether the backbone's matrices are kept in 4 bits."""
     return any(type(weight).__name__ == "Params4bit" for weight in backbone.parameters())
 
 
-def _dequantised(backbone: Any) -> Any:
+def _dequantised(backbone: Backbone) -> Backbone:
     """The same network, adapter included, on what its 4-bit weights stand for."""
     base = base_of(backbone)
     config = copy.deepcopy(base.config)
@@ -92,7 +93,7 @@ def _full_weight(base: nn.Module, name: str) -> Tensor:
     return weight.detach().float()
 
 
-def _with(model: Model, body: Any, identity: str, body_identity: str, base: str | None) -> Model:
+def _with(model: Model, body: Backbone, identity: str, body_identity: str, base: str | None) -> Model:
     made = type(model)(
         body, model.head, model.tokenizer, name=model.name, attributes=model.attributes, fresh_head=model.fresh_head,
         identity=identity, body_identity=body_identity, base_identity=base,

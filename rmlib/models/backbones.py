@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeGuard
 
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
@@ -34,6 +35,43 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 EMBEDDED, MINILM = "embedded", "minilm"
 LOADING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)  # of transformers, for what it cannot read
 _WITHOUT_WEIGHTS = ContextVar("without_weights", default=False)
+
+
+class States(Protocol):
+    """What a backbone answers: the final hidden states [row, token, hidden], and those of each layer if asked for."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...]
+
+
+class Network(Protocol):
+    """What is used of any model of transformers, whatever its head."""
+
+    config: PreTrainedConfig
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def requires_grad_(self, requires_grad: bool) -> Self: ...
+    def float(self) -> Self: ...
+    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None: ...
+    def save_pretrained(self, folder: str | Path, *, state_dict: dict[str, Tensor] | None = None) -> None: ...
+
+
+class Backbone(Network, Protocol):
+    """A transformer without a head, or peft's wrapper around one."""
+
+    def __call__(self, **inputs: object) -> States: ...
+
+
+class Adapted(Backbone, Protocol):
+    """peft's wrapper."""
+
+    peft_config: dict[str, Any]
+    active_adapter: str
+
+    def get_base_model(self) -> PreTrainedModel: ...
+    def merge_and_unload(self) -> Backbone: ...
 
 
 class BackboneError(ValueError):
@@ -72,7 +110,7 @@ def without_weights(here: bool = True) -> Iterator[None]:
 
 def build(
     name: str, *, dtype: torch.dtype = torch.float32, quantization: dict[str, Any] | None = None
-) -> tuple[Any, Tokenizer]:
+) -> tuple[PreTrainedModel, Tokenizer]:
     """`(backbone, tokenizer)` for a name: pretrained weights, or random ones from the global generator for `embedded`.
 
     `quantization` holds keywords of transformers' BitsAndBytesConfig, e.g. `{"load_in_4bit": True}`.
@@ -142,7 +180,7 @@ def _config_of(source: str, tokenizer: Tokenizer) -> PreTrainedConfig:
     return config
 
 
-def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[Any, list[str]]:
+def _with_all_weights(auto: type[AutoModel], source: str, options: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
     """A pretrained model by an Auto class, and weights of its checkpoint that it does not read; safetensors alone.
 
     None may be missing, since it would be drawn at random, but for a backbone's pooler, which no reward is read from.
@@ -156,7 +194,9 @@ def _with_all_weights(auto: Any, source: str, options: dict[str, Any]) -> tuple[
     return model, sorted(found["unexpected_keys"])
 
 
-def read_whole(auto: Any, source: str, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Tokenizer]:
+def read_whole(
+    auto: type[AutoModel], source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, Tokenizer]:
     """`(network, tokenizer)` of a model with its head, by an Auto class of transformers; safetensors, no foreign code.
 
     A warning counts weights that are not read. Raises BackboneError where some are missing, or it cannot be loaded.
@@ -216,13 +256,13 @@ def shares_prefix(backbone: PreTrainedModel, max_length: int) -> tuple[bool, str
     return True, "shared prefix: each prompt is encoded once"
 
 
-def is_adapted(backbone: Any) -> bool:
+def is_adapted(backbone: object) -> TypeGuard[Adapted]:
     """Whether peft wraps this backbone: where nobody has imported peft, which is slow, nothing can."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(backbone, peft.PeftModel)
 
 
-def base_of(backbone: Any) -> Any:
+def base_of(backbone: Backbone) -> PreTrainedModel:
     """The transformers model itself, beneath an adapter if there is one."""
     return backbone.get_base_model() if is_adapted(backbone) else backbone
 

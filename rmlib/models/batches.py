@@ -8,7 +8,7 @@ itself, nothing else. The padded layout, one row per response, works for every m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig
 
-from rmlib.models.attention import RowLayout, layout_of
+from rmlib.models.attention import Fused, RowLayout, Segments, layout_of
 from rmlib.models.tokens import Encoded
 
 
@@ -207,7 +208,7 @@ def collate_padded(groups: Sequence[Group], pad_id: int = 0) -> PaddedBatch:
     )
 
 
-def inputs_of(batch: Batch, config: Any) -> dict[str, Any]:
+def inputs_of(batch: Batch, config: PreTrainedConfig) -> Mapping[str, Tensor | Segments | Fused]:
     """What a model of this config is called with; a shared row takes a decoder on our attention."""
     if isinstance(batch, SharedBatch):
         # A 4-D mask is passed through untouched, so no dense mask is built for the packed row.

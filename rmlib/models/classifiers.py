@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rmlib.models import backbones, batches, templates, tokens
 from rmlib.models.interface import ModelError, Prompt, Response
@@ -56,7 +55,9 @@ class PlainClassifier(torch.nn.Module):
     An encoder without a chat template takes prompt and response as its two segments. Over-long texts are refused.
     """
 
-    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, row: torch.Tensor, name: str) -> None:
+    def __init__(
+        self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: torch.Tensor, name: str
+    ) -> None:
         super().__init__()
         self.network, self.tokenizer, self.row, self.name = network, tokenizer, row, name
         self.masks_padding = backbones.kind_of(network.config) == "encoder"

@@ -38,7 +38,7 @@ def export(model: RewardNetwork, folder: Path) -> float:
         )
     if model.kind == "encoder":
         raise ModelError("an encoder is read by its mean token, which AutoModelForSequenceClassification cannot do")
-    body: Any = adapters.merge(model).backbone  # this model stays as it was
+    body = adapters.merge(model).backbone  # this model stays as it was
     tokenizer = _tokenizer_for_export(model.tokenizer, folder)
     config = copy.deepcopy(body.config)
     # As a regression: servers and pipelines would else put a sigmoid or a softmax on the one logit.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
+from rmlib.models.backbones import Backbone
 from rmlib.models.interface import ModelError, Prompt, Response
 from rmlib.models.network import hash_of_weights
 from rmlib.models.reward_model import RewardModel
@@ -28,7 +28,7 @@ from rmlib.records.files import written_whole
 from rmlib.records.hashing import fingerprint, hash_of_code, text_key
 
 # Of each model its body_identity when it was hashed, and the hash.
-_BODIES: WeakKeyDictionary[RewardModel, tuple[str, str]] = WeakKeyDictionary()
+_BODIES: WeakKeyDictionary[RewardModel | HiddenLayer, tuple[str, str]] = WeakKeyDictionary()
 
 
 class FeaturesError(ValueError):
@@ -36,7 +36,7 @@ class FeaturesError(ValueError):
 
 
 def load_or_compute(
-    model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Response]
+    model: RewardModel | HiddenLayer, prompts: Sequence[Prompt], responses: Sequence[Response]
 ) -> Float[np.ndarray, "text hidden"]:
     """`model.features` of flat lists of texts in fp32; what an earlier call computed is read from disk.
 
@@ -60,7 +60,7 @@ def load_or_compute(
     return np.stack([known[key] for key in keys])
 
 
-def identity(model: RewardModel) -> dict[str, str]:
+def identity(model: RewardModel | HiddenLayer) -> dict[str, str]:
     """Hashes of all but the text that features depend on: weights, pooling, tokenizer, chat template, code."""
     body = _BODIES.get(model)
     if body is None or body[0] != model.body_identity:  # training a backbone gives it a new identity
@@ -130,10 +130,10 @@ class HiddenLayer:
 class _Layer(nn.Module):
     """A backbone that passes one of its hidden layers off as the last."""
 
-    def __init__(self, backbone: nn.Module, layer: int) -> None:
+    def __init__(self, backbone: Backbone, layer: int) -> None:
         super().__init__()
         self.backbone, self.layer = backbone, layer
 
-    def forward(self, **inputs: Any) -> SimpleNamespace:
+    def forward(self, **inputs: object) -> SimpleNamespace:
         states = self.backbone(**inputs, output_hidden_states=True).hidden_states
         return SimpleNamespace(last_hidden_state=states[self.layer])

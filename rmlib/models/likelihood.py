@@ -13,13 +13,13 @@ import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from rmlib.models import backbones, batches, templates, tokens
 from rmlib.models.batches import Batch, Group, SharedBatch
@@ -66,7 +66,7 @@ def targets_of(groups: Sequence[Group], batch: Batch, starts: Int[np.ndarray, "r
     return Targets(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Float[Tensor, "target"]:
+def token_log_probabilities(network: PreTrainedModel, batch: Batch, targets: Targets) -> Float[Tensor, "target"]:
     """Log-probability of each counted token, in fp32; logits are computed only where a counted token follows."""
     columns = np.unique(targets.column)
     device, inputs = batch.input_ids.device, batches.inputs_of(batch, network.config)
@@ -85,7 +85,7 @@ def token_log_probabilities(network: Any, batch: Batch, targets: Targets) -> Flo
 class ImplicitReward(torch.nn.Module):
     """A policy and its reference, or a policy alone, as a scorer of responses."""
 
-    def __init__(self, networks: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
+    def __init__(self, networks: Sequence[PreTrainedModel], tokenizer: PreTrainedTokenizerBase, name: str, beta: float):
         super().__init__()
         self.networks = torch.nn.ModuleList(networks)
         self.tokenizer, self.name, self.beta = tokenizer, name, beta

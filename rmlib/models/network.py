@@ -56,7 +56,7 @@ def draw_head(hidden_size: int, n_attributes: int, seed: int, n_layers: int = 1)
         return new_head(hidden_size, n_attributes, n_layers)
 
 
-def hash_of_weights(module: nn.Module) -> str:
+def hash_of_weights(module: nn.Module | backbones.Network) -> str:
     """16 hex digits of names, types, shapes and values of all its tensors: networks that compute the same share it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -75,18 +75,18 @@ class RewardNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, head: Head, tokenizer: PreTrainedTokenizerBase, *,
+        self, backbone: backbones.Backbone, head: Head, tokenizer: PreTrainedTokenizerBase, *,
         name: str, attributes: Sequence[str], fresh_head: bool,
         identity: str, body_identity: str, base_identity: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.backbone: Any = backbone  # a PreTrainedModel, or a PeftModel around one
+        self.backbone = backbone
         self.head: Head = head.float()
         self.tokenizer = tokenizer
         self.name, self.attributes, self.fresh_head = name, tuple(attributes), fresh_head
         self.identity, self.body_identity, self.base_identity = identity, body_identity, base_identity or name
         base = backbones.base_of(backbone)
-        self.config: Any = base.config
+        self.config = base.config
         self.kind = backbones.kind_of(self.config)
         self.max_length = backbones.position_limit(self.config)
         self.shared, self.layout = backbones.shares_prefix(base, self.max_length)

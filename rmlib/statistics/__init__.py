@@ -31,7 +31,6 @@ from rmlib.statistics.paired import (
     PairedDifference,
     agreement,
     detectable_difference,
-    discordance,
     discordant_odds_ratio,
     holm,
     mcnemar,
@@ -45,7 +44,7 @@ __all__ = [
     "Agreement", "BagOfWords", "Comparison", "Constant", "Interval", "Longer", "Markdown", "PairedDifference",
     "PowerLaw", "RULERS", "Random", "Resamples", "Shorter", "Temperature", "accuracy", "accuracy_by_stratum",
     "agreement", "bootstrap_interval", "brier", "calibration_table", "compare_models", "correlation_interval",
-    "detectable_difference", "discordance", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law",
+    "detectable_difference", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law",
     "fit_temperature", "holm", "length_controlled_accuracy", "mcnemar", "paired_difference",
     "percentile_interval", "redrawn_sums", "squared_errors", "wilson_interval",
 ]  # fmt: skip

@@ -46,20 +46,18 @@ def squared_errors(margin: ArrayLike) -> Float[np.ndarray, "..."]:
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Interval):
     """What margins are divided by to become logits, fitted by likelihood; above 1 the model was too sure.
 
     Infinite where the margins are not on the side of the preferences at all: then sigmoid(margin / T) is 1/2. Zero
-    where every pair is ordered rightly: no margin is too sure. `n` of the interval is the number of pairs fitted on.
+    where every pair is ordered rightly: no margin is too sure. `n` is the number of pairs fitted on.
     """
-
-    fitted: Interval
 
     def apply(self, margin: ArrayLike) -> Float[np.ndarray, "..."]:
         """Margins in logits: 0 for an infinite temperature. Raises ValueError for a temperature of 0."""
-        if self.fitted.estimate == 0:
+        if self.estimate == 0:
             raise ValueError("a temperature of 0 makes every margin infinite; fit on more pairs, some ordered wrongly")
-        return np.asarray(margin, dtype=float) / self.fitted.estimate
+        return np.asarray(margin, dtype=float) / self.estimate
 
 
 def fit_temperature(margin: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 1000) -> Temperature:
@@ -86,7 +84,7 @@ def fit_temperature(margin: ArrayLike, *, seed: int, groups: ArrayLike | None = 
     if 0 < temperature < np.inf:  # the grid is for the draws; the estimate itself is exact
         after = np.searchsorted(inverse, 1 / temperature)
         temperature = 1 / brentq(lambda factor: _slope(factor, margins).mean(), *inverse[[after - 1, after]])
-    return Temperature(percentile_interval(float(temperature), estimates, margins.shape[1]))
+    return Temperature(**vars(percentile_interval(float(temperature), estimates, margins.shape[1])))
 
 
 def _slope(inverse: float, margins: Float[np.ndarray, "seed item"]) -> Float[np.ndarray, "seed item"]:

@@ -40,14 +40,19 @@ def seed_by_item(values: ArrayLike, name: str) -> Float[np.ndarray, "seed item"]
     return array
 
 
+def zero_or_one(correct: ArrayLike, name: str = "correct") -> Float[np.ndarray, "seed item"]:
+    """As `seed_by_item`; ValueError for a value other than 0 and 1 too."""
+    array = seed_by_item(correct, name)
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name} must hold 0 and 1 alone; for margins pass margin > 0")
+    return array
+
+
 def both_correct(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as `[seed, item]` of 0 and 1; ValueError where shapes or values say otherwise."""
-    a, b = seed_by_item(correct_a, "correct_a"), seed_by_item(correct_b, "correct_b")
+    """Both by `zero_or_one`; ValueError where their shapes differ."""
+    a, b = zero_or_one(correct_a, "correct_a"), zero_or_one(correct_b, "correct_b")
     if a.shape != b.shape:
         raise ValueError(f"correct_a has shape {list(a.shape)}, correct_b {list(b.shape)}: give the same items of both")
-    for name, array in {"correct_a": a, "correct_b": b}.items():
-        if not np.isin(array, (0, 1)).all():
-            raise ValueError(f"{name} must hold 0 and 1 alone; for margins pass margin > 0")
     return a, b
 
 

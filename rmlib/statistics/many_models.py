@@ -13,6 +13,8 @@ from scipy import stats
 from rmlib.statistics.intervals import matched_seeds, redrawn, seed_by_item
 from rmlib.statistics.paired import holm, mcnemar
 
+LEVEL = 0.95  # of the intervals, and of the tests 1 minus it
+BOUNDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 DIGITS = 12  # scores that differ by rounding alone are equal
 
 
@@ -37,7 +39,6 @@ def compare_models(
     *,
     groups: ArrayLike | None = None,
     seed: int,
-    level: float = 0.95,
 ) -> Comparison:
     """Compare models by a score, and by their credits for the items that it is made of.
 
@@ -54,7 +55,7 @@ def compare_models(
     p tests that two models get equal credit: exact McNemar over the items where credits are 0 and 1, otherwise the
     difference in score over its bootstrap standard error, as a normal deviate (shares of 2,000 draws are too coarse for
     Holm's correction), and never below the 2^(1-k) that the signs of k differing items allow. A difference is clear
-    where p, adjusted by Holm for all pairs of models, is below 1 - level and the interval leaves out 0.
+    where p, adjusted by Holm for all pairs of models, is below 0.05 and the interval leaves out 0.
 
     The rank of a model is 1 + the number of models that are clearly better, or the rank of the model above it, if that
     is greater: no model ranks before one with a higher score. So two models that nothing tells apart share a rank,
@@ -63,8 +64,8 @@ def compare_models(
     tables = _tables(credits, scores)
     estimates = np.array([scores[model][0].mean() for model in tables]).round(DIGITS)
     drawn = np.stack([_over_seeds(scores[model][1:], seed) for model in tables], axis=1).round(DIGITS)
-    differences = _differences(tables, estimates, drawn, None if groups is None else np.asarray(groups), level)
-    return Comparison(_leaderboard(tables, estimates, drawn, differences, level), differences)
+    differences = _differences(tables, estimates, drawn, None if groups is None else np.asarray(groups))
+    return Comparison(_leaderboard(tables, estimates, drawn, differences), differences)
 
 
 def _tables(
@@ -96,7 +97,6 @@ def _differences(
     estimates: Float[np.ndarray, "model"],
     drawn: Float[np.ndarray, "draw model"],
     groups: np.ndarray | None,
-    level: float,
 ) -> pd.DataFrame:
     models = list(tables)
     binary = {model: bool(np.isin(table, (0, 1)).all()) for model, table in tables.items()}
@@ -108,11 +108,11 @@ def _differences(
             p = mcnemar(*((a, b) if len(a) > 1 else (a[0], b[0])), groups=groups)
         else:
             p = _bootstrap_p(a - b, estimate, apart, groups)
-        low, high = np.quantile(apart, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(apart, BOUNDS)
         rows.append((models[i], models[j], estimate, low, high, p))
     table = pd.DataFrame(rows, columns=["model", "against", "estimate", "low", "high", "p"])
     table["p (Holm)"] = holm(table["p"]) if rows else table["p"]
-    return table.assign(clear=(table["p (Holm)"] < 1 - level) & ((table["low"] > 0) | (table["high"] < 0)))
+    return table.assign(clear=(table["p (Holm)"] < 1 - LEVEL) & ((table["low"] > 0) | (table["high"] < 0)))
 
 
 def _bootstrap_p(
@@ -134,10 +134,8 @@ def _leaderboard(
     estimates: Float[np.ndarray, "model"],
     drawn: Float[np.ndarray, "draw model"],
     differences: pd.DataFrame,
-    level: float,
 ) -> pd.DataFrame:
-    bounds = (1 - level) / 2, (1 + level) / 2
-    low, high = np.quantile(drawn, bounds, axis=0)
+    low, high = np.quantile(drawn, BOUNDS, axis=0)
     places = 1 + (drawn[:, None, :] > drawn[:, :, None]).sum(axis=2)  # in each draw, 1 + the models above
     clear = differences[differences["clear"]]
     beaten = pd.concat([clear.loc[clear["estimate"] > 0, "against"], clear.loc[clear["estimate"] < 0, "model"]])
@@ -147,8 +145,8 @@ def _leaderboard(
             "estimate": estimates,
             "low": low,
             "high": high,
-            "rank_low": np.quantile(places, bounds[0], axis=0, method="lower"),
-            "rank_high": np.quantile(places, bounds[1], axis=0, method="higher"),
+            "rank_low": np.quantile(places, BOUNDS[0], axis=0, method="lower"),
+            "rank_high": np.quantile(places, BOUNDS[1], axis=0, method="higher"),
             "seeds": [len(rows) for rows in tables.values()],
             "n": [rows.shape[1] for rows in tables.values()],
         },

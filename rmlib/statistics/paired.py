@@ -109,13 +109,13 @@ def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike) -> Interva
     The effect that McNemar's test is about, free of how many items both find easy: 1 is no difference, 2 means that a
     alone is right twice as often as b alone. (Cohen's h, of two independent shares, would ignore the pairing.) For
     `[seed, item]` an item counts for the one that is right under more seeds. `n` is the number of items that differ;
-    a bound is infinite where one side has none. Raises ValueError as `paired_difference`, and where no item differs.
+    a bound is infinite where one side has none, and all are NaN where no item differs. Errors as `paired_difference`.
     """
     a, b = both_correct(correct_a, correct_b)
     net = (a - b).sum(axis=0)
     for_a, n = int((net > 0).sum()), int((net != 0).sum())
     if n == 0:
-        raise ValueError("the two are right on the same items: no item to take odds of")
+        return Interval(math.nan, math.nan, math.nan, 0)
     bounds = stats.binomtest(for_a, n).proportion_ci(0.95, method="exact")
     estimate, low, high = (share / (1 - share) if share < 1 else np.inf for share in (for_a / n, *bounds))
     return Interval(float(estimate), float(low), float(high), n)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
-from rmlib.statistics.intervals import Interval, Resamples, finite, percentile_interval
+from rmlib.statistics.intervals import Interval, Resamples, finite, percentile_interval, zero_or_one
 
 FEWEST_SIZES = 4  # one more than the law has parameters
 EXPONENTS = (0.01, 3.0)  # looked at; beyond, the law is a step or a straight line in log n
@@ -77,10 +77,8 @@ def fit_power_law(
         raise ValueError(f"sizes must be {FEWEST_SIZES} or more, ascending, got {list(sizes)}")
     if table.ndim != 3 or len(table) != len(at):
         raise ValueError(f"correct must be [size, seed, item] with {len(at)} sizes, got shape {list(table.shape)}")
-    if table.shape[1] < 2:
-        raise ValueError("correct has one seed: an interval over seeds needs at least two")
-    if not np.isin(table, (0, 1)).all():
-        raise ValueError("correct must hold 0 and 1 alone; for margins pass margin > 0")
+    for part in table:
+        zero_or_one(part)
     drawn = Resamples.draw(table, seed=seed, groups=groups, draws=draws)
     errors = np.stack([1 - drawn.means(part) for part in table], axis=1)
     laws = _fit(at / at[0], errors)

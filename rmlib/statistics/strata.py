@@ -6,7 +6,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from rmlib.statistics.intervals import Interval, Resamples, bootstrap_interval, both_correct, percentile_interval
+from rmlib.statistics.intervals import Interval, Resamples, bootstrap_interval, percentile_interval, zero_or_one
 
 _RIDGE = 0.1  # keeps the fit finite where length alone tells right from wrong; a tenth of a pair's weight
 _STEPS, _LONGEST_STEP = 60, 1.0  # of Newton's method; a longer step can overshoot where the likelihood is flat
@@ -23,7 +23,7 @@ def accuracy_by_stratum(
     A stratum that holds one group alone has the bounds 0 and 1. Raises ValueError for strata of other items and for a
     value other than 0 and 1.
     """
-    table, _ = both_correct(correct, correct)
+    table = zero_or_one(correct)
     labels = np.asarray(strata)
     if labels.shape != table.shape[1:]:
         raise ValueError(f"strata have shape {list(labels.shape)} for {table.shape[1]} items: give one an item")
@@ -60,7 +60,7 @@ def length_controlled_accuracy(
     equal length make it tie). Source: the length term of AlpacaEval 2 (Dubois et al., arXiv 2404.04475), with "orders
     the pair rightly" in the place of "wins", and one weak L2 penalty in the place of its cross-validated one.
     """
-    table, _ = both_correct(correct, correct)
+    table = zero_or_one(correct)
     difference = np.asarray(length_difference, dtype=float)
     if difference.shape != table.shape[1:]:
         raise ValueError(f"length differences have shape {list(difference.shape)} for {table.shape[1]} items")

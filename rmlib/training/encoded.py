@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -73,7 +72,7 @@ class Encoded:
     _models: dict[tuple[str, ...], RewardModel] = field(default_factory=dict)
 
     @cached_property
-    def reader(self) -> Any:
+    def reader(self) -> RewardModel | HiddenLayer:
         """What gives the backbone's own features."""
         return self.model() if self.layer is None else HiddenLayer(self.model(), self.layer)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Int
+from torch.optim.lr_scheduler import LambdaLR
 
 from rmlib.losses import mean_rating
 from rmlib.models import RewardModel
@@ -164,7 +165,7 @@ class _Loop:
             self.ahead.start([batch for found in (own, *following) for batch, _ in found])
         loss = self._backward(own, n_valid(settings.loss, self.examples, indices))
         norm = self.wrapped.clip(settings.clip_norm)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -250,12 +251,24 @@ def optimizer_for(model: RewardModel, settings: TrainSettings) -> torch.optim.Op
     return kinds[settings.optimizer](groups, lr=settings.learning_rate, betas=settings.betas)
 
 
-def scheduler_for(schedule: str, warmup_steps: int, optimizer: torch.optim.Optimizer, n_steps: int) -> Any:
-    """Warm-up and schedule ("constant", or as transformers names it) of the learning rate over `n_steps` steps."""
-    from transformers import get_scheduler  # imports peft, which takes seconds that drawing a figure can do without
+def scheduler_for(schedule: str, warmup_steps: int, optimizer: torch.optim.Optimizer, n_steps: int) -> LambdaLR:
+    """The learning rate of each of `n_steps` steps: up from 0 in the warm-up, then "constant", or down to 0.
 
-    name = "constant_with_warmup" if schedule == "constant" else schedule
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=n_steps)
+    Down in a line ("linear") or along half a cosine ("cosine"): transformers' `get_scheduler` to the bit, which is not
+    called because its module imports peft and bitsandbytes, for seconds, into every process that trains.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        if schedule == "constant":
+            return 1.0
+        left = max(1, n_steps - warmup_steps)
+        if schedule == "linear":
+            return max(0.0, (n_steps - step) / left)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup_steps) / left))))
+
+    return LambdaLR(optimizer, factor)
 
 
 def sampling_order(n_pairs: int, n_draws: int, settings: TrainSettings) -> np.ndarray:

@@ -66,7 +66,7 @@ class Processes:
         dist.all_reduce(total)
         return total.tolist()
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Result) -> list[Result]:
         """The value of each process, by rank; known to all."""
         values = [value] * self.size
         if self.size > 1:
@@ -161,14 +161,14 @@ class Wrapped:
         elif processes.size > 1:
             self.call = DistributedDataParallel(model, broadcast_buffers=False)
 
-    def until_last(self, last: bool) -> AbstractContextManager[Any]:
+    def until_last(self, last: bool) -> AbstractContextManager[object]:
         """Around each forward and backward pass of a step: replicas exchange gradients in the last one alone."""
         replicated = isinstance(self.call, DistributedDataParallel)
         return nullcontext() if last or not replicated else self.call.no_sync()  # type: ignore[attr-defined]
 
     def clip(self, limit: float) -> float:
         """Norm of the gradient over all weights and processes, before it is cut to `limit`."""
-        norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def whole_state(self) -> dict[str, Tensor] | None:
@@ -187,7 +187,7 @@ def _layers(model: RewardModel) -> Iterator[nn.Module]:
 
 def _compile(model: RewardModel, backend: str) -> None:
     """Compile layer by layer, for any length; attention of a packed row stays outside: its pieces vary in number."""
-    attention: Any = torch.compiler.disable(AttentionInterface()[SHARED_PREFIX])
+    attention = torch.compiler.disable(AttentionInterface()[SHARED_PREFIX])
     AttentionInterface.register(SHARED_PREFIX, attention)
     for layer in _layers(model):
         layer.compile(backend=backend, dynamic=True)

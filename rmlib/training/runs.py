@@ -253,13 +253,14 @@ class Curves:
         self._rows, self._written = [], time.monotonic()
 
 
-def append_row(log: FileIO, row: dict[str, Any], curves: Curves) -> None:
+def append_row(log: FileIO, row: dict[str, Any], curves: Curves | None = None) -> None:
     """One line of a log that is open without a buffer, and its scalars; DiskError where the disk takes only part."""
     line = (json.dumps(row) + "\n").encode()
     with writing(f"the log of step {row['step']}"):
         if log.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    curves.add(row)
+    if curves is not None:
+        curves.add(row)
 
 
 def cut_log(folder: Path, until_step: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Self, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +36,37 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class Settings:
+    """What the settings of any run share: checks, to JSON and back."""
+
+    def mistakes(
+        self, choices: Mapping[str, tuple[Any, ...]], positive: Iterable[str], not_negative: Iterable[str] = ()
+    ) -> Iterable[str]:
+        """A sentence for each setting that is none of its choices, each number out of its range, and wrong `betas`."""
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                yield f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}"
+        yield from outside(self, positive, "must be positive", lambda value: value > 0)
+        yield from outside(self, not_negative, "must not be negative", lambda value: value >= 0)
+        betas = [name for name in ("betas",) if hasattr(self, name)]
+        yield from outside(self, betas, "must be two numbers from 0 to below 1", _are_betas)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as names and records hold them; `from_dict` reads them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from JSON, what it lacks at its default; raises what `from_json` raises."""
+        return from_json(cls, values)
+
+    def change(self, **settings: Any) -> Self:
+        """The same settings with some changed."""
+        return replace(self, **settings)
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
     """The settings of a run; its name is made from all of them.
 
     Raises ValueError for what `CHOICES` does not have, a number out of its range, and what does not go together.
@@ -85,17 +115,12 @@ class TrainSettings:
     special_tokens: str = "text"  # within a message; "special": they keep their meaning
 
     def __post_init__(self) -> None:
-        refuse([*self._out_of_range()] or [*self._not_together()])
+        wrong = [*self.mistakes(CHOICES, POSITIVE, NOT_NEGATIVE), *self._out_of_range()]
+        refuse(wrong or [*self._not_together()])
 
     def _out_of_range(self) -> Iterable[str]:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                yield f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}"
-        yield from outside(self, POSITIVE, "must be positive", lambda value: value > 0)
-        yield from outside(self, NOT_NEGATIVE, "must not be negative", lambda value: value >= 0)
         for name, limit in {"lora_dropout": 1, "label_smoothing": 0.5}.items():
             yield from outside(self, [name], f"must be from 0 to below {limit}", lambda value: 0 <= value < limit)  # noqa: B023
-        yield from outside(self, ["betas"], "must be two numbers from 0 to below 1", are_betas)
         if len(self.strength_scale) != 3 or not min(self.strength_scale) > 0:
             yield f"strength_scale must be three positive numbers, got {self.strength_scale}"
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):
@@ -137,11 +162,6 @@ class TrainSettings:
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Settings from JSON, what it lacks at its default; raises what `from_json` raises."""
-        return from_json(cls, values)
 
     def n_steps(self, n_pairs: int) -> int:
         """Optimizer steps: the epochs laid end to end, cut into whole steps (at least one), as in the original."""
@@ -200,7 +220,7 @@ def outside(settings: Any, names: Iterable[str], rule: str, holds: Callable[[Any
             yield f"{name} {rule}, got {value}"
 
 
-def are_betas(values: tuple[float, ...]) -> bool:
+def _are_betas(values: tuple[float, ...]) -> bool:
     """Whether these are AdamW's two decay rates."""
     return len(values) == 2 and all(0 <= value < 1 for value in values)
 

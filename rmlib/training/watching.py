@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from rmlib import benchmarks
 from rmlib.benchmarks.scoring import refuse_unwritable
-from rmlib.models import Prompt, RewardModel
+from rmlib.models import Prompt, RewardModel, Scorer
 from rmlib.models.features import FromFeatures
 from rmlib.training.settings import TrainSettings
 
@@ -69,7 +69,7 @@ class _FirstOutput:
     settings: TrainSettings
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Float[np.ndarray, "response"]:
-        model: Any = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
+        model: Scorer = FromFeatures(self.model) if self.settings.trainable == "head" else self.model
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=bf16):
             rewards = model.score(prompts, responses)

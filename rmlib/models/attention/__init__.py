@@ -7,16 +7,15 @@ which lets those of similar size attend together in one SDPA call, so that littl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -89,13 +88,17 @@ def layout_of(table: np.ndarray, n_tokens: int, backend: str = "segments") -> Ro
     ends = torch.from_numpy(answers[:, 0] + answers[:, 1] - 1)
     if backend == "flash":
         return RowLayout(spans_of(table), spans_of(answers, ends_alone=True), ends)
-    made: dict[str, Any] = {"segments": lambda rows: segments_of(rows, n_tokens), "varlen": texts_of, "flex": blocks_of}
+    made: dict[str, Callable[[np.ndarray], Segments | Fused]] = {
+        "segments": lambda rows: segments_of(rows, n_tokens),
+        "varlen": texts_of,
+        "flex": blocks_of,
+    }
     if backend not in made:
         raise ValueError(f"no attention is called {backend!r}; known: {', '.join(BACKENDS)}")
     return RowLayout(made[backend](table), _at_ends(answers, ends), ends)
 
 
-def backend_for(device: torch.device, config: Any, *, half: bool = False) -> str:
+def backend_for(device: torch.device, config: PreTrainedConfig, *, half: bool = False) -> str:
     """The attention that suits a device and a decoder; every one of them gives the same rewards."""
     if device.type == "cuda":
         if half:
@@ -165,7 +168,7 @@ def shared_prefix_attention(
     segments: Segments | Fused | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Float[Tensor, "batch asked head dim"], None]:
     """Attention of a shared row in its layout; without `segments`, plain SDPA.
 

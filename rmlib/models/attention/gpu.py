@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
 from rmlib.models.attention.flash import Fused
@@ -72,7 +72,7 @@ class Blocks(Fused):
         output = function(query, key, value, block_mask=self._mask(), scale=scaling, enable_gqa=gqa)
         return output[0].transpose(0, 1)
 
-    def _mask(self) -> Any:
+    def _mask(self) -> BlockMask:
         """Made once for a row, since every layer asks for it."""
         if "mask" not in self.__dict__:
             segment, prompt = self.segment, self.prompt

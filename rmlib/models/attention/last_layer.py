@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 # What transformers' decoders (Llama, Mistral, Qwen, Gemma, Phi, OLMo and others) call the parts that may skip tokens.
 TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")
@@ -58,7 +59,7 @@ def scatter(values: Tensor, rows: Int[Tensor, "row"], n_rows: int, dim: int) -> 
     return values.new_zeros(shape).index_copy(dim, rows, values)
 
 
-def cut(backbone: nn.Module, config: Any) -> EndsOnly | None:
+def cut(backbone: PreTrainedModel, config: PreTrainedConfig) -> EndsOnly | None:
     """Cut a decoder's last layer, once; None where it has other parts, or experts choose among tokens."""
     layers = getattr(backbone, "layers", None)
     experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
