@@ -1,18 +1,22 @@
 """What heads read beside, and in place of, the last layer of a backbone: surface features and hidden layers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import concatenate_datasets
 
 from rmlib.experiments.grid import Grid, GridError, run_grid
 from rmlib.experiments.presets import Preset
 from rmlib.models import ModelError, RewardModel, features
 from rmlib.models.features import HiddenLayer
 from rmlib.models.surface_features import COUNTS, N_FEATURES, SHARES, surface_features
+from rmlib.pairs import make_pairs
 from rmlib.sources import load_splits
+from rmlib.training.encoded import Encoded
 from rmlib.training.settings import TrainSettings
 
 PROMPT = [{"role": "user", "content": "why"}]
@@ -91,3 +95,18 @@ def test_a_grid_reads_the_layer_and_the_surface_that_it_names(tmp_path: Path) ->
     np.testing.assert_allclose(result.rewards["bt"][0].ravel(), expected, atol=1e-3)
     with pytest.raises(GridError, match="ask for one of the two"):
         Grid((1e-2,), (0.0,), (0,), 5, surface=True, log_length=True)
+
+
+def test_of_single_responses_regression_sees_the_ratings_and_preference_losses_nothing(tmp_path: Path) -> None:
+    pairs = load_splits(tiny.write_source(tmp_path / "own"), selection_fraction=0.25).train.select(range(4))
+    alone = dict.fromkeys(("pair_id", "response_2", "ratings_2", "preference"))
+    singles = make_pairs([dict(row) | alone for row in pairs.select(range(3))], origin="singles")
+    settings = TrainSettings(backbone=tiny.save_backbone(tmp_path / "backbone", "bert"), loss="regression")
+    encoded = Encoded(concatenate_datasets([pairs, singles]), settings)
+    part = encoded.part(encoded.pairs, settings)
+    assert part.pair_ids == [*pairs["pair_id"], *singles["pair_id"]]
+    assert part.ratings.isnan().any(dim=2).tolist() == [[False, False]] * 4 + [[False, True]] * 3
+    torch.testing.assert_close(part.inputs[4:, 0], part.inputs[:3, 0])
+    assert encoded.part(encoded.pairs, replace(settings, loss="bradley_terry")).pair_ids == [
+        row["pair_id"] for row in pairs if row["preference"]
+    ]

@@ -1,14 +1,19 @@
 """Labels and ratings of one's own pairs: read where they can mean one thing, by an option, or refused by name."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmlib.pairs import DataError, make_pairs, preference_view
+from rmlib import sources
+from rmlib.pairs import DataError, left_out, make_pairs, preference_view, rating_view
+from rmlib.pairs.views import rating_scale
 from rmlib.records.errors import Place
 from rmlib.sources.labels import preferences_of
 
@@ -56,7 +61,7 @@ def refused(rows: list[tuple[Place, Row]], **options: Any) -> str:
         (["A", "B"], ["a/b", "b/a"]),
         (["model_a", "model_b", "tie"], ["model_a/model_b", "model_b/model_a"]),
         (["response_1", "response_2"], ["response_1/response_2"]),
-        (["[[A]]", "[[B]]", "[[C]]"], ["X/Y/T"]),
+        (["[[A]]", "[[B]]", "[[C]]"], ["a/b/c"]),
         (["A>B", "A>>B", "B>A"], ["a/b", "b/a"]),
     ],
 )  # fmt: skip
@@ -133,7 +138,7 @@ def test_a_layout_that_says_who_is_chosen_and_a_table_of_ours_need_no_reading() 
     assert [row["preference"] for _, row in preferences_of(ours)[0]] == [1, None]
 
 
-CODES = {"0/1": [0, 0.5, 1], "2/1": [2, 1], "B/A/tie": ["B", "tie", "A"], "1..7": list(range(1, 8)),
+CODES: dict[str, list[Any]] = {"0/1": [0, 0.5, 1], "2/1": [2, 1], "B/A/tie": ["B", "tie", "A"], "1..7": list(range(1, 8)),
          "-4..4": list(range(-4, 5)), "A/B": ["A>>B", "A>B", "A", "A=B", "B", "B>A", "B>>A"]}  # fmt: skip
 
 
@@ -143,15 +148,15 @@ def test_exchanging_the_responses_and_the_label_never_changes_who_is_chosen(data
     codes = CODES[labels]
     drawn = data.draw(st.lists(st.integers(0, len(codes) - 1), min_size=1, max_size=4))
 
-    def chosen(indices: list[int], first: str, second: str) -> list[Any]:
+    def who_is_chosen(indices: list[int], first: str, second: str) -> list[Any]:
         texts = {"response_1": first, "response_2": second, "split": "train"}
-        rows = [{"prompt": [{"role": "user", "content": str(number)}], "label": codes[index]} | texts
+        rows: list[Row] = [{"prompt": [{"role": "user", "content": str(number)}], "label": codes[index]} | texts
                 for number, index in enumerate(indices)]  # fmt: skip
         table = make_pairs([row for _, row in preferences_of(placed(*rows), labels=labels)[0]], origin="test")
         return preference_view(table).remove_columns("pair_id").to_list()
 
     mirrored = [len(codes) - 1 - index for index in drawn]
-    assert chosen(drawn, "one", "two") == chosen(mirrored, "two", "one")
+    assert who_is_chosen(drawn, "one", "two") == who_is_chosen(mirrored, "two", "one")
 
 
 # --- ratings ----------------------------------------------------------------------------------------------------------
@@ -243,7 +248,7 @@ def test_rows_without_a_label_are_derived_left_out_or_kept_as_asked(caplog: pyte
     assert "left out 1 rows without a preference: mine.csv, row 2" in caplog.text
 
 
-VALUES = [None, "", math.nan, 0, 1, 2, -1, 3, 5, 0.5, True, "A", "B", "tie", "1", "x/y", [1], {}]
+VALUES: list[Any] = [None, "", math.nan, 0, 1, 2, -1, 3, 5, 0.5, True, "A", "B", "tie", "1", "x/y", [1], {}]
 
 
 def test_whatever_stands_in_the_column_is_read_or_refused_by_name() -> None:
@@ -257,3 +262,66 @@ def test_whatever_stands_in_the_column_is_read_or_refused_by_name() -> None:
             else:
                 assert len(made) == 2 and set(made) <= {None, *range(-3, 4)}
                 assert labels is not None or values[0] in (None, "", -1) or values[1] == -1 or values[0] != values[0]
+
+
+# --- from files -------------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, name: str, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_csv_of_codes_is_refused_and_read_by_its_option(tmp_path: Path) -> None:
+    rows = ["Q1,a,b,1", "Q2,a,b,2", "Q3,a,b,1", "Q4,a,b,"]
+    folder = written(tmp_path / "own", "train.csv", "prompt,response_1,response_2,label", *rows)
+    with pytest.raises(DataError, match="^train.csv, row 1, field 'label': preferences of 1, 2 in 3 rows .*'1/2'"):
+        sources.load(folder)
+    made = sources.load(folder, labels="1/2", unlabelled="leave_out")
+    assert dict(zip([p[0]["content"] for p in made["prompt"]], made["preference"], strict=True)) == {
+        "Q1": -1, "Q2": 1, "Q3": -1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["winner", "preferred", "choice", "chosen"])
+def test_the_better_response_may_be_named_in_a_column_of_any_usual_name(tmp_path: Path, column: str) -> None:
+    lines = [json.dumps({"prompt": f"Q{n}", "response_1": "a", "response_2": "b", column: f"response_{n}"})
+             for n in (1, 2)]  # fmt: skip
+    made = sources.load(written(tmp_path / "own", "train.jsonl", *lines))
+    assert sorted(made["preference"]) == [-1, 1]
+
+
+def test_a_file_of_codes_beside_one_of_preferences_is_not_read_as_the_other(tmp_path: Path) -> None:
+    def lines(values: list[int], name: str) -> list[str]:
+        return [json.dumps({"prompt": f"{name} {n}", "response_1": "a", "response_2": "b", "preference": value})
+                for n, value in enumerate(values)]  # fmt: skip
+
+    folder = written(tmp_path / "own", "train.jsonl", *lines([-1, 1] * 5, "train"))
+    written(folder, "dev.jsonl", *lines([0, 1] * 2, "dev"))
+    assert len(sources.load(folder)) == 14  # four labels may be ties by chance
+    written(folder, "dev.jsonl", *lines([0, 1] * 4, "dev"))
+    with pytest.raises(DataError, match="^dev.jsonl, row 1, field 'preference': preferences of 0, 1 in 8 rows"):
+        sources.load(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "data"])
+def test_scored_single_responses_are_a_table_that_says_their_scale(tmp_path: Path, name: str) -> None:
+    rows = [("Q1", "one", 1), ("Q1", "two", 5), ("Q2", "three", 3), ("Q3", "four", 5)]
+    lines = [json.dumps({"prompt": prompt, "response": text, "score": score}) for prompt, text, score in rows]
+    folder = written(tmp_path / "own", f"{name}.jsonl", *lines)
+    with pytest.raises(DataError, match="4 ratings reach from 1 to 5, outside 0 to 4"):
+        sources.load(folder)
+    made, info = sources.load_described(folder, rating_scale=(1, 5))
+    view = rating_view(made)
+    assert dict(zip(view["response"], view["helpfulness"], strict=True)) == {"one": 0, "two": 4, "three": 2, "four": 4}
+    assert chosen(made) == [("Q1", "two", 3)] and left_out(made)["single responses"] == 2
+    assert info.preferences == "derived from helpfulness; ratings of 1 to 5 taken to 0 to 4"
+    assert info.title.endswith("validation; ratings of 1 to 5 taken to 0 to 4)")
+    assert rating_scale(made) == rating_scale(made.select([0])) == (1, 5)
+    assert rating_scale(make_pairs([{"split": "train", "prompt": [{"role": "user", "content": "Q"}], "response_1": "a",
+                                     "response_2": "b"}], origin="test")) == (0, 4)  # fmt: skip
+
+
+def chosen(pairs: Dataset) -> list[tuple[str, str, float]]:
+    return [(r["prompt"][0]["content"], r["chosen"][0]["content"], r["strength"]) for r in preference_view(pairs)]

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # Where a table's preferences come from; kept in its `info.description`, so that a title can say so.
 ANNOTATED = "annotated"
 DERIVED = "derived from helpfulness"
+SCALE_TAKEN = "ratings of {} to {} taken to 0 to 4"  # follows, after "; ", where ratings were given on another scale
 CONSENSUS = "by consensus of votes"  # |preference| tells how far the votes agree, not how much better they found it
 
 

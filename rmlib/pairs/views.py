@@ -5,6 +5,7 @@ Every other module asks here: a preference is positive for response 2, 0 is a ti
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +15,9 @@ from datasets import Dataset, Features, Json, List, Value
 from jaxtyping import Bool, Float, Int
 
 from rmlib.pairs.messages import EXTRAS, MESSAGES, Response, as_message, extras_of, merged, text_of, with_own_keys
-from rmlib.pairs.schema import ATTRIBUTES, SCORES
+from rmlib.pairs.schema import ATTRIBUTES, RATING_RANGE, SCORES
 from rmlib.pairs.singles import is_single
-from rmlib.pairs.table import responses_of_row, rows_of, table_of
+from rmlib.pairs.table import SCALE_TAKEN, responses_of_row, rows_of, table_of
 from rmlib.records.hashing import prompt_key
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ PREFERENCE_FEATURES = Features(
 RATING_FEATURES = Features(
     {"pair_id": Value("string"), "prompt": MESSAGES, "response": Value("string"), EXTRAS: Value("string")} | SCORES
 )
+_SCALE = re.compile(SCALE_TAKEN.format(r"(\S+)", r"(\S+)"))
 TOO_FEW = "fewer than three responses"
 RANKING_FEATURES = Features({"prompt": MESSAGES, "responses": List(Value("string")), EXTRAS: List(Value("string"))})
 CONVERSATION = ("prompt", "chosen", "rejected")
@@ -96,6 +98,15 @@ def ratings_of(pairs: Dataset, attributes: Sequence[str]) -> Float[np.ndarray, "
 def responses_of(pairs: Dataset, side: int) -> list[Response]:
     """The responses of one side, 1 or 2: their texts, and with those that carry more, what that is."""
     return merged(pairs[f"response_{side}"][:], pairs[f"extras_{side}"][:])
+
+
+def rating_scale(pairs: Dataset) -> tuple[float, float]:
+    """The worst and the best value of the scale on which the ratings were given, which the table has taken to 0-4.
+
+    A rating or a prediction `r` of the table is `worst + (best - worst) * r / 4` on it.
+    """
+    said = _SCALE.search(pairs.info.description)
+    return (float(said[1]), float(said[2])) if said else RATING_RANGE
 
 
 def texts_of(pairs: Dataset) -> tuple[list[Any], list[Response]]:

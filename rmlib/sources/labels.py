@@ -10,8 +10,9 @@ with the readings to choose from. `labels` names one:
   a tie. Steps are counted from there; over three on a side are shared out over 1 to 3, and fractions go up, so that no
   slight preference becomes a tie.
 
-Read without `labels` are whole numbers within -3..3 of which one is negative, rows of a table of pairs that we wrote
-(they have a pair_id), and a column of winners that names the responses by their place.
+Read without `labels` are whole numbers within -3..3 of which one is negative (in every file of 8 labels or more), and a
+column of winners that names the responses by their place. Rows of a table of pairs that we wrote (they have a pair_id)
+are read as they are.
 """
 
 import logging
@@ -23,6 +24,7 @@ from typing import Any
 
 from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
 from rmlib.pairs.schema import PREFERENCE_RANGE, RATING_RANGE, check_preference
+from rmlib.pairs.table import SCALE_TAKEN
 from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.sources.ratings import Row, helpfulness, is_number, rate
 
@@ -32,6 +34,7 @@ Read = Callable[[str], int | None]  # from a value as `_key` writes it to its pr
 
 LABEL_KINDS = ("chosen", "preference", "winner")
 UNLABELLED = ("refuse", "derive", "leave_out", "keep")
+ENOUGH = 8  # labels of one file after which it is odd that none is negative, where those of others are
 _OWN = f"{PREFERENCE_RANGE[0]}..{PREFERENCE_RANGE[1]}"
 _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
 _SCALE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
@@ -84,8 +87,8 @@ def preferences_of(
     origin = ANNOTATED if not derived else DERIVED
     if 0 < derived < sum(row["preference"] is not None for _, row in kept):
         origin = f"{ANNOTATED}, {derived} {DERIVED}"
-    if scale is not None and tuple(scale) != RATING_RANGE:
-        origin += f"; ratings of {scale[0]:g} to {scale[1]:g} taken to {RATING_RANGE[0]} to {RATING_RANGE[1]}"
+    if scale is not None and (ends := tuple(map(float, scale))) != RATING_RANGE:
+        origin += "; " + SCALE_TAKEN.format(*(f"{end:g}" for end in ends))
     return kept, origin
 
 
@@ -100,7 +103,7 @@ def _label(rows: list[tuple[Place, Row]], kind: str, read: Read | None) -> None:
         if key is None:
             continue
         column = row.get("label_column") or ("strength" if kind == "chosen" else kind)
-        if kind == "chosen" or (read is None and row.get("pair_id") is not None):
+        if kind == "chosen" or row.get("pair_id") is not None:
             row["preference"] = check_preference(row["label"], place.at(column))
         else:
             given.append((place.at(column), row, key))
@@ -120,11 +123,17 @@ def _label(rows: list[tuple[Place, Row]], kind: str, read: Read | None) -> None:
 
 def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
     """How labels are read that need no `labels`; else DataError with the readings to choose from."""
+    if _are_own_numbers([row["label"] for _, row, _ in given]):
+        by_file: dict[str, list[tuple[Place, Row, str]]] = {}
+        for each in given:
+            by_file.setdefault(each[0].origin, []).append(each)
+        others = [
+            part for part in by_file.values() if len(part) >= ENOUGH and not any(row["label"] < 0 for _, row, _ in part)
+        ]
+        if not others:
+            return lambda key: int(float(key))
+        given = others[0]
     place, values = given[0][0], [row["label"] for _, row, _ in given]
-    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    low, high = PREFERENCE_RANGE
-    if plain and min(values) < 0 and all(low <= value <= high and float(value).is_integer() for value in values):
-        return lambda key: int(float(key))
     keys = sorted({key for _, _, key in given})
     names = _names(_side)
     if kind == "winner" and all(names(key) is not None for key in keys):
@@ -135,13 +144,23 @@ def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
     raise DataError(place, problem, f"Say how with labels: {readings}")
 
 
+def _are_own_numbers(values: list[Any]) -> bool:
+    """Whether all are whole numbers within -3..3, one of them negative."""
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return False
+    low, high = PREFERENCE_RANGE
+    return min(values) < 0 and all(low <= value <= high and float(value).is_integer() for value in values)
+
+
 def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     """Readings that fit the values, each with what it says."""
     if not all(map(is_number, keys)):
-        words = [key for key in keys if key not in _TIES]
-        first, second = words if len(words) == 2 else ("a", "b") if any(">" in key for key in keys) else ("X", "Y")
-        yield from _both_ways(first, second)
-        yield "X/Y/T", "X: response 1 is better, Y: response 2 is, T: neither"
+        compared = any(_COMPARED.fullmatch(key) for key in keys)
+        words = ["a", "b"] if compared else [key for key in keys if key not in _TIES]
+        if len(words) != 3:
+            yield from _both_ways(*(words if len(words) == 2 else ("X", "Y")))
+        first, second, third = words if len(words) == 3 else ("X", "Y", "T")
+        yield f"{first}/{second}/{third}", f"{first}: response 1 is better, {second}: response 2 is, {third}: neither"
         return
     numbers = {float(key) for key in keys}
     least, most = min(numbers), max(numbers)

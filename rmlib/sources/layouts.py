@@ -20,7 +20,10 @@ from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.sources.conversations import TEXTS, WRITTEN_MESSAGES, better_first, ending, one_response, two_responses
 
 Row = dict[str, Any]
-LABELS = {"preference": "preference", "label": "preference", "winner": "winner"}  # column of a label: its kind
+LABELS = dict.fromkeys(("preference", "label", "overall_preference", "better_response_id"), "preference")
+LABELS |= dict.fromkeys(  # column of a label: its kind
+    ("winner", "preferred", "preferred_response", "better", "better_response", "choice", "chosen", "verdict"), "winner"
+)
 UNKNOWN_STRENGTH: Row = {"note": "strength unknown, taken as 1"}  # a note is counted and logged
 SHARED = ("prompt", "split", "id", "subset")  # read in every layout
 TABLE = ("annotations", "truth_1", "truth_2", "truth_preference", "pair_id")

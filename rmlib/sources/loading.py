@@ -25,7 +25,11 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a record and a title say about a source. `preferences`: ANNOTATED, DERIVED or CONSENSUS of rmlib.pairs."""
+    """What a record and a title say about a source.
+
+    `preferences`: ANNOTATED, DERIVED or CONSENSUS of rmlib.pairs, and after it the scale of the ratings where it is not
+    0-4 (see `pairs.views.rating_scale`).
+    """
 
     name: str
     title: str
@@ -57,7 +61,9 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     pairs = loader(**options)
     digest = content_hash(pairs)
     counts = Counter(pairs["split"][:])
-    title = f"{_TITLES[name]} ({counts['train']:,} train, {counts['validation']:,} validation)"
+    scale = pairs.info.description.partition("; ")[2]  # of ratings, where it is not the table's
+    sizes = f"{counts['train']:,} train, {counts['validation']:,} validation"
+    title = f"{_TITLES[name]} ({'; '.join(filter(None, (sizes, scale)))})"
     public = f"folder-{digest[:8]}" if name == "folder" else name
     return pairs, SourceInfo(public, title, pairs.info.description, digest)
 
