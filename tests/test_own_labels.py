@@ -61,7 +61,7 @@ def refused(rows: list[tuple[Place, Row]], **options: Any) -> str:
         (["A", "B"], ["a/b", "b/a"]),
         (["model_a", "model_b", "tie"], ["model_a/model_b", "model_b/model_a"]),
         (["response_1", "response_2"], ["response_1/response_2"]),
-        (["[[A]]", "[[B]]", "[[C]]"], ["a/b/c"]),
+        (["[[A]]", "[[B]]", "[[C]]"], ["X/Y/T"]),
         (["A>B", "A>>B", "B>A"], ["a/b", "b/a"]),
     ],
 )  # fmt: skip
@@ -101,9 +101,10 @@ def test_whole_numbers_of_which_one_is_negative_are_the_tables_own(values: list[
         ("0..1", [0, 0.4, 0.5, 0.51, 1], [-1, -1, 0, 1, 1]),
         ("-3..3", ["-3", "2", 1, 0.2], [-3, 2, 1, 1]),
         ("3..-3", [3, -2, 0], [-3, 2, 0]),
+        ({"much worse, I'd say": 3, 7: -1}, ["Much worse, I'd say", 7.0], [3, -1]),
     ],
 )  # fmt: skip
-def test_a_reading_that_is_named_reads_the_column(labels: str, values: list[Any], expected: list[int]) -> None:
+def test_a_reading_that_is_named_reads_the_column(labels: Any, values: list[Any], expected: list[int]) -> None:
     assert read(values, labels=labels) == expected
 
 
@@ -118,7 +119,7 @@ def test_a_label_outside_the_reading_is_refused_where_it_stands(labels: str, val
     assert message.startswith(f"mine.csv, row 2, field 'preference': {value!r} is not a preference")
 
 
-@pytest.mark.parametrize("labels", ["A", "", "A/", "A/A", "A/B/C/D", "3..3", "good..bad", 5])
+@pytest.mark.parametrize("labels", ["A", "", "A/", "A/A", "A/B/C/D", "3..3", "good..bad", 5, {"A": 4}])
 def test_a_reading_that_says_nothing_is_refused(labels: Any) -> None:
     assert refused(labelled([1]), labels=labels).startswith("labels: ")
 
@@ -128,6 +129,7 @@ def test_a_column_of_winners_may_name_its_responses_by_their_place() -> None:
     assert read(["A", "b", "Response 2", "assistant_1", "first", "right"], "winner") == [-1, 1, 1, -1, -1, 1]
     for codes in ([1, 2], ["1", "2"], ["gpt-4", "llama"], ["A", "C"]):
         assert "field 'winner': preferences of" in refused(labelled(codes, "winner"))
+    assert "'gpt-4/llama'" not in refused(labelled(["gpt-4", "llama"], "winner"))  # a name may stand on either side
     named = placed({"label": 1, "label_column": "label"}, {"label": 0, "label_column": "label"})
     assert "field 'label': preferences of" in refused(named)
 
@@ -138,8 +140,10 @@ def test_a_layout_that_says_who_is_chosen_and_a_table_of_ours_need_no_reading() 
     assert [row["preference"] for _, row in preferences_of(ours)[0]] == [1, None]
 
 
-CODES: dict[str, list[Any]] = {"0/1": [0, 0.5, 1], "2/1": [2, 1], "B/A/tie": ["B", "tie", "A"], "1..7": list(range(1, 8)),
-         "-4..4": list(range(-4, 5)), "A/B": ["A>>B", "A>B", "A", "A=B", "B", "B>A", "B>>A"]}  # fmt: skip
+CODES: dict[str, list[Any]] = {
+    "0/1": [0, 0.5, 1], "2/1": [2, 1], "B/A/tie": ["B", "tie", "A"], "1..7": list(range(1, 8)),
+    "-4..4": list(range(-4, 5)), "A/B": ["A>>B", "A>B", "A", "A=B", "B", "B>A", "B>>A"],
+}  # fmt: skip
 
 
 @settings(max_examples=15, deadline=None)

@@ -207,7 +207,7 @@ def test_the_source_is_recognised_and_named_in_both_layouts(layout: Path, tmp_pa
 
 
 def test_own_pairs_beside_a_file_of_arguments_are_not_mistaken_for_the_corpus(tmp_path: Path) -> None:
-    own = {"prompt": "Why?", "response_1": "So.", "response_2": "No.", "preference": 1, "split": "train"}
+    own = {"prompt": "Why?", "response_1": "So.", "response_2": "No.", "preference": -1, "split": "train"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(own) + "\n")
     (tmp_path / "arguments.jsonl").write_text(json.dumps(own | {"prompt": "How?"}) + "\n")
     assert sources.describe(tmp_path).title.startswith("own pairs")

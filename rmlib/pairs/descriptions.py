@@ -1,5 +1,6 @@
 """What a table of pairs looks like in numbers: counts, distributions, correlations. No text leaves it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def frame(pairs: Dataset) -> pd.DataFrame:
     table["turns"] = [sum(message["role"] == "user" for message in prompt) for prompt in prompts]
     table["prompt_chars"] = [sum(len(message["content"]) for message in prompt) for prompt in prompts]
     for side in ("1", "2"):
-        table[f"chars_{side}"] = [None if text is None else len(text) for text in pairs[f"response_{side}"][:]]
+        table[f"chars_{side}"] = [math.nan if text is None else len(text) for text in pairs[f"response_{side}"][:]]
     return table
 
 

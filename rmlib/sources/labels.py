@@ -9,6 +9,7 @@ with the readings to choose from. `labels` names one:
 - "low..high": a scale from "response 1 is much better" to "response 2 is much better", either way round; its middle is
   a tie. Steps are counted from there; over three on a side are shared out over 1 to 3, and fractions go up, so that no
   slight preference becomes a tie.
+- {value: preference} of Python or a run file, for what the others cannot say.
 
 Read without `labels` are whole numbers within -3..3 of which one is negative (in every file of 8 labels or more), and a
 column of winners that names the responses by their place. Rows of a table of pairs that we wrote (they have a pair_id)
@@ -19,7 +20,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
@@ -50,7 +51,7 @@ _SIDES = {
 def preferences_of(
     rows: list[tuple[Place, Row]],
     *,
-    labels: str | None = None,
+    labels: str | Mapping[Any, int] | None = None,
     scale: tuple[float, float] | None = None,
     unlabelled: str = "refuse",
 ) -> tuple[list[tuple[Place, Row]], str]:
@@ -155,12 +156,14 @@ def _are_own_numbers(values: list[Any]) -> bool:
 def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     """Readings that fit the values, each with what it says."""
     if not all(map(is_number, keys)):
-        compared = any(_COMPARED.fullmatch(key) for key in keys)
-        words = ["a", "b"] if compared else [key for key in keys if key not in _TIES]
-        if len(words) != 3:
-            yield from _both_ways(*(words if len(words) == 2 else ("X", "Y")))
-        first, second, third = words if len(words) == 3 else ("X", "Y", "T")
-        yield f"{first}/{second}/{third}", f"{first}: response 1 is better, {second}: response 2 is, {third}: neither"
+        words = [key for key in keys if key not in _TIES and not _COMPARED.fullmatch(key)]
+        if len(words) < len(keys) and not words:
+            words = ["a", "b"]
+        if len(words) == 2 and all(key in ("false", "true") or _side(key) for key in words):
+            yield from _both_ways(*words)
+        else:  # names that say nothing of a place, such as those of models, are not proposed
+            yield from _both_ways("X", "Y")
+        yield "X/Y/T", "X: response 1 is better, Y: response 2 is, T: neither"
         return
     numbers = {float(key) for key in keys}
     least, most = min(numbers), max(numbers)
@@ -185,8 +188,10 @@ def _both_ways(first: str, second: str) -> Iterator[tuple[str, str]]:
     yield f"{second}/{first}", f"{second}: response 1 is better, {first}: response 2 is"
 
 
-def _reading(labels: str) -> Read:
+def _reading(labels: str | Mapping[Any, int]) -> Read:
     """The reading that `labels` names. Raises DataError."""
+    if isinstance(labels, Mapping):
+        return {_key(value): check_preference(meant, Place("labels")) for value, meant in labels.items()}.get
     if isinstance(labels, str) and (ends := _SCALE.fullmatch(labels)):
         first, second = (float(end) for end in ends.groups())
         if first != second:

@@ -35,7 +35,7 @@ class Options:
     Raises DataError for a value that none of these has.
     """
 
-    labels: str | None = None
+    labels: str | Mapping[Any, int] | None = None
     rating_scale: tuple[float, float] | None = None
     unlabelled: str = "refuse"
     split: str | Mapping[str, str] | None = None

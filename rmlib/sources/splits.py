@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from rmlib.pairs import ATTRIBUTES, carve_selection, content_hash, left_out
-from rmlib.pairs.views import is_decided, preferences, ratings_of
+from rmlib.pairs.views import has_two, is_decided, only_pairs, preferences, ratings_of
 from rmlib.records.hashing import fingerprint
 from rmlib.sources.loading import SourceInfo, load, load_described
 
@@ -50,13 +50,13 @@ def load_splits(
     """The splits of a source; `max_pairs` keeps that many training and test pairs each (-1: all).
 
     `matched` keeps the training pairs that every loss can learn from, decided and rated, so that arms differ in how
-    they use the same pairs and in nothing else; with False, regression also learns from ties. `options` go to the
-    source (a subset, a fold: see its `load`).
+    they use the same pairs and in nothing else; with False, regression also learns from ties and single responses.
+    Single responses are never tested on. `options` go to the source (a subset, a fold: see its `load`).
 
     Raises DataError from the source, and ValueError where a split is empty.
     """
     table, info = load_described(source, **options)
-    train, test = (_split(table, name) for name in ("train", "validation"))
+    train, test = _split(table, "train"), only_pairs(_split(table, "validation"))
     if max_pairs >= 0:
         train, test = (part.select(range(min(max_pairs, len(part)))) for part in (train, test))
     train, selection = carve_selection(train, selection_fraction, seed=0)
@@ -66,7 +66,9 @@ def load_splits(
     decided = splits.counts()["decided"]
     if (decided == 0).any():
         empty = list(decided.index[decided == 0])
-        raise ValueError(f"{splits.source.name}: no decided pair in {empty}; take more pairs (max_pairs, source)")
+        single = "; single responses alone train regression without splits (training.train)"
+        remedy = "take more pairs (max_pairs, source)" + single * (not has_two(table).all())
+        raise ValueError(f"{splits.source.name}: no decided pair in {empty}; {remedy}")
     return splits
 
 
