@@ -150,7 +150,7 @@ def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> s
             bad.append((error, given))
             continue
         for column in row.keys() - layout.columns:
-            notes[f"column {column} not used"] += 1
+            notes[f"column {column or repr(column)} not used"] += 1
             _add_split_name(row[column], column, unused)
         notes.update(pair["note"] for pair in pairs if "note" in pair)
         names.add(str(row.get("split")))

@@ -106,6 +106,13 @@ def _label(row: Row, place: Place, columns: Mapping[str, str] = LABELS) -> Row:
     return {"label": row.get(column), "label_kind": columns[column], "label_column": column}
 
 
+def _by_name(ratings: Any, place: Place) -> Row:
+    """Ratings by the name of their attribute, empty where there are none."""
+    if not isinstance(ratings, Mapping | None):
+        raise DataError(place, f"{shown(ratings)} does not map attributes", "Give {helpfulness: 3, ...}")
+    return dict(ratings or {})
+
+
 def _scores(row: Row, names: Mapping[str, str]) -> Row:
     return {ours: row[theirs] for theirs, ours in names.items() if row.get(theirs) is not None}
 
@@ -117,6 +124,8 @@ def _by_number(row: Row, place: Place) -> list[Row]:
     extras = {side: row.get(f"extras_{side}") for side in "12"}  # of a table that we wrote
     answers = {f"response_{side}": Answer(row[f"response_{side}"], own) for side, own in extras.items() if own}
     pair = two_responses(row | answers, place, "response_1", "response_2")
+    for column in ("ratings_1", "ratings_2"):
+        _by_name(row.get(column), place.at(column))
     kept = {name: row[name] for name in ("ratings_1", "ratings_2", "score_1", "score_2", *TABLE) if name in row}
     if kept.get("pair_id") != pair_id(pair["prompt"], pair["response_1"], pair["response_2"]):
         kept.pop("pair_id", None)  # a name of the user's own
@@ -155,14 +164,15 @@ def _by_conversation(row: Row, place: Place) -> list[Row]:
 
 
 def _by_rank(row: Row, place: Place) -> list[Row]:
-    responses = row["completions"]
+    name = "completions" if "completions" in row else "responses"
+    responses = row[name]
     if not isinstance(responses, Sequence) or isinstance(responses, str) or len(responses) < 2:
         problem = f"{shown(responses)} is not a list of two or more responses"
-        raise DataError(place.at("completions"), problem, "Give the list")
+        raise DataError(place.at(name), problem, "Give the list")
     column = _label(row, place, dict.fromkeys(RANKS, ""))["label_column"]
     order = row.get(column)
     if not isinstance(order, Sequence) or isinstance(order, str) or len(order) != len(responses):
-        problem = f"{shown(order)} is not one number for each of {len(responses)} completions"
+        problem = f"{shown(order)} is not one number for each of {len(responses)} {name}"
         raise DataError(place.at(column), problem, "Give ranks (1 is best) or scores (higher is better)")
     numbers = [RANKS[column] * check_number(value, (-math.inf, math.inf), place.at(column)) for value in order]
     return _all_pairs(row, place, responses, numbers)
@@ -205,15 +215,16 @@ def _helpsteer3(row: Row, place: Place) -> list[Row]:
         for vote in votes
         if vote.get("score") is not None
     ]
-    label = {"label": row.get("overall_preference"), "label_kind": "chosen", "label_column": "overall_preference"}
+    given, column = row.get("overall_preference"), "overall_preference"
+    preference = None if given is None else check_preference(given, place.at(column))
+    label = {"label": preference, "label_kind": "chosen", "label_column": column}
     return [pair | label | {"annotations": annotations or None}]
 
 
 def _rated(column: str) -> Callable[[Row, Place], list[Row]]:
     def read(row: Row, place: Place) -> list[Row]:
-        given = row.get("ratings")
-        ratings = dict(given) if isinstance(given, Mapping) else {}
-        ratings |= {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
+        named = {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
+        ratings = _by_name(row.get("ratings"), place.at("ratings")) | named
         scores = [name for name in ("score", "rating") if row.get(name) is not None]
         if len(scores) > 1 or not (scores or ratings):
             problem = f"{' and '.join(scores) or 'neither score nor ratings'} beside a single response"
@@ -233,7 +244,7 @@ LAYOUTS = (
     Layout(
         "two responses", ("response_1", "response_2"),
         ("ratings_1", "ratings_2", "score_1", "score_2", *LABELS, *TABLE, "extras_1", "extras_2"), _by_number,
-        {"prompt": "Name a warm colour.", "response_1": "Blue.", "response_2": "Red.", "preference": 3},
+        {"prompt": "Name a warm colour.", "response_1": "Red.", "response_2": "Blue, I think.", "preference": -2},
     ),
     Layout(
         "responses a and b", ("response_a", "response_b"), ("score_a", "score_b", *LABELS),
@@ -258,6 +269,10 @@ LAYOUTS = (
     Layout(
         "ranked completions", ("prompt", "completions"), tuple(RANKS), _by_rank,
         {"prompt": "Name a warm colour.", "completions": ["Blue.", "Red.", "Pink."], "ranks": [3, 1, 2]},
+    ),
+    Layout(
+        "ranked responses", ("prompt", "responses"), tuple(RANKS), _by_rank,
+        {"prompt": "Name a warm colour.", "responses": ["Blue.", "Red."], "scores": [0.1, 0.7]},
     ),
     Layout(
         "UltraFeedback", ("instruction", "completions"), (), _ultrafeedback,
