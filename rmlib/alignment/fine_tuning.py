@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 
 from rmlib.alignment.policies import Policy, drawn_network
-from rmlib.models import Prompt, RewardModel, backbones, batches
+from rmlib.models import Prompt, Response, RewardModel, backbones, batches
 from rmlib.models.batches import Group
 from rmlib.models.network import hash_of_weights
-from rmlib.pairs.views import only_pairs
+from rmlib.pairs.views import only_pairs, texts_of
 from rmlib.records import paths
 from rmlib.records.files import write_json
 from rmlib.records.hashing import fingerprint, prompt_key
@@ -100,14 +100,13 @@ class Answers(NamedTuple):
     """What a policy is fitted to: prompts with two answers each, one after another."""
 
     prompts: Sequence[Prompt]
-    texts: Sequence[str]
+    texts: Sequence[Response]
 
 
 def answers_of(pairs: Dataset) -> Answers:
     """Both responses of every pair, good and bad alike; single responses are left out."""
     pairs = only_pairs(pairs)
-    two = zip(pairs["response_1"][:], pairs["response_2"][:], strict=True)
-    return Answers(pairs["prompt"][:], [text for both in two for text in both])
+    return Answers(pairs["prompt"][:], texts_of(pairs)[1])
 
 
 def simulated_answers(n_prompts: int, seed: int, leave_out: Iterable[Prompt]) -> Answers:

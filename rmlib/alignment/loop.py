@@ -24,7 +24,7 @@ from rmlib.alignment.estimators import PerToken
 from rmlib.alignment.policies import Policy, Samples, valid_tokens
 from rmlib.alignment.rewards import AlignmentError, reward_identity, scores_of
 from rmlib.alignment.settings import AlignSettings
-from rmlib.models import Prompt, RewardModel, Scorer
+from rmlib.models import Prompt, Response, RewardModel, Scorer
 from rmlib.records.files import write_json, written_whole
 from rmlib.records.hashing import fingerprint, prompt_key
 from rmlib.records.progress import progress_bar
@@ -98,8 +98,8 @@ class PreferencePairs(NamedTuple):
     """What DPO learns from."""
 
     prompts: Sequence[Prompt]
-    chosen: Sequence[str]
-    rejected: Sequence[str]
+    chosen: Sequence[Response]
+    rejected: Sequence[Response]
     strength: Float[np.ndarray, "pair"]
 
     @property

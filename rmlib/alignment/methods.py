@@ -26,7 +26,7 @@ from rmlib.alignment.settings import AlignSettings
 from rmlib.models import RewardModel, Scorer, batches
 from rmlib.models.batches import Group
 from rmlib.models.likelihood import targets_of
-from rmlib.pairs import preference_view
+from rmlib.pairs.views import decided_rows
 from rmlib.training.parallel import ALONE, Processes
 
 
@@ -235,9 +235,11 @@ def token_values(critic: RewardModel, samples: Samples, *, token_budget: int) ->
 
 def annotated(pairs: Dataset) -> PreferencePairs:
     """The decided pairs of a table, as the annotators ordered them."""
-    view = preference_view(pairs)
-    chosen, rejected = ([answer[0]["content"] for answer in view[side][:]] for side in ("chosen", "rejected"))
-    return PreferencePairs(view["prompt"][:], chosen, rejected, np.array(view["strength"][:], dtype=float))
+    rows = decided_rows(pairs)
+    prompts, chosen, rejected, strength = (
+        [row[k] for row in rows] for k in ("prompt", "chosen", "rejected", "strength")
+    )
+    return PreferencePairs(prompts, chosen, rejected, np.array(strength, dtype=float))
 
 
 def labelled(samples: Samples, reward: Scorer) -> PreferencePairs:

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rmlib.models import Prompt, backbones, batches, templates, tokens
+from rmlib.models import Prompt, Response, backbones, batches, templates, tokens
 from rmlib.models.adapters import with_adapter
 from rmlib.models.backbones import is_adapted
 from rmlib.models.batches import Group
@@ -178,7 +178,7 @@ class Policy:
             )  # fmt: skip
         return self.as_samples(prompts, rows, n, drawn[:, longest:].cpu().numpy())
 
-    def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[str]) -> Samples:
+    def read(self, prompts: Sequence[Prompt], n: int, texts: Sequence[Response]) -> Samples:
         """Given texts, `n` to each prompt one after another, as if the policy had said them, each with its end.
 
         What the template writes behind the end token is left out. Raises ValueError where the numbers do not fit.

@@ -19,9 +19,10 @@ from rmlib.benchmarks.benchmark import Benchmark, Scored
 from rmlib.benchmarks.items import Given, Row, field, make_item, table_of
 from rmlib.benchmarks.report import Report, Subset
 from rmlib.benchmarks.rewardbench import prefers_chosen
-from rmlib.pairs import pair_id, preference_view
+from rmlib.pairs import pair_id
 from rmlib.pairs.schema import SPLITS
 from rmlib.pairs.table import responses_of_row
+from rmlib.pairs.views import decided_rows
 from rmlib.records.errors import DataError, Place, check_text
 from rmlib.sources import folder
 from rmlib.sources.options import Options
@@ -39,9 +40,10 @@ def of_pairs(pairs: Dataset, source: str, names: Mapping[str, Row] | None = None
     for each strength of preference. Raises DataError where a decided pair has equal or empty responses.
     """
     place, rows = Place(source), []
-    for row in preference_view(pairs).select_columns(["pair_id", "prompt", "chosen", "rejected", "strength"]):
+    for row in decided_rows(pairs):
         own = {"id": row["pair_id"], "subset": f"strength {row['strength']:g}"}
-        rows.append(row | (own if names is None else names.get(row["pair_id"], own | {"subset": ONLY_SUBSET})))
+        named = own if names is None else names.get(row["pair_id"], own | {"subset": ONLY_SUBSET})
+        rows.append({**row, **named})
     if not rows:
         raise DataError(place, "no decided pair", "Give pairs of which one response is better")
     items = [make_item(_item(row, place), place, keep_degenerate=False) for row in rows]

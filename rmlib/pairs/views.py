@@ -122,24 +122,34 @@ def texts_of(pairs: Dataset) -> tuple[list[Any], list[Response]]:
 # --- views ------------------------------------------------------------------------------------------------------------
 
 
+def decided_rows(pairs: Dataset) -> list[dict[str, Any]]:
+    """The decided pairs as our models read them: pair_id, prompt, responses chosen and rejected, strength (1..3)."""
+    rows = []
+    for pair in rows_of(pairs, "pair_id", "prompt", *RESPONSES, "preference"):
+        if pair["preference"]:
+            rejected, chosen = responses_of_row(pair)[:: 1 if pair["preference"] > 0 else -1]
+            strength = float(abs(pair["preference"]))
+            row = {"pair_id": pair["pair_id"], "prompt": pair["prompt"], "chosen": chosen, "rejected": rejected}
+            rows.append(row | {"strength": strength})
+    return rows
+
+
 def preference_view(pairs: Dataset) -> Dataset:
     """Decided pairs as TRL takes them: message lists prompt, chosen and rejected, and strength = |preference| (1..3).
 
     Messages have the keys that their author gave them; where any has more than role and content, all are kept as Json.
     Ties and pairs without a preference are left out; their numbers are logged, and returned by `left_out`.
     """
-    rows = []
-    for pair in rows_of(pairs, "pair_id", "prompt", *RESPONSES, "preference"):
-        if pair["preference"]:
-            rejected, chosen = responses_of_row(pair)[:: 1 if pair["preference"] > 0 else -1]
-            row = {
-                "pair_id": pair["pair_id"],
-                "prompt": [with_own_keys(message) for message in pair["prompt"]],
-                "chosen": [as_message(chosen)],
-                "rejected": [as_message(rejected)],
-                "strength": float(abs(pair["preference"])),
-            }
-            rows.append(row)
+    rows = [
+        {
+            "pair_id": row["pair_id"],
+            "prompt": [with_own_keys(message) for message in row["prompt"]],
+            "chosen": [as_message(row["chosen"])],
+            "rejected": [as_message(row["rejected"])],
+            "strength": row["strength"],
+        }
+        for row in decided_rows(pairs)
+    ]
     if len(rows) < len(pairs):
         logger.info("preference view: %d of %d pairs; left out: %s", len(rows), len(pairs), left_out(pairs))
     if all(len(message) == 2 for row in rows for name in CONVERSATION for message in row[name]):
