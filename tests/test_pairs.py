@@ -294,7 +294,7 @@ def test_rated_responses_of_one_prompt_become_pairs_and_others_stay_single(caplo
 
 def test_many_responses_of_one_prompt_are_not_compared_each_with_each(caplog: pytest.LogCaptureFixture) -> None:
     made = table(*(single("essay", f"text {n}", n % 5) for n in range(9)))
-    assert made["response_2"][:] == [None] * 9
+    assert made["response_2"][:] == [None] * 9 and made.info.description == "none"
     assert "single responses of prompts with over 8, not compared (9 rows)" in caplog.text
 
 
@@ -306,7 +306,7 @@ def test_a_response_rated_twice_has_the_mean_and_keeps_both_ratings(caplog: pyte
     assert "(test, row 1; test, row 3)" in caplog.text
 
 
-def test_ratings_of_responses_that_were_compared_join_their_pair() -> None:
+def test_ratings_of_responses_that_were_compared_join_their_pair(caplog: pytest.LogCaptureFixture) -> None:
     compared = row("Q", "a", "b", preference=-1)
     made = make_pairs(
         [single("Q", "b", 4), compared, single("Q", "a", 1)], origin="test", preferences="annotated; more"
@@ -315,6 +315,7 @@ def test_ratings_of_responses_that_were_compared_join_their_pair() -> None:
     assert (pair["preference"], pair["annotations"]) == (-1, None)
     assert (pair["ratings_1"]["helpfulness"], pair["ratings_2"]["helpfulness"]) == (1, 4)
     assert made.info.description == "annotated; more"
+    assert "contradict the preference between them, which is kept (1 rows)" in caplog.text
     more = [compared, single("P", "b", 4), single("P", "a", 1)]
     said = make_pairs(more, origin="test", preferences="annotated; more").info.description
     assert said == "annotated, 1 derived from helpfulness; more"

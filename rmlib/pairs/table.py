@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 ANNOTATED = "annotated"
 DERIVED = "derived from helpfulness"
 SCALE_TAKEN = "ratings of {} to {} taken to 0 to 4"  # follows, after "; ", where ratings were given on another scale
+NONE = "none"  # of a table of single responses alone
 CONSENSUS = "by consensus of votes"  # |preference| tells how far the votes agree, not how much better they found it
 
 
@@ -138,7 +139,6 @@ def _with_joined(rows: list[dict[str, Any]], origin: str, preferences: str) -> t
         return rows, preferences
     notes = Counter[str]()
     made, single = joined(alone, preference_from_ratings, notes)
-    warn_of(notes, origin, logger)
     pairs = {row["pair_id"]: row for row in rows if not is_single(row)}
     n_labelled = sum(row["preference"] is not None for row in pairs.values())
     n_derived = 0
@@ -150,11 +150,18 @@ def _with_joined(rows: list[dict[str, Any]], origin: str, preferences: str) -> t
             pairs[name] = pair | {"pair_id": name}
             n_derived += pair["preference"] is not None
         else:  # it was compared by somebody: the ratings join it
-            pairs[known["pair_id"]] = one_of([known, pair | {"preference": None}], _name)[0]
-    if n_derived:
-        what, _, rest = preferences.partition("; ")
-        own = f"{what}, {n_derived} {DERIVED}" if n_labelled and what != DERIVED else DERIVED
-        preferences = "; ".join(filter(None, (own, rest)))
+            both, _, _ = one_of([known, pair | {"preference": None}], _name)
+            pairs[both["pair_id"]] = both
+            first, second = (both[f"ratings_{side}"]["helpfulness"] for side in "12")
+            against = None not in (first, second, both["preference"]) and both["preference"] * (second - first) < 0
+            notes["ratings of single responses that contradict the preference between them, which is kept"] += against
+    warn_of(notes, origin, logger)
+    what, _, rest = preferences.partition("; ")
+    if not pairs:
+        what = NONE
+    elif n_derived:
+        what = f"{what}, {n_derived} {DERIVED}" if n_labelled and what != DERIVED else DERIVED
+    preferences = "; ".join(filter(None, (what, rest)))
     return [*pairs.values(), *single], preferences
 
 

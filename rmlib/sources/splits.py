@@ -35,13 +35,13 @@ class Splits:
         return fingerprint(*(content_hash(part) for part in (self.train, self.selection, self.test)))
 
     def counts(self) -> pd.DataFrame:
-        """Pairs and decided pairs of each split."""
+        """Pairs and decided pairs of each split, and those left out by reason."""
         parts = {"train": self.train, "selection": self.selection, "test": self.test}
         rows = {
             name: {"pairs": len(part), **left_out(part), "decided": is_decided(part).sum()}
             for name, part in parts.items()
         }
-        return pd.DataFrame(rows).T
+        return pd.DataFrame(rows).T.fillna(0).astype(int)
 
 
 def load_splits(
