@@ -84,6 +84,13 @@ def assert_transformers_agrees(model: RewardModel, folder: Path, rows: int | Non
     assert rows is None or plain.get_input_embeddings().weight.shape[0] == plain.config.vocab_size == rows
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_exports_as_such(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", pad="<|end|>"), dtype=dtype, seed=1)
+    model.export(tmp_path / "out")  # it compares rewards by itself
+    assert load_file(tmp_path / "out" / "model.safetensors")["score.weight"].dtype == dtype
+
+
 def test_a_tokenizer_that_pads_on_the_left_pads_its_export_on_the_right(tmp_path: Path) -> None:
     model = RewardModel.create(tiny.save_backbone(tmp_path / "backbone", "gpt2", pad="<|end|>"), seed=1, chat=MEANT)
     model.tokenizer.padding_side = "left"  # by which positions that are learnt would be others

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from rmlib.models import ModelError, RewardModel, reward_function
+from rmlib.models import AsGiven, ModelError, RewardModel, reward_function
 from rmlib.records.errors import DataError
 from rmlib.statistics import Longer
 
@@ -63,7 +63,7 @@ def test_texts_and_messages_get_the_same_rewards_as_floats_also_where_an_answer_
     function, texts = reward_function(model, "ours"), ["fig", "", "a plum"]
     rewards = function(["name a fruit"] * 3, texts, trainer_state=None, completion_ids=[[1]] * 3)
     assert rewards == function(prompts=[USER] * 3, completions=[[answer(text or None)] for text in texts])
-    assert rewards == pytest.approx(model.score([USER] * 3, texts).tolist())
+    assert rewards == pytest.approx(model.score([USER] * 3, AsGiven(texts)).tolist())
     assert {type(reward) for reward in rewards} == {float} and function.__name__ == "ours" and function([], []) == []
 
 

@@ -297,6 +297,16 @@ def test_what_the_export_cannot_express_is_a_named_error(tmp_path: Path) -> None
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
+def test_a_token_that_the_table_of_embeddings_lacks_is_a_named_error(tmp_path: Path) -> None:
+    known = {"vocab_size": len(tiny.SPECIAL) + 256}
+    model = RewardModel.create(tiny.save_backbone(tmp_path / "b", config=known))
+    model.tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})  # and nobody resized the table
+    assert np.isfinite(model.score([USER], ["fig"])).all()
+    model.tokenizer.chat_template = "<|new|>" + model.tokenizer.chat_template
+    with pytest.raises(ModelError, match="a text has token 262, and .* has embeddings of 262 tokens"):
+        model.score([USER], ["fig"])
+
+
 def test_an_unknown_backbone_is_an_error_that_lists_the_choices(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="'embedded', 'minilm', a folder, or a hub id"):
         RewardModel.create(str(tmp_path / "nothing"))

@@ -5,8 +5,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rmlib import benchmarks
 from rmlib.benchmarks.benchmark import Scores
@@ -119,3 +123,42 @@ def test_what_does_not_fit_the_items_is_refused_by_name(tmp_path: Path, name: st
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: there is no such file"):
         read_scores(tmp_path / "none.jsonl", ITEMS)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+REWARDS = st.fixed_dictionaries(
+    {name: st.lists(NUMBERS, min_size=len(CANDIDATES[name]), max_size=len(CANDIDATES[name])) for name in CANDIDATES}
+)
+SPOILT = {
+    "a reward less": lambda rows: rows[1]["scores"].pop(),
+    "a reward more": lambda rows: rows[1]["scores"].append(1.0),
+    "no number": lambda rows: rows[1]["scores"].__setitem__(0, None),
+    "a row less": lambda rows: rows.pop(),
+    "a row twice": lambda rows: rows.append(dict(rows[0])),
+    "another id": lambda rows: rows[0].update(item_id="s/00"),
+    "other texts": lambda rows: rows[0].update(texts_hash="0" * 32),
+    "nothing": None,
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(REWARDS, st.sampled_from([".jsonl", ".json", ".parquet"]), st.booleans(), st.sampled_from(sorted(SPOILT)))
+def test_a_file_gives_its_very_scores_or_a_named_error(
+    tmp_path: Path, rewards: dict, ending: str, wide: bool, spoilt: str
+) -> None:
+    rows = [{"item_id": name, "scores": list(given)} for name, given in rewards.items()]
+    if change := SPOILT[spoilt]:
+        change(rows)
+    if wide:
+        of_each = [{f"score_{n}": value for n, value in enumerate(row.pop("scores"), start=1)} for row in rows]
+        rows = [row | numbered for row, numbered in zip(rows, of_each, strict=True)]
+    file = tmp_path / f"scores{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text(json.dumps(rows) if ending == ".json" else lines(rows))
+    if spoilt == "nothing":
+        assert read_scores(file, ITEMS) == rewards
+    else:
+        with pytest.raises(DataError, match=rf"^scores\{ending}"):
+            read_scores(file, ITEMS)

@@ -276,7 +276,7 @@ def _given(row: Row, place: Place) -> Sequence[Any] | None:
 
 def _numbered(row: Row, place: Place) -> list[Any]:
     """The values of `score_1`, `score_2`, … without the empty ones at the end. Raises DataError for a gap."""
-    numbers = {int(name.removeprefix("score_")): name for name in row if re.fullmatch(r"score_\d+", str(name))}
+    numbers = {int(name.removeprefix("score_")): name for name in row if re.fullmatch(r"score_(0|[1-9]\d*)", str(name))}
     values = [row[numbers[number]] for number in sorted(numbers)]
     while values and (values[-1] in (None, "") or values[-1] != values[-1]):  # of an item with fewer candidates
         values.pop()

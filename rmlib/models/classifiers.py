@@ -83,6 +83,7 @@ class PlainClassifier(torch.nn.Module):
     ) -> Float[np.ndarray, "response"]:
         """Rewards of flat lists of equal length. Raises ModelError for a text that is longer than the positions."""
         encoded = self.encode(*conversations(prompts, responses))
+        encoded.refuse_unknown(self.network.config, self.name)
         if n_long := int(encoded.exceeds(self.max_length).sum()):  # an end cut off in silence is another text
             raise ModelError(
                 f"{n_long} of {len(encoded.ids)} texts exceed the {self.max_length} positions of {self.name}; "

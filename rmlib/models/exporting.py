@@ -112,7 +112,7 @@ def check(model: RewardNetwork, folder: Path, bias: float) -> None:
     with templates.special_tokens_meant(model.tokenizer):  # as plain transformers reads them
         exported, ours = logits[:, 0].numpy() + bias, model.score([PROBE] * len(answers), answers)
     quantization = getattr(model.config, "quantization_config", None)
-    precise = torch.bfloat16 not in {weight.dtype for weight in model.backbone.parameters()}
+    precise = not {torch.bfloat16, torch.float16} & {weight.dtype for weight in model.backbone.parameters()}
     precise &= getattr(quantization, "bnb_4bit_compute_dtype", torch.float32) == torch.float32
     tolerance = 1e-4 if precise else 5e-2  # the export computes in fp32
     if not np.allclose(exported, ours, rtol=tolerance, atol=tolerance):

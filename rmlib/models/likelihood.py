@@ -111,6 +111,7 @@ class ImplicitReward(torch.nn.Module):
         prompts, responses = conversations(prompts, responses)
         encoded = self.encode(prompts, responses)
         encoded.refuse_long(self.max_length, self.name)
+        encoded.refuse_unknown(self.networks[0].config, self.name)
         runs = [list(run) for _, run in groupby(prompts, key=prompt_key)]
         headers = [text for run in runs for text in [header(self.tokenizer, run[0])] * len(run)]
         before = zip(tokens.tokens_of(self.tokenizer, headers), encoded.ids, strict=True)

@@ -134,10 +134,16 @@ class RewardNetwork(nn.Module):
         return states[torch.arange(len(states), device=states.device), batch.ends]
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
-        """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never."""
+        """Tokens of each conversation; an encoder's texts are cut to its length (and marked), a decoder's never.
+
+        Raises ModelError for a token that the backbone does not know.
+        """
         if self.kind == "encoder":
-            return tokens.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
-        return tokens.encode_decoder(self.tokenizer, prompts, responses)
+            encoded = tokens.encode_encoder(self.tokenizer, prompts, responses, self.max_length)
+        else:
+            encoded = tokens.encode_decoder(self.tokenizer, prompts, responses)
+        encoded.refuse_unknown(self.config, self.name)
+        return encoded
 
     def collate(self, groups: Sequence[Group], *, shared: bool | None = None) -> Batch:
         """Groups as one batch on the model's device, in the shared layout where the backbone allows it."""

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -53,6 +54,16 @@ class Encoded:
             raise ModelError(
                 f"a text of {longest} tokens exceeds the {max_length} positions of {name}; leave it out or shorten it, "
                 "or take a backbone with longer positions"
+            )
+
+    def refuse_unknown(self, config: Any, name: str) -> None:
+        """Raise ModelError where a text has a token that the model of this config has no row of embeddings for."""
+        n_rows = getattr(config.get_text_config(), "vocab_size", None)
+        largest = max((int(row.max()) for row in self.ids if len(row)), default=0)
+        if n_rows is not None and largest >= n_rows:
+            raise ModelError(
+                f"a text has token {largest}, and {name} has embeddings of {n_rows} tokens: its tokenizer was given "
+                "tokens that the model does not know; take the tokenizer that belongs to it, or resize its embeddings"
             )
 
 
