@@ -2,10 +2,13 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rmlib import sources
+from rmlib.benchmarks.judges import ChatJudge, Instructions
 from rmlib.pairs import make_pairs, pair_id, preference_view, ranking_view, rating_view
 from rmlib.pairs.messages import Answer, check_messages, check_response, with_own_keys
 from rmlib.pairs.views import texts_of
@@ -105,6 +108,30 @@ def test_pairs_that_differ_in_other_keys_alone_are_kept_and_counted_by_key(caplo
     assert len(made) == 1
     assert "1 pairs have the same text twice and differ in reasoning_content alone" in caplog.text
     assert "left out 1 pairs that have the same text as both responses" in caplog.text
+
+
+def test_the_view_for_trl_is_read_again_from_parquet_with_all_its_keys(tmp_path: Path) -> None:
+    made = table(row(prompt=TALK, response_2={"role": "assistant", "content": "", "tool_calls": call("Rome")}))
+    (tmp_path / "pairs").mkdir()
+    preference_view(made).to_parquet(tmp_path / "pairs" / "train.parquet")
+    (again,) = preference_view(sources.load(tmp_path / "pairs")).to_list()
+    # Its JSON rounds numbers, which gives the pair another name.
+    assert again | {"pair_id": made[0]["pair_id"]} == preference_view(made)[0]
+
+
+def test_a_judge_is_shown_what_else_a_message_carries() -> None:
+    judge = ChatJudge(Echo(), Instructions(pair="{question}|{answer_a}|{answer_b}"))
+    (asked,) = check_messages([ASKED[0] | {"name": "Åse"}], PLACE)
+    with pytest.raises(RuntimeError) as caught:
+        judge.compare([asked], [Answer("", '{"tool_calls":[1]}'), "Warm."])
+    assert str(caught.value) == 'How warm is it in Oslo?\n\n{"name":"Åse"}|{"tool_calls":[1]}|Warm.'
+
+
+class Echo:
+    """An endpoint that says what it was asked."""
+
+    def answer(self, messages: list[dict[str, str]]) -> str:
+        raise RuntimeError(messages[-1]["content"])
 
 
 def test_a_ranking_tells_responses_of_one_text_apart() -> None:

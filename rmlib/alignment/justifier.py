@@ -36,10 +36,12 @@ from rmlib.benchmarks.scoring import score
 from rmlib.experiments import arm_models
 from rmlib.experiments.jobs import run_jobs
 from rmlib.experiments.presets import Preset
-from rmlib.models import Message, RewardModel, Scorer, backbones
+from rmlib.models import Message, Prompt, Response, RewardModel, Scorer, backbones
 from rmlib.models.network import hash_of_weights
 from rmlib.models.tokens import hash_of_tokenizer
+from rmlib.pairs.messages import in_words
 from rmlib.pairs.schema import NEITHER_VALID
+from rmlib.pairs.table import responses_of_row
 from rmlib.records.hashing import fingerprint, text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
@@ -62,9 +64,9 @@ ALMOST_ZERO = 1e-4  # temperature at which the likeliest word is taken
 _NUMBERED = re.compile(r"(@?\bResponse\s*)([12])\b", re.IGNORECASE)
 
 
-def instruction(prompt: Sequence[Mapping[str, str]], response_1: str, response_2: str) -> list[Message]:
+def instruction(prompt: Prompt, response_1: Response, response_2: Response) -> list[Message]:
     """What the justifier is asked: one user turn with the conversation, both responses and the question."""
-    responses = f"@Response 1:\n{response_1}\n\n@Response 2:\n{response_2}"
+    responses = f"@Response 1:\n{in_words(response_1)}\n\n@Response 2:\n{in_words(response_2)}"
     return [{"role": "user", "content": f"{question_text(prompt)}\n\n{responses}\n\n{QUESTION}"}]
 
 
@@ -96,7 +98,7 @@ def examples(pairs: Dataset, *, with_reasons: bool = True) -> Justifications:
     rows: list[dict[str, object]] = []
     left_out: Counter[str] = Counter()
     for pair in pairs:
-        shown = [pair["response_1"], pair["response_2"]]
+        shown = responses_of_row(pair)
         for annotation in pair["annotations"] or []:
             reason = _unusable(annotation, pair["preference"])
             if reason:
@@ -170,7 +172,7 @@ class Justifier:
         """Write all of them now, in batches; `compare` then finds them written."""
         self.write(questions, progress=True)
 
-    def compare(self, prompt: Sequence[Mapping[str, str]], responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[Response]) -> Verdict:
         """The verdict on two responses in the order given. Raises ValueError for another number."""
         return verdict_of(self.write([Question(prompt, tuple(responses))])[0])
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from rmlib.benchmarks.endpoint import Endpoint, EndpointError
-from rmlib.models import AsGiven, Prompt, Scorer
+from rmlib.models import AsGiven, Prompt, Response, Scorer
+from rmlib.pairs.messages import EXTRAS, Answer, in_words
 from rmlib.records.hashing import canonical_json
 
 LETTERS = "ABCD"
@@ -46,10 +47,10 @@ class Judge(Protocol):
     def name(self) -> str:
         """What a report calls it."""
 
-    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[Response]) -> Verdict:
         """The index of the best response, in the order given."""
 
-    def rate(self, prompt: Prompt, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: Response) -> Verdict:
         """How good a response is; more is better."""
 
     def identity(self) -> dict[str, str] | None:
@@ -106,17 +107,18 @@ class ChatJudge:
         """The served model's name."""
         return self.endpoint.model
 
-    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[Response]) -> Verdict:
         """The verdict on two or four responses. Raises ValueError for another number."""
         if len(responses) not in (2, 4):
             raise ValueError(f"a judge compares 2 or 4 responses, not {len(responses)}: have each rated instead")
         template = self.instructions.pair if len(responses) == 2 else self.instructions.choice
-        answers = {f"answer_{letter.lower()}": text for letter, text in zip(LETTERS, responses, strict=False)}
+        shown = map(in_words, responses)
+        answers = {f"answer_{letter.lower()}": text for letter, text in zip(LETTERS, shown, strict=False)}
         return self._ask(template, {"question": question_text(prompt)} | answers, len(responses))
 
-    def rate(self, prompt: Prompt, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: Response) -> Verdict:
         """A rating from 1 to 10."""
-        return self._ask(self.instructions.rating, {"question": question_text(prompt), "answer": response}, 1)
+        return self._ask(self.instructions.rating, {"question": question_text(prompt), "answer": in_words(response)}, 1)
 
     def identity(self) -> dict[str, str] | None:
         """Its endpoint, model and instructions, as one hash."""
@@ -145,14 +147,14 @@ class ScorerJudge:
     name: str
     lean: float = 0.0
 
-    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[Response]) -> Verdict:
         """The index of the largest reward, if only one response has it."""
         rewards = [float(value) for value in self.scorer.score([prompt] * len(responses), AsGiven(responses))]
         rewards[0] += self.lean
         best = [index for index, value in enumerate(rewards) if value == max(rewards)]
         return Verdict(best[0]) if len(best) == 1 else Verdict(None, TIE)
 
-    def rate(self, prompt: Prompt, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: Response) -> Verdict:
         """The reward itself."""
         return Verdict(float(self.scorer.score([prompt], AsGiven([response]))[0]))
 
@@ -176,7 +178,7 @@ class Majority:
         """All their names."""
         return "majority of " + ", ".join(judge.name for judge in self.judges)
 
-    def compare(self, prompt: Prompt, responses: Sequence[str]) -> Verdict:
+    def compare(self, prompt: Prompt, responses: Sequence[Response]) -> Verdict:
         """The response that more than half of the judges prefer; without one, the commonest fault if there was any."""
         verdicts = [judge.compare(prompt, responses) for judge in self.judges]
         value, votes = Counter(verdict.value for verdict in verdicts).most_common(1)[0]
@@ -185,7 +187,7 @@ class Majority:
         faults = Counter(verdict.problem for verdict in verdicts if not verdict.finished)
         return Verdict(None, faults.most_common(1)[0][0] if faults else TIE)
 
-    def rate(self, prompt: Prompt, response: str) -> Verdict:
+    def rate(self, prompt: Prompt, response: Response) -> Verdict:
         """Raises ValueError: a vote is between responses."""
         raise ValueError("a majority of judges compares responses and rates none: name one judge for ratings")
 
@@ -217,9 +219,10 @@ def parse_rating(text: str) -> Verdict:
 
 def question_text(prompt: Prompt) -> str:
     """A conversation as a judge reads it: a single turn is its text, of several each has its speaker in front."""
+    texts = [in_words(Answer(m["content"], m[EXTRAS]) if m.get(EXTRAS) else m["content"]) for m in prompt]
     if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
+        return texts[0]
+    return "\n\n".join(f"[{message['role']}]\n{text}" for message, text in zip(prompt, texts, strict=True))
 
 
 def _choice_of(mark: str, n_responses: int) -> Any:

@@ -26,8 +26,9 @@ from datasets import Dataset
 from rmlib.benchmarks.benchmark import Scores
 from rmlib.benchmarks.catalogue import credits as credits_of
 from rmlib.benchmarks.catalogue import name_of
+from rmlib.benchmarks.items import responses_of
 from rmlib.benchmarks.judges import TIE, Judge, Verdict
-from rmlib.models import Prompt
+from rmlib.models import Prompt, Response
 from rmlib.records.hashing import text_key
 from rmlib.records.kept import Kept
 from rmlib.records.progress import progress_bar
@@ -45,7 +46,7 @@ class Question(NamedTuple):
     """A prompt with its responses in the order in which they are shown; a single one is to be rated."""
 
     prompt: Prompt
-    responses: tuple[str, ...]
+    responses: tuple[Response, ...]
 
 
 def ask(
@@ -150,7 +151,7 @@ def in_both_orders(items: Dataset) -> list[Question]:
     uneven = [row["item_id"] for row in items if len(row["candidates"]) != 2]
     if uneven:
         raise ValueError(f"{len(uneven)} items have not two candidates, e.g. {uneven[:5]}: orders are those of a pair")
-    pairs = [(row["prompt"], tuple(row["candidates"])) for row in items]
+    pairs = [(row["prompt"], tuple(responses_of(row))) for row in items]
     return [Question(prompt, each) for prompt, two in pairs for each in (two, two[::-1])]
 
 
@@ -227,7 +228,7 @@ def _shown(items: Dataset, seed: int) -> tuple[list[np.ndarray], list[Question]]
     """The candidates of each item at random places: which one is shown where, and the question."""
     orders = [_generator(seed, row["item_id"]).permutation(len(row["candidates"])) for row in items]
     questions = [
-        Question(row["prompt"], tuple(row["candidates"][index] for index in order))
+        Question(row["prompt"], tuple(responses_of(row)[index] for index in order))
         for row, order in zip(items, orders, strict=True)
     ]
     return orders, questions
@@ -248,7 +249,7 @@ def _of_rewards(
 
 def _ratings(items: Dataset, asking: Ask) -> tuple[dict[str, list[float]], dict[str, str | None]]:
     """{item_id: ratings} of items all of whose responses got one, {item_id: problem} of the others."""
-    verdicts = iter(asking([Question(row["prompt"], (text,)) for row in items for text in row["candidates"]]))
+    verdicts = iter(asking([Question(row["prompt"], (one,)) for row in items for one in responses_of(row)]))
     ratings: dict[str, list[float]] = {}
     problem_of: dict[str, str | None] = {}
     for row in items:

@@ -115,6 +115,11 @@ def text_of(response: Response) -> str:
     return response if isinstance(response, str) else response.content
 
 
+def in_words(response: Response) -> str:
+    """The response as who judges it is shown it: its text and, below, what else it carries as JSON."""
+    return response if isinstance(response, str) else f"{response.content}\n\n{response.extras}".lstrip()
+
+
 def extras_of(response: Response) -> str | None:
     """What else it carries, as JSON text; None where it is nothing but a text."""
     return None if isinstance(response, str) else response.extras

@@ -144,9 +144,20 @@ def _read_parquet(path: Path, origin: str) -> list[dict[str, Any]]:
     try:
         table = parquet.ParquetFile(source).read()
         _check_names(table.column_names, origin)
-        return table.to_pylist()
+        columns = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
+        for field in table.schema:
+            if "arrow.json" in str(field.type):  # as datasets' Json keeps messages with keys of their own
+                columns[field.name] = [_from_json(value) for value in columns[field.name]]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise DataError(Place(origin), f"not a readable parquet file ({error})", "Write it again") from error
+
+
+def _from_json(value: Any) -> Any:
+    """What the texts of a column of JSON say, alone or in lists."""
+    if isinstance(value, str):
+        return json.loads(value)
+    return [_from_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, Any]]:
