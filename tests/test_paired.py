@@ -6,10 +6,9 @@ Against scipy, statsmodels, scikit-learn, simulation and hand arithmetic.
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy import optimize, stats
+from scipy import optimize
 from scipy.special import expit
 from sklearn.metrics import cohen_kappa_score
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
@@ -18,7 +17,6 @@ from rmlib.statistics import (
     agreement,
     bootstrap_interval,
     brier,
-    detectable_difference,
     discordant_odds_ratio,
     fit_power_law,
     fit_temperature,
@@ -26,7 +24,6 @@ from rmlib.statistics import (
     mcnemar,
     paired_difference,
 )
-from rmlib.statistics.paired import discordance, mcnemar_power, smallest_difference
 
 # --- groups -----------------------------------------------------------------------------------------------------------
 
@@ -55,14 +52,13 @@ def test_groups_take_one_sign_together_in_the_exact_test():
     signs = np.stack(np.meshgrid(*[[-1, 1]] * 3), axis=-1).reshape(-1, 3)
     expected = np.mean(np.abs(signs @ [2, 1, 2]) >= 3)
     assert mcnemar(a, b, groups=groups) == pytest.approx(expected)
-    assert paired_difference(a, b, seed=0, groups=groups).p_value == pytest.approx(expected)
 
 
 def test_groups_of_other_items_and_a_single_group_are_refused():
     with pytest.raises(ValueError, match=r"groups have shape \[2\] for 3 items"):
         bootstrap_interval([1.0, 0, 1], seed=0, groups=[1, 2])
     with pytest.raises(ValueError, match="all items are of one group"):
-        paired_difference([1, 0, 1], [1, 1, 0], seed=0, groups=["one"] * 3)
+        paired_difference([1, 0, 1], [1, 1, 0], groups=["one"] * 3)
 
 
 # --- effect sizes and agreement ---------------------------------------------------------------------------------------
@@ -115,60 +111,6 @@ def test_agreement_with_oneself_is_whole_and_of_strangers_only_chance():
 def test_kappa_is_not_a_number_where_both_are_always_right():
     result = agreement([1.0, 2.0], [3.0, 1.0], seed=0)
     assert np.isnan(result.kappa.estimate) and result.share.estimate == 1
-
-
-# --- power ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "apart", "difference"), [(120, 0.2, 0.1), (360, 0.15, 0.05), (40, 0.5, 0.0)])
-def test_power_is_how_often_the_exact_test_of_statsmodels_rejects(n, apart, difference):
-    rng = np.random.default_rng(n)
-    shares = [(apart + difference) / 2, (apart - difference) / 2, 1 - apart]
-    tables, counts = np.unique(rng.multinomial(n, shares, size=4000)[:, :2], axis=0, return_counts=True)
-    rejected = [statsmodels_mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue <= 0.05 for only_a, only_b in tables]
-    power = mcnemar_power(difference, n=n, discordance=apart)
-    assert stats.binomtest(int(counts @ rejected), 4000, power).pvalue > 0.001
-
-
-def test_the_smallest_difference_has_the_power_asked_for_and_nears_the_normal_approximation():
-    size = smallest_difference(2000, 0.2)
-    assert mcnemar_power(size, n=2000, discordance=0.2) == pytest.approx(0.8, abs=1e-3)
-    # n = (1.96 sqrt(apart) + 0.84 sqrt(apart - size^2))^2 / size^2 (Connor, 1987)
-    needed = (1.960 * np.sqrt(0.2) + 0.8416 * np.sqrt(0.2 - size**2)) ** 2 / size**2
-    assert needed == pytest.approx(2000, rel=0.05)  # the exact test needs a few pairs more
-    assert smallest_difference(8000, 0.2) == pytest.approx(size / 2, rel=0.03)
-
-
-def test_several_seeds_have_the_power_of_their_discordance():
-    # An item differs under 0, 1 or 3 of 3 seeds; the mean square of its difference is 0.2 / 9 + 0.2.
-    rng, n = np.random.default_rng(0), 400
-    size = smallest_difference(n, 0.2 / 9 + 0.2)
-    found = 0
-    for _ in range(400):
-        seeds_apart = rng.choice([0, 1, 3], size=n, p=[0.6, 0.2, 0.2])
-        for_a = rng.random(n) < (1 + size / (0.2 / 3 + 0.2)) / 2
-        apart = np.arange(3)[:, None] < seeds_apart
-        found += mcnemar(apart & for_a, apart & ~for_a) <= 0.05
-    assert stats.binomtest(found, 400, 0.8).pvalue > 0.001
-
-
-def test_copies_of_an_item_in_one_group_make_no_smaller_difference_detectable():
-    a, b = np.repeat([1, 1, 0, 0], [60, 15, 5, 20]), np.repeat([1, 0, 1, 0], [60, 15, 5, 20])
-    once = detectable_difference(a, b)
-    assert once == smallest_difference(100, 0.2)
-    copied = np.repeat(a, 4), np.repeat(b, 4)
-    assert detectable_difference(*copied, groups=np.repeat(np.arange(100), 4)) == pytest.approx(once)
-    assert detectable_difference(*copied) < 0.6 * once
-    assert np.isnan(detectable_difference(a, a))
-
-
-def test_discordance_by_hand():
-    assert discordance([1, 1, 0, 0], [1, 0, 1, 0]) == 0.5
-    assert discordance([[1, 1], [1, 0]], [[0, 1], [1, 0]]) == pytest.approx(0.5**2 / 2)
-
-
-def test_a_test_set_too_small_for_any_difference_says_so():
-    assert np.isnan(smallest_difference(5, 0.4))  # five items differ at most: p is 1/16 at best
 
 
 # --- temperature ------------------------------------------------------------------------------------------------------

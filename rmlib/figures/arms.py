@@ -83,8 +83,8 @@ def differences_figure(file: Path) -> Figure:
     found = 100 * table[DETECTABLE]
     axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
     style.beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
-    test = "right: the difference, and p of the exact McNemar test, Holm-adjusted"
-    detail = f"{int(table['n'].iloc[0]):,} decided test pairs; line: 95 % paired bootstrap interval; {test}"
+    test = "right: the difference, and p (Holm)"
+    detail = f"{int(table['n'].iloc[0]):,} decided test pairs; line: 95 % interval over prompts and seeds; {test}"
     details = about(ladder(file)), detail, could_have_shown(table)
     return style.finished(figure, "What one change does", *details, families=table.index)
 

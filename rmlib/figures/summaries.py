@@ -179,22 +179,23 @@ def differences_table(file: Path) -> pd.DataFrame:
 
 
 def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Paired differences in accuracy of (arm, against): interval, exact McNemar p, and p adjusted for their number.
+    """Paired differences in accuracy of (arm, against) over prompts and seeds, as `statistics.crossed_difference`.
 
-    With them the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where
-    these are none), and the smallest true difference that these test pairs would have shown with 80 % power (NaN: none
-    would).
+    Columns estimate, low, high, n, p and, of the same law, the smallest true difference that would have been found with
+    80 % power; `p (Holm)` over the rows of this table; `p (McNemar)`, which asks of the trained models at hand alone;
+    the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where these are
+    none).
     """
     (answers, groups), rows = answers_of(file), []
     for name, against in couples:
         ours, theirs = ((answers[each] > 0).astype(int) for each in (name, against))
         shared = min(len(ours), len(theirs))
         pair = by_seed(ours[:shared]), by_seed(theirs[:shared])
-        result = statistics.paired_difference(*pair, seed=BOOTSTRAP_SEED, groups=groups)
-        odds = statistics.discordant_odds_ratio(*pair)
-        row = {"arm": name, "against": against, **vars(result.difference), "p": result.p_value}
+        found, odds = statistics.paired_difference(*pair, groups=groups), statistics.discordant_odds_ratio(*pair)
+        row = {"arm": name, "against": against, **vars(found.interval()), "p": found.p_value}
+        row |= {"p (McNemar)": statistics.mcnemar(*pair, groups=groups)}
         row |= {"odds ratio": odds.estimate, "odds low": odds.low, "odds high": odds.high}
-        rows.append(row | {DETECTABLE: statistics.detectable_difference(*pair, groups=groups)})
+        rows.append(row | {DETECTABLE: found.detectable()})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences

@@ -15,6 +15,7 @@ from rmlib.statistics.calibration import (
     fit_temperature,
     squared_errors,
 )
+from rmlib.statistics.crossed import CrossedDifference, crossed_difference, paired_difference
 from rmlib.statistics.intervals import (
     Interval,
     Resamples,
@@ -28,23 +29,20 @@ from rmlib.statistics.intervals import (
 from rmlib.statistics.many_models import Comparison, compare_models
 from rmlib.statistics.paired import (
     Agreement,
-    PairedDifference,
     agreement,
-    detectable_difference,
     discordant_odds_ratio,
     holm,
     mcnemar,
-    paired_difference,
 )
 from rmlib.statistics.power_law import PowerLaw, fit_power_law
 from rmlib.statistics.rulers import RULERS, BagOfWords, Constant, Longer, Markdown, Random, Shorter
 from rmlib.statistics.strata import accuracy_by_stratum, length_controlled_accuracy
 
 __all__ = [
-    "Agreement", "BagOfWords", "Comparison", "Constant", "Interval", "Longer", "Markdown", "PairedDifference",
+    "Agreement", "BagOfWords", "Comparison", "Constant", "CrossedDifference", "Interval", "Longer", "Markdown",
     "PowerLaw", "RULERS", "Random", "Resamples", "Shorter", "Temperature", "accuracy", "accuracy_by_stratum",
     "agreement", "bootstrap_interval", "brier", "calibration_table", "compare_models", "correlation_interval",
-    "detectable_difference", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law",
-    "fit_temperature", "holm", "length_controlled_accuracy", "mcnemar", "paired_difference",
-    "percentile_interval", "redrawn_sums", "squared_errors", "wilson_interval",
+    "crossed_difference", "discordant_odds_ratio", "expected_calibration_error", "fit_power_law", "fit_temperature",
+    "holm", "length_controlled_accuracy", "mcnemar", "paired_difference", "percentile_interval", "redrawn_sums",
+    "squared_errors", "wilson_interval",
 ]  # fmt: skip

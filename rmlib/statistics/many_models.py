@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from rmlib.statistics.crossed import crossed_scores
 from rmlib.statistics.intervals import matched_seeds, redrawn, seed_by_item
-from rmlib.statistics.paired import holm, mcnemar
+from rmlib.statistics.paired import holm
 
 LEVEL = 0.95  # of the intervals, and of the tests 1 minus it
 BOUNDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
@@ -25,8 +25,8 @@ class Comparison:
     Attributes:
         leaderboard: index model, best first; columns rank, estimate, low, high (score with its bootstrap interval),
             rank_low, rank_high (interval of the place among these models), seeds, n (items).
-        differences: one row for each two models, columns model, against, estimate, low, high (difference in score,
-            paired bootstrap), p, p (Holm), clear (bool).
+        differences: one row for each two models, columns model, against, estimate, low, high (difference in
+            score), p, p (Holm: over all pairs of models), clear (bool).
     """
 
     leaderboard: pd.DataFrame
@@ -52,10 +52,8 @@ def compare_models(
     Raises:
         ValueError: no model, credits of other items or outside 0..1, scores of other models, draws or runs.
 
-    p tests that two models get equal credit: exact McNemar over the items where credits are 0 and 1, otherwise the
-    difference in score over its bootstrap standard error, as a normal deviate (shares of 2,000 draws are too coarse for
-    Holm's correction), and never below the 2^(1-k) that the signs of k differing items allow. A difference is clear
-    where p, adjusted by Holm for all pairs of models, is below 0.05 and the interval leaves out 0.
+    Interval and p of a difference are those of `crossed_scores`: items (or groups) and seeds are both drawn anew. A
+    difference is clear where p, adjusted by Holm for all pairs of models, is below 0.05.
 
     The rank of a model is 1 + the number of models that are clearly better, or the rank of the model above it, if that
     is greater: no model ranks before one with a higher score. So two models that nothing tells apart share a rank,
@@ -64,7 +62,7 @@ def compare_models(
     tables = _tables(credits, scores)
     estimates = np.array([scores[model][0].mean() for model in tables]).round(DIGITS)
     drawn = np.stack([_over_seeds(scores[model][1:], seed) for model in tables], axis=1).round(DIGITS)
-    differences = _differences(tables, estimates, drawn, None if groups is None else np.asarray(groups))
+    differences = _differences(tables, scores, None if groups is None else np.asarray(groups))
     return Comparison(_leaderboard(tables, estimates, drawn, differences), differences)
 
 
@@ -94,39 +92,23 @@ def _over_seeds(runs: Float[np.ndarray, "draw seed"], seed: int) -> Float[np.nda
 
 def _differences(
     tables: Mapping[str, Float[np.ndarray, "seed item"]],
-    estimates: Float[np.ndarray, "model"],
-    drawn: Float[np.ndarray, "draw model"],
+    scores: Mapping[str, Float[np.ndarray, "draw seed"]],
     groups: np.ndarray | None,
 ) -> pd.DataFrame:
-    models = list(tables)
-    binary = {model: bool(np.isin(table, (0, 1)).all()) for model, table in tables.items()}
+    n = next(iter(tables.values())).shape[1]
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     rows = []
-    for i, j in combinations(range(len(models)), 2):
-        a, b = matched_seeds(tables[models[i]], tables[models[j]])
-        estimate, apart = round(estimates[i] - estimates[j], DIGITS), drawn[:, i] - drawn[:, j]
-        if binary[models[i]] and binary[models[j]]:
-            p = mcnemar(*((a, b) if len(a) > 1 else (a[0], b[0])), groups=groups)
-        else:
-            p = _bootstrap_p(a - b, estimate, apart, groups)
-        low, high = np.quantile(apart, BOUNDS)
-        rows.append((models[i], models[j], estimate, low, high, p))
+    for one, other in combinations(tables, 2):
+        a, b = matched_seeds(tables[one], tables[other])
+        apart = len(np.unique(units[(a != b).any(axis=0)]))
+        found = crossed_scores(
+            scores[one].round(DIGITS), scores[other].round(DIGITS), units=int(units.max()) + 1, apart=apart, n=n
+        )
+        interval = found.interval(LEVEL)
+        rows.append((one, other, round(found.estimate, DIGITS), interval.low, interval.high, found.p_value))
     table = pd.DataFrame(rows, columns=["model", "against", "estimate", "low", "high", "p"])
     table["p (Holm)"] = holm(table["p"]) if rows else table["p"]
-    return table.assign(clear=(table["p (Holm)"] < 1 - LEVEL) & ((table["low"] > 0) | (table["high"] < 0)))
-
-
-def _bootstrap_p(
-    difference: Float[np.ndarray, "seed item"],
-    estimate: float,
-    drawn: Float[np.ndarray, "draw"],
-    groups: np.ndarray | None,
-) -> float:
-    apart = difference.mean(axis=0) != 0
-    k = int(apart.sum()) if groups is None else len(np.unique(groups[apart]))
-    if k == 0 or estimate == 0:
-        return 1.0
-    spread = drawn.std()
-    return float(max(2 * stats.norm.sf(abs(estimate) / spread) if spread > 0 else 0.0, 2.0 ** (1 - k)))
+    return table.assign(clear=table["p (Holm)"] < 1 - LEVEL)
 
 
 def _leaderboard(

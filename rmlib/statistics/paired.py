@@ -1,4 +1,4 @@
-"""Two models on the same items: difference, exact test and its power, effect size, agreement."""
+"""Two models on the same items: an exact test of the trained models at hand, effect size, agreement."""
 
 import math
 from dataclasses import dataclass
@@ -7,52 +7,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.optimize import brentq
 
 from rmlib.statistics.intervals import (
     Interval,
     Resamples,
-    bootstrap_interval,
     both_correct,
     finite,
     group_codes,
     percentile_interval,
     seed_by_item,
 )
-
-ALPHA, POWER = 0.05, 0.8  # of `detectable_difference`
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much more often a is right than b on the same items, and the p-value of no difference (`mcnemar`)."""
-
-    difference: Interval
-    p_value: float
-
-    def __str__(self) -> str:
-        low, high = self.difference.low, self.difference.high
-        return f"{self.difference.estimate:+.3f} [{low:+.3f}, {high:+.3f}], n={self.difference.n}, p={self.p_value:.3g}"
-
-
-def paired_difference(
-    correct_a: ArrayLike, correct_b: ArrayLike, *, seed: int, groups: ArrayLike | None = None, draws: int = 2000
-) -> PairedDifference:
-    """Accuracy of a minus accuracy of b on the same items (and seeds), with a paired bootstrap interval and `mcnemar`.
-
-    Args:
-        correct_a, correct_b: 0 or 1 (or bool), `[item]` or `[seed, item]`, row i of both from the same seed.
-    Raises:
-        ValueError: different shapes, a value other than 0 and 1.
-
-    The interval redraws items and seeds. The p-value redraws neither: it asks whether *these* trained models differ.
-    """
-    a, b = both_correct(correct_a, correct_b)
-    difference = np.squeeze(a - b, axis=0) if len(a) == 1 else a - b
-    return PairedDifference(
-        bootstrap_interval(difference, seed=seed, groups=groups, draws=draws),
-        mcnemar(correct_a, correct_b, groups=groups),
-    )
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, groups: ArrayLike | None = None) -> float:
@@ -93,16 +57,6 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, "test"]:
     return adjusted
 
 
-def discordance(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """Share of items, 0..1, that one of the two gets right and the other wrong.
-
-    For `[seed, item]` the mean square of an item's difference over the seeds: the share at which a comparison of one
-    seed would have as much variance. Raises ValueError as `paired_difference`.
-    """
-    a, b = both_correct(correct_a, correct_b)
-    return float(np.mean((a - b).mean(axis=0) ** 2))
-
-
 def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike) -> Interval:
     """Odds that a, not b, is the one that is right where they differ; exact interval (Clopper & Pearson, 1934).
 
@@ -119,44 +73,6 @@ def discordant_odds_ratio(correct_a: ArrayLike, correct_b: ArrayLike) -> Interva
     bounds = stats.binomtest(for_a, n).proportion_ci(0.95, method="exact")
     estimate, low, high = (share / (1 - share) if share < 1 else np.inf for share in (for_a / n, *bounds))
     return Interval(float(estimate), float(low), float(high), n)
-
-
-def mcnemar_power(difference: float, *, n: int, discordance: float) -> float:
-    """Probability, 0..1, that the exact McNemar test on n items finds this difference in accuracy at the level ALPHA.
-
-    The number of items that differ is binomial, and among these so is the number that only a gets right.
-    """
-    differing, for_a = np.arange(n + 1), min(1.0, (1 + difference / discordance) / 2)
-    largest = stats.binom.ppf(ALPHA / 2, differing, 0.5)
-    largest -= stats.binom.cdf(largest, differing, 0.5) > ALPHA / 2  # the last count whose tail is within ALPHA / 2
-    found = stats.binom.cdf(largest, differing, for_a) + stats.binom.sf(differing - largest - 1, differing, for_a)
-    return float(stats.binom.pmf(differing, n, discordance) @ found)
-
-
-def smallest_difference(n: int, discordance: float) -> float:
-    """The smallest difference in accuracy, 0..1, that the exact McNemar test on n items finds with probability POWER.
-
-    NaN where even a difference as great as the discordance, all of it one way, would be found less often.
-    """
-    lacking = lambda size: mcnemar_power(size, n=n, discordance=discordance) - POWER  # noqa: E731
-    return float(brentq(lacking, 0, discordance, xtol=1e-6)) if lacking(discordance) >= 0 else math.nan
-
-
-def detectable_difference(correct_a: ArrayLike, correct_b: ArrayLike, *, groups: ArrayLike | None = None) -> float:
-    """The `smallest_difference` at the size and `discordance` of a comparison that was made.
-
-    With `groups`, n is the number of independent items whose difference would have the same variance. NaN too where no
-    item differs. Errors as `paired_difference`.
-    """
-    apart = discordance(correct_a, correct_b)
-    if apart == 0:
-        return math.nan
-    a, b = both_correct(correct_a, correct_b)
-    net = (a - b).mean(axis=0)
-    if groups is not None:
-        net = np.bincount(group_codes(groups, a.shape[1])[0], weights=net)
-    n = a.shape[1] ** 2 * apart / max((net**2).sum(), apart)
-    return smallest_difference(max(1, round(n)), apart)
 
 
 @dataclass(frozen=True)
