@@ -85,10 +85,7 @@ def dawid_skene(votes: pd.DataFrame) -> DawidSkene:
     for _ in range(MAX_ITERATIONS):
         prevalence, confusion = _maximised(posterior, item, annotator * len(labels) + given, len(annotators))
         posterior, evidence = _expected(prevalence, confusion, item, annotator, given)
-        before, likelihood = (
-            likelihood,
-            evidence + float(xlogy(SMOOTHING, confusion).sum()),
-        )  # with the log of the prior
+        before, likelihood = likelihood, evidence + float(xlogy(SMOOTHING, confusion).sum())  # the prior's log, too
         if likelihood - before <= TOLERANCE * len(votes):
             break
     else:

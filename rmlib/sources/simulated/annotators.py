@@ -5,7 +5,6 @@ the data. Attributes are in the order of `rmlib.pairs.schema.ATTRIBUTES`; the va
 (`tools.simulated_data`), those in capitals here are stated.
 """
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from rmlib.annotations import kept_positions
 from rmlib.pairs.schema import ATTRIBUTES, NEITHER_VALID
 
 PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
@@ -203,27 +203,16 @@ def _called(
     return called
 
 
-# --- labels: the rules of rmlib.annotations as arrays, for speed; a test holds the two together ---
-
-_THREES = np.array(list(itertools.combinations(range(N_MOST), 3)))  # in the order of their positions
+# --- labels, by the rules of rmlib.annotations ---
 
 
 def three_most_similar(
     values: Int[np.ndarray, "pair annotator"], valid: Bool[np.ndarray, "pair annotator"]
 ) -> Int[np.ndarray, "pair 3"]:
-    """Positions of the three valid values that are most alike; of no use where fewer than three are valid.
-
-    Smallest range, then variance, then mean nearest to that of all valid, then first. In whole numbers: nothing rounds.
-    """
-    chosen = values[:, _THREES]
-    total = chosen.sum(axis=2)
-    n_valid, of_all = valid.sum(axis=1), np.where(valid, values, 0).sum(axis=1)
-    span = np.ptp(chosen, axis=2)
-    variance = 3 * (chosen**2).sum(axis=2) - total**2  # times 9
-    distance = np.abs(total * n_valid[:, None] - 3 * of_all[:, None])  # times 3 n
-    rank = (span * 1_000 + variance) * 1_000 + distance
-    rank = np.where(valid[:, _THREES].all(axis=2), rank, np.iinfo(int).max)
-    return _THREES[rank.argmin(axis=1)]
+    """`annotations.kept_positions` of the valid values of each pair; of no use where fewer than three are valid."""
+    different, of_pair = np.unique(np.where(valid, values, NEITHER_VALID), axis=0, return_inverse=True)  # few are
+    kept = [kept_positions(row) for row in different.tolist()]
+    return np.array([positions if len(positions) == 3 else (0, 1, 2) for positions in kept])[of_pair]
 
 
 def kept_votes(given: Given) -> tuple[Int[np.ndarray, "pair 3"], Bool[np.ndarray, "pair"]]:
