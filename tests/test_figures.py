@@ -210,7 +210,7 @@ def test_titles_give_number_of_pairs_seeds_and_kind_of_interval(file: Path) -> N
     ladder, differences = words(figures.ladder_figure(file)), words(figures.differences_figure(file))
     assert "4 decided test pairs; ticks: seeds (up to 2)" in ladder and "95 % bootstrap interval" in ladder
     assert "trained on 8 pairs" in ladder and "backbone embedded" in ladder
-    assert "95 % paired bootstrap interval" in differences and "Holm-adjusted" in differences
+    assert "95 % interval over prompts and seeds" in differences and "p (Holm)" in differences
     assert "n=7 with a preference and both ratings, Pearson r=0.91" in words(figures.figure_1(file))
 
 

@@ -182,7 +182,7 @@ def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Paired differences in accuracy of (arm, against) over prompts and seeds, as `statistics.crossed_difference`.
 
     Columns estimate, low, high, n, p and, of the same law, the smallest true difference that would have been found with
-    80 % power; `p (Holm)` over the rows of this table; `p (McNemar)`, which asks of the trained models at hand alone;
+    80 % power (NaN: none would); `p (Holm)` over the rows of this table; `p (McNemar)`, which asks of the trained models at hand alone;
     the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where these are
     none).
     """
@@ -195,7 +195,8 @@ def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
         row = {"arm": name, "against": against, **vars(found.interval()), "p": found.p_value}
         row |= {"p (McNemar)": statistics.mcnemar(*pair, groups=groups)}
         row |= {"odds ratio": odds.estimate, "odds low": odds.low, "odds high": odds.high}
-        rows.append(row | {DETECTABLE: found.detectable()})
+        detectable = found.detectable()
+        rows.append(row | {DETECTABLE: detectable if detectable <= 1 else np.nan})
     differences = pd.DataFrame(rows).set_index("arm")
     differences["p (Holm)"] = statistics.holm(differences["p"])
     return differences
