@@ -72,7 +72,7 @@ def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
         raise DataError(Place(str(path)), "no row can be read", "Add a file of pairs, or name another folder")
     _fill_splits(reading.rows, options.split, draw=draw)
     labelled, reading.preferences = preferences_of(
-        reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled
+        reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled, bad=reading.bad
     )
     reading.rows = []
     for place, row in labelled:
