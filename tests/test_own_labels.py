@@ -56,6 +56,8 @@ def refused(rows: list[tuple[Place, Row]], **options: Any) -> str:
         ([2, 3], ["-3..3"]),
         ([-4, 4], ["-4..4", "4..-4"]),
         ([-1.5, 1.5], ["-1.5..1.5"]),
+        ([3, 3], ["1..3", "-3..3"]),
+        ([0.2, 0.9], ["0..1", "1..0"]),
         (["-1", "1"], ["-3..3"]),
         ([False, True], ["false/true", "true/false"]),
         (["A", "B"], ["a/b", "b/a"]),
@@ -125,7 +127,7 @@ def test_a_reading_that_says_nothing_is_refused(labels: Any) -> None:
 
 
 def test_a_column_of_winners_may_name_its_responses_by_their_place() -> None:
-    assert read(["model_a", "model_b", "tie", "tie (bothbad)"], "winner") == [-1, 1, 0, 0]
+    assert read(["model_a", "model_b", "tie", "tie (bothbad)", "bothbad"], "winner") == [-1, 1, 0, 0, 0]
     assert read(["A", "b", "Response 2", "assistant_1", "first", "right"], "winner") == [-1, 1, 1, -1, -1, 1]
     for codes in ([1, 2], ["1", "2"], ["gpt-4", "llama"], ["A", "C"]):
         assert "field 'winner': preferences of" in refused(labelled(codes, "winner"))

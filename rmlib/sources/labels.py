@@ -41,6 +41,7 @@ _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
 _SCALE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
 _COMPARED = re.compile(r"(.+?)\s*(>{1,3}|<{1,3}|=+|~)\s*(.+)")
 _TIES = frozenset({"tie", "tied", "ties", "draw", "equal", "same", "both", "neither"})
+_TIE = re.compile(r"(tie|neither|both([ _-]?(bad|good))?)(\b|_)")
 _NOUN = r"(?:model|response|answer|assistant|chatbot|completion|output|candidate|option)[ _-]?"
 _SIDES = {
     -1: re.compile(rf"(?:{_NOUN})?a|{_NOUN}1|first|left"),
@@ -169,7 +170,7 @@ def _are_own_numbers(values: list[Any]) -> bool:
 def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     """Readings that fit the values, each with what it says."""
     if not all(map(is_number, keys)):
-        words = [key for key in keys if key not in _TIES and not _COMPARED.fullmatch(key)]
+        words = [key for key in keys if not _is_tie(key) and not _COMPARED.fullmatch(key)]
         if len(words) < len(keys) and not words:
             words = ["a", "b"]
         if len(words) == 2 and all(key in ("false", "true") or _side(key) for key in words):
@@ -187,13 +188,20 @@ def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     elif numbers <= {0, 1, 2} and most == 2:
         yield "1/2/0", "1: response 1 is better, 2: response 2 is, 0: neither"
         yield "0/1/2", "0: response 1 is better, 1: response 2 is, 2: neither"
+    elif least >= 0 and most <= 1 and not numbers <= {0, 0.5, 1}:
+        yield "0..1", "the share that finds response 2 better"
+        yield "1..0", "the share that finds response 1 better"
     elif most > 1 or least < 0:
-        low = least if least >= 0 else -max(-least, most)
+        low = min(least, 1) if least >= 0 else -max(-least, most)
         scales = f"{low:g}..{max(most, -low):g}", f"{max(most, -low):g}..{low:g}"
         yield scales[0], "a scale up to: response 2 is much better; name its real ends"
         yield scales[1], "the same scale the other way round"
-    if PREFERENCE_RANGE[0] <= least and most <= PREFERENCE_RANGE[1]:
+    if PREFERENCE_RANGE[0] <= least and most <= PREFERENCE_RANGE[1] and all(map(float.is_integer, numbers)):
         yield _OWN, "the table's own numbers, positive where response 2 is better"
+
+
+def _is_tie(key: str) -> bool:
+    return key in _TIES or _TIE.match(key) is not None
 
 
 def _both_ways(first: str, second: str) -> Iterator[tuple[str, str]]:
@@ -230,7 +238,7 @@ def _names(side: Callable[[str], int | None]) -> Read:
         found = side(key)
         if found is None and key in ("false", "true"):
             found = side(str(int(key == "true")))
-        if found is None and (key in _TIES or re.match(r"(tie|both|neither)\b", key)):
+        if found is None and _is_tie(key):
             return 0
         return found
 
@@ -310,7 +318,7 @@ def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[
     derived = [(place, row) for place, row in given_none if helpfulness(row) is not None]
     if none_labelled and given_none and not derived and unlabelled != "keep":
         problem = "no row has a preference, or the helpfulness of both responses"
-        remedy = "Add preference (-3..3), or ratings_1 and ratings_2"
+        remedy = "Add preference or ratings_1 and ratings_2, or name its column, as in columns={'judged': 'label'}"
         raise DataError(Place(given_none[0][0].origin), problem, remedy)
     if not none_labelled and unlabelled != "derive":
         derived = []
