@@ -56,6 +56,8 @@ def refused(rows: list[tuple[Place, Row]], **options: Any) -> str:
         ([2, 3], ["-3..3"]),
         ([-4, 4], ["-4..4", "4..-4"]),
         ([-1.5, 1.5], ["-1.5..1.5"]),
+        ([3, 3], ["1..3", "-3..3"]),
+        ([0.2, 0.9], ["0..1", "1..0"]),
         (["-1", "1"], ["-3..3"]),
         ([False, True], ["false/true", "true/false"]),
         (["A", "B"], ["a/b", "b/a"]),
@@ -125,7 +127,7 @@ def test_a_reading_that_says_nothing_is_refused(labels: Any) -> None:
 
 
 def test_a_column_of_winners_may_name_its_responses_by_their_place() -> None:
-    assert read(["model_a", "model_b", "tie", "tie (bothbad)"], "winner") == [-1, 1, 0, 0]
+    assert read(["model_a", "model_b", "tie", "tie (bothbad)", "bothbad"], "winner") == [-1, 1, 0, 0, 0]
     assert read(["A", "b", "Response 2", "assistant_1", "first", "right"], "winner") == [-1, 1, 1, -1, -1, 1]
     for codes in ([1, 2], ["1", "2"], ["gpt-4", "llama"], ["A", "C"]):
         assert "field 'winner': preferences of" in refused(labelled(codes, "winner"))
@@ -135,7 +137,7 @@ def test_a_column_of_winners_may_name_its_responses_by_their_place() -> None:
 
 
 def test_a_layout_that_says_who_is_chosen_and_a_table_of_ours_need_no_reading() -> None:
-    assert read([1, 2, 3], "chosen", labels="0/1") == [1, 2, 3]
+    assert read([1, 2, 3], "chosen") == [1, 2, 3]
     ours = placed({"pair_id": "x", "label": 1}, {"pair_id": "y", "label": None})
     assert [row["preference"] for _, row in preferences_of(ours)[0]] == [1, None]
 
@@ -217,7 +219,7 @@ def test_a_scale_without_two_ends_is_refused(scale: Any) -> None:
 
 def test_a_rating_off_the_scale_is_refused_where_it_stands() -> None:
     message = refused(placed(rated(1, 2), rated(1, 6)), scale=(1, 5))
-    assert message.startswith("mine.csv, row 2, field 'ratings_2.helpfulness': 6 is outside 1.0 to 5.0")
+    assert message.startswith("mine.csv, row 2, field 'ratings_2.helpfulness': 6.0 is outside 1.0 to 5.0")
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -252,20 +254,38 @@ def test_rows_without_a_label_are_derived_left_out_or_kept_as_asked(caplog: pyte
     assert "left out 1 rows without a preference: mine.csv, row 2" in caplog.text
 
 
-VALUES: list[Any] = [None, "", math.nan, 0, 1, 2, -1, 3, 5, 0.5, True, "A", "B", "tie", "1", "x/y", [1], {}]
+def test_rows_whose_own_label_or_rating_cannot_be_read_are_handed_over_with_the_reason() -> None:
+    rows = placed(rated(1, 2, label="A"), rated(1, 2, label="C"), rated("good", 2, label="B"), rated(1, 9, label="B"))
+    bad: list[tuple[DataError, Row]] = []
+    made, _ = preferences_of(rows, labels="A/B", scale=(1, 5), bad=bad)
+    assert [(place.row, row["preference"]) for place, row in made] == [(1, -1)]
+    assert sorted((error.place.row, error.place.field) for error, _ in bad) == [
+        (2, "preference"), (3, "ratings_1.helpfulness"), (4, "ratings_2.helpfulness"),
+    ]  # fmt: skip
 
 
-def test_whatever_stands_in_the_column_is_read_or_refused_by_name() -> None:
-    for values in itertools.product(VALUES, repeat=2):
+@pytest.mark.parametrize("options", [{"labels": "1/2"}, {"scale": (1, 5)}])
+def test_an_option_that_reads_nothing_is_refused(options: dict[str, Any]) -> None:
+    chosen_by_layout = placed({"label": 2, "label_kind": "chosen", "response_2": "b"})
+    assert "Leave the option out" in refused(chosen_by_layout, **options)
+
+
+VALUES: list[Any] = [None, "", math.nan, 0, 1, 2, -1, 3, 5, 0.5, True, "A", "B", "tie", "1", "x/y", [1], {}, 10**400]
+
+
+def test_whatever_stands_in_the_columns_is_read_or_refused_by_name() -> None:
+    for one, two in itertools.product(VALUES, repeat=2):
         for labels in (None, "0/1", "A/B/tie", "1..5"):
-            rows = labelled(list(values))
-            try:
-                made = [row["preference"] for _, row in preferences_of(rows, labels=labels, unlabelled="keep")[0]]
-            except DataError as error:
-                assert error.place.row in (1, 2), error
-            else:
-                assert len(made) == 2 and set(made) <= {None, *range(-3, 4)}
-                assert labels is not None or values[0] in (None, "", -1) or values[1] == -1 or values[0] != values[0]
+            rows = placed({"label": one, "response_2": "b"}, {"label": two, "response_2": "b"})
+            ratings = placed(rated(one, two, label=-1), rated(1, 2, score_1=one, label=-1))
+            for given_so, options in ((rows, {"labels": labels}), (ratings, {"scale": labels and (0, 5)})):
+                try:
+                    made = [row["preference"] for _, row in preferences_of(given_so, unlabelled="keep", **options)[0]]
+                except DataError as error:
+                    assert error.place.row in (1, 2) or error.place.origin in ("labels", "rating_scale"), error
+                else:
+                    assert len(made) == 2 and set(made) <= {None, *range(-3, 4)}
+                    assert labels is not None or -1 in made or made == [None, None]
 
 
 # --- from files -------------------------------------------------------------------------------------------------------

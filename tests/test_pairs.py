@@ -248,6 +248,12 @@ def test_merging_depends_on_neither_order_nor_sides_and_loses_no_vote(
             assert sorted(map(abs, kept)) == sorted(abs(label) for label in said if label is not None)
 
 
+@pytest.mark.parametrize(("annotator", "kept"), [(None, [-1, 1, 1]), ("a", [-1, 1])])
+def test_annotations_without_names_are_never_taken_for_one_anothers(annotator: str | None, kept: list[int]) -> None:
+    rows = [row(preference=n, annotations=[{"annotator": annotator, "preference": n}]) for n in (1, 1, -1)]
+    assert votes(table(*rows)[0]) == kept
+
+
 def test_merged_annotations_turn_with_their_pair_and_a_justification_says_which_way_it_stands() -> None:
     why = {"preference": 2, "justification": "@Response 2 is better.", "ratings_1": ratings(0, 1, 2, 3, 4)}
     plain = {"annotator": "b", "preference": -1, "ratings_2": {"coherence": 4}}

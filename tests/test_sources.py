@@ -1,5 +1,6 @@
 """Where pairs come from: names, folders in the layout of HelpSteer2, and anyone's own pairs in a folder."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,43 @@ def test_a_bad_row_of_ones_own_is_refused_with_file_row_and_field(
     assert caught.value.place == ("mine.jsonl", 2, field)
     assert says in str(caught.value)
     assert str(caught.value).encode()  # can be printed
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "problem"),
+    [
+        ("{broken", {}, "not a line of JSON"),
+        ("7", {}, "7 is not a JSON object"),
+        ({"preference": 5}, {"labels": "-3..3"}, "5 is not a preference that labels names"),
+        ({"score_1": 9.5, "score_2": 1}, {"rating_scale": (1, 5)}, "9.5 is outside 1.0 to 5.0"),
+        ({"score_1": "good", "score_2": 3}, {}, "'good' is not a finite number"),
+        ({"ratings_1": [4, 4], "ratings_2": [1, 1]}, {}, "[4, 4] does not map attributes"),
+        ({"annotations": 7}, {}, "7 is not a list of annotations"),
+        ({"annotations": [{"preference": -9}]}, {}, "-9 is outside -3 to 3"),
+    ],
+)
+def test_whatever_makes_a_row_unreadable_it_is_named_or_left_out(
+    tmp_path: Path, row: str | dict[str, Any], options: dict[str, Any], problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [json.dumps(OWN[0]), row if isinstance(row, str) else json.dumps(OWN[0] | {"prompt": "Who?"} | row)]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{line}\n" for line in [*lines, lines[1]]))
+    with pytest.raises(DataError, match=r"^mine.jsonl, row 2.*2 rows cannot be read.*mine.jsonl, row 3") as caught:
+        sources.load(tmp_path, **options)
+    assert problem in str(caught.value)
+    assert len(sources.load(tmp_path, bad_rows="leave_out", **options)) == 1
+    assert problem in caplog.text and "left out 2 rows, all written to" in caplog.text
+
+
+@pytest.mark.parametrize(("column", "values"), [("subset", ("train", "dev")), ("is_test", (False, True))])
+def test_a_column_that_says_what_is_held_out_is_never_passed_over(
+    tmp_path: Path, column: str, values: tuple[Any, Any]
+) -> None:
+    rows = [{"prompt": f"Why {n}?", "chosen": "a", "rejected": "b", column: values[n % 2]} for n in range(4)]
+    write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(DataError, match=f"^mine.jsonl, field '{column}': holds") as caught:
+        sources.load(tmp_path)
+    assert f"{{'{column}': None}}" in caught.value.remedy
+    assert len(sources.load(tmp_path, columns={column: None})) == 4
 
 
 def test_folders_without_usable_pairs_are_refused(tmp_path: Path) -> None:

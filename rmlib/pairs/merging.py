@@ -51,10 +51,17 @@ def one_of(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[Row, bool, 
 
 
 def _of_votes(alike: Sequence[Row]) -> Row:
-    """Preference, ratings and annotations of rows whose labels differ; the same list of annotations counts once."""
-    lists = [_votes(row) for row in alike if not row["annotations"]]
-    lists += {repr(row["annotations"]): _votes(row) for row in alike if row["annotations"]}.values()
-    votes = [vote for given in lists for vote in given]
+    """Preference, ratings and annotations of rows whose labels differ.
+
+    The same list of annotations counts once where each names its annotator: without names, they are votes of others.
+    """
+    votes, known = [], []
+    for row in alike:
+        given = row["annotations"] or []
+        if given in known and all(vote["annotator"] is not None for vote in given):
+            continue
+        known += [given] if given else []
+        votes += _votes(row)
     given = {row["preference"] for row in alike} - {None}
     preference = _first(given) if len(given) < 2 else preference_of_repeats([vote["preference"] for vote in votes])
     return {"preference": preference, "annotations": votes or None} | {

@@ -1,7 +1,7 @@
 """The columns of the table of pairs, and the check that one row fits them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Features, List, Value
@@ -117,6 +117,9 @@ def check_row(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
     if pair["preference"] is not None:
         pair["preference"] = check_preference(pair["preference"], place.at("preference"))
     if pair["annotations"] is not None:
+        if not isinstance(pair["annotations"], Sequence) or isinstance(pair["annotations"], str):
+            problem = f"{shown(pair['annotations'])} is not a list of annotations"
+            raise DataError(place.at("annotations"), problem, "Give a list, or null")
         entries = enumerate(pair["annotations"])
         pair["annotations"] = [check_annotation(entry, place.at(f"annotations[{i}]")) for i, entry in entries]
     return pair

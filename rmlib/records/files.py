@@ -62,6 +62,14 @@ def read_rows(path: Path, origin: str | None = None) -> Iterator[dict[str, Any]]
     row. A compressed file is checked whole before its first row is given out, so that damage is never taken for a bad
     row.
     """
+    for row in rows_and_errors(path, origin):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
+def rows_and_errors(path: Path, origin: str | None = None) -> Iterator[dict[str, Any] | DataError]:
+    """As `read_rows`, but for a row that cannot be read its error, so that the rows after it are read too."""
     origin, ending = origin or path.name, ending_of(path)
     if ending == ".parquet":
         yield from _read_parquet(path, origin)
@@ -144,6 +152,8 @@ def _read_parquet(path: Path, origin: str) -> list[dict[str, Any]]:
     try:
         table = parquet.ParquetFile(source).read()
         _check_names(table.column_names, origin)
+        if not table.num_rows:
+            raise DataError(Place(origin), "the table has no row", "Fetch or write it again")
         columns = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
         for field in table.schema:
             if "arrow.json" in str(field.type):  # as datasets' Json keeps messages with keys of their own
@@ -160,7 +170,7 @@ def _from_json(value: Any) -> Any:
     return [_from_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, Any]]:
+def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, Any] | DataError]:
     """Rows below a header; the delimiter is a tab in .tsv, else the first of , ; tab that the header has."""
     try:
         text = content.decode("utf-8")
@@ -179,8 +189,9 @@ def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, An
                 continue
             if len(cells) != len(names):
                 problem = f"{len(cells)} cells under {len(names)} names of columns"
-                raise DataError(Place(origin, number), problem, f"Quote texts that hold {delimiter!r} or a line end")
-            yield dict(zip(names, cells, strict=True))
+                yield DataError(Place(origin, number), problem, f"Quote texts that hold {delimiter!r} or a line end")
+            else:
+                yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise DataError(Place(origin, number + 1), f"not CSV ({error})", "Correct the quotes") from error
     if number == 0:
@@ -194,7 +205,7 @@ def _check_names(names: list[str], origin: str) -> list[str]:
     return names
 
 
-def _read_json(content: bytes, origin: str, *, lines: bool) -> Iterator[dict[str, Any]]:
+def _read_json(content: bytes, origin: str, *, lines: bool) -> Iterator[dict[str, Any] | DataError]:
     """An array of objects, one object, or JSON lines: if they begin as such, or the ending promises `lines`."""
     try:
         value = parse_json(content)
@@ -208,12 +219,11 @@ def _read_json(content: bytes, origin: str, *, lines: bool) -> Iterator[dict[str
     if not rows:
         raise DataError(Place(origin), "the array is empty", "Fetch or write it again")
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise DataError(Place(origin, number), f"{shown(row)} is not a JSON object", "Write an array of objects")
-        yield row
+        problem, remedy = f"{shown(row)} is not a JSON object", "Write an array of objects"
+        yield row if isinstance(row, dict) else DataError(Place(origin, number), problem, remedy)
 
 
-def _read_lines(content: bytes, origin: str) -> Iterator[dict[str, Any]]:
+def _read_lines(content: bytes, origin: str) -> Iterator[dict[str, Any] | DataError]:
     for number, line in enumerate(io.BytesIO(content), start=1):
         yield _parsed(line, Place(origin, number))
 
@@ -223,13 +233,13 @@ def parse_json(content: bytes) -> Any:
     return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
 
 
-def _parsed(line: bytes, place: Place) -> dict[str, Any]:
+def _parsed(line: bytes, place: Place) -> dict[str, Any] | DataError:
     try:
         row = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(place, f"not a line of JSON ({error})", "Fetch the file again or correct the line") from error
+        return DataError(place, f"not a line of JSON ({error})", "Fetch the file again or correct the line")
     if not isinstance(row, dict):
-        raise DataError(place, f"{shown(row)} is not a JSON object", "Write one object a line")
+        return DataError(place, f"{shown(row)} is not a JSON object", "Write one object a line")
     return row
 
 

@@ -18,7 +18,7 @@ from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import FEATURES, check_row
 from rmlib.records import paths
 from rmlib.records.errors import DataError, Place, shown
-from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, placed_rows, warn_of, written_whole
+from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, rows_and_errors, warn_of, written_whole
 from rmlib.records.hashing import prompt_key
 from rmlib.sources.conversations import Row, in_messages
 from rmlib.sources.labels import preferences_of
@@ -72,7 +72,7 @@ def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
         raise DataError(Place(str(path)), "no row can be read", "Add a file of pairs, or name another folder")
     _fill_splits(reading.rows, options.split, draw=draw)
     labelled, reading.preferences = preferences_of(
-        reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled
+        reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled, bad=reading.bad
     )
     reading.rows = []
     for place, row in labelled:
@@ -133,8 +133,12 @@ def _hidden(name: str) -> str:
 def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> set[str]:
     """Add the rows of a file to what was read, one a pair, and return its columns and the values of `split`."""
     notes, names = Counter[str](), set[str]()
-    unused: dict[str, set[str] | None] = {}  # columns with the names of splits that they hold; None: other values too
-    rows, bad, fits = list(placed_rows(file, origin)), [], False
+    unused: dict[str, set[Any] | None] = {}  # columns with the names of splits that they hold; None: other values too
+    read, fits = list(enumerate(rows_and_errors(file, origin), start=1)), False
+    bad: list[tuple[DataError, Any]] = [(row, None) for _, row in read if isinstance(row, DataError)]
+    rows = [(Place(origin, number), row) for number, row in read if not isinstance(row, DataError)]
+    if not rows:
+        raise bad[0][0]
     of_file = _split_of_file(origin, options.split)
     for place, given in rows:
         names |= given.keys()
@@ -149,11 +153,11 @@ def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> s
         except DataError as error:
             bad.append((error, given))
             continue
-        for column in row.keys() - layout.columns:
-            notes[f"column {column or repr(column)} not used"] += 1
+        for column in row.keys() - layout.columns | row.keys() & {"subset"}:
+            notes[f"column {column or repr(column)} not used"] += column not in layout.columns
             _add_split_name(row[column], column, unused)
         notes.update(pair["note"] for pair in pairs if "note" in pair)
-        names.add(str(row.get("split")))
+        names |= {str(row["split"])} if row.get("split") is not None else set()
         reading.rows += [(place, pair | shared) for pair in pairs]
     if not fits and len(rows) == 1 and ending_of(file) == ".json":
         logger.warning("%s: not used, for it is one object and no table of pairs", origin)
@@ -208,19 +212,23 @@ def _split(row: Row, of_file: str | None, place: Place, said: str | Mapping[str,
     return of_row
 
 
-def _add_split_name(value: Any, column: str, unused: dict[str, set[str] | None]) -> None:
-    """Note a value of a column that is not used, as long as its values are all names of splits."""
+def _add_split_name(value: Any, column: str, unused: dict[str, set[Any] | None]) -> None:
+    """Note a value of a column that is not used, as long as its values are all names of splits, or yes and no."""
     held = unused.setdefault(column, set())
     if value is not None and held is not None:
-        unused[column] = held | {value} if isinstance(value, str) and is_split_name(value) else None
+        is_flag = is_split_name(column.removeprefix("is_")) and isinstance(value, bool | int) and value in (0, 1)
+        unused[column] = held | {value} if is_flag or (isinstance(value, str) and is_split_name(value)) else None
 
 
-def _refuse_other_split(unused: Mapping[str, set[str] | None], origin: str) -> None:
-    """DataError for a column that is not used and holds nothing but names of splits."""
+def _refuse_other_split(unused: Mapping[str, set[Any] | None], origin: str) -> None:
+    """DataError for a column that is no split, but holds names of splits, or is named as one and holds yes and no."""
     for column, held in unused.items():
-        place = Place(origin, None, column)
+        place, listed = Place(origin, None, column), ", ".join(sorted(map(str, held or ())))
+        if any(not isinstance(value, str) for value in held or ()):
+            remedy = f"Write a column split (train, validation), or say columns={{'{column}': None}}"
+            raise DataError(place, f"holds {listed}, and may say what is held out", remedy)
         if "validation" in {split_named(value, place) for value in held or ()}:
-            problem = f"holds {', '.join(sorted(held or ()))}, as a split would"
+            problem = f"holds {listed}, as a split would"
             raise DataError(place, problem, f"Say what it is: columns={{'{column}': 'split'}}, or {{'{column}': None}}")
 
 
@@ -271,6 +279,9 @@ def _report(bad: list[tuple[DataError, Any]], path: Path, options: Options) -> N
     file = paths.runs_dir() / "bad_rows" / f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.jsonl"
     with written_whole(file) as temporary:
         temporary.write_text(content)
-    reasons = Counter(f"left out, because field {error.place.field}: {error.problem}" for error, _ in bad)
+    reasons = Counter(
+        f"left out, because {f'field {error.place.field}' if error.place.field else 'the row'}: {error.problem}"
+        for error, _ in bad
+    )
     warn_of(reasons, path.name, logger)
     logger.warning("%s: left out %d rows, all written to %s: %s", path.name, len(bad), file, listed)

@@ -26,8 +26,8 @@ from typing import Any
 from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
 from rmlib.pairs.schema import PREFERENCE_RANGE, RATING_RANGE, check_preference
 from rmlib.pairs.table import SCALE_TAKEN
-from rmlib.records.errors import DataError, Place, check_number, shown
-from rmlib.sources.ratings import Row, helpfulness, is_number, rate
+from rmlib.records.errors import DataError, Place, shown
+from rmlib.sources.ratings import Refused, Row, helpfulness, is_number, rate
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
 _SCALE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
 _COMPARED = re.compile(r"(.+?)\s*(>{1,3}|<{1,3}|=+|~)\s*(.+)")
 _TIES = frozenset({"tie", "tied", "ties", "draw", "equal", "same", "both", "neither"})
+_TIE = re.compile(r"(tie|neither|both([ _-]?(bad|good))?)(\b|_)")
 _NOUN = r"(?:model|response|answer|assistant|chatbot|completion|output|candidate|option)[ _-]?"
 _SIDES = {
     -1: re.compile(rf"(?:{_NOUN})?a|{_NOUN}1|first|left"),
@@ -54,6 +55,7 @@ def preferences_of(
     labels: str | Mapping[Any, int] | None = None,
     scale: tuple[float, float] | None = None,
     unlabelled: str = "refuse",
+    bad: list[tuple[DataError, Row]] | None = None,
 ) -> tuple[list[tuple[Place, Row]], str]:
     """The rows with `preference` and ratings on 0-4, and where the preferences come from (for `make_pairs`).
 
@@ -68,6 +70,7 @@ def preferences_of(
         unlabelled: what happens to rows without a label beside rows that have one: "refuse"; "derive" their preference
             from helpfulness; "leave_out"; "keep" them without a preference, so that regression alone learns from them.
             Where no row has a label, all are derived, and this holds for the rows that are not rated.
+        bad: takes the rows whose own label or rating cannot be read, which are left out; without it the first raises.
 
     Labels that contradict helpfulness are kept; they, and what was derived or left out, are counted and logged. Raises
     DataError naming file, row and column.
@@ -76,10 +79,17 @@ def preferences_of(
         problem = f"{shown(unlabelled)} says not what to do with rows without a preference"
         raise DataError(Place("unlabelled"), problem, f"Use one of {', '.join(UNLABELLED)}")
     read = None if labels is None else _reading(labels)
-    made = [(place, dict(row)) for place, row in rows]
-    rate(made, scale)
+    made, refused = [(place, dict(row)) for place, row in rows], Refused(bad)
+    n_taken = rate(made, scale, refused)
+    if scale is not None and not n_taken:
+        raise DataError(Place("rating_scale"), f"no rating to take from {shown(scale)}", "Leave the option out")
+    n_read = 0
     for kind in LABEL_KINDS:
-        _label([(place, row) for place, row in made if row.get("label_kind", "preference") == kind], kind, read)
+        of_kind = [(place, row) for place, row in made if row.get("label_kind", "preference") == kind]
+        n_read += _label(of_kind, kind, read, refused)
+    if read is not None and not n_read:
+        raise DataError(Place("labels"), f"no row has a label to read as {shown(labels)}", "Leave the option out")
+    made = refused.others(made)
     _note_contradictions(made)
     kept, derived = _without_gaps(made, unlabelled)
     for _, row in kept:
@@ -96,30 +106,34 @@ def preferences_of(
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def _label(rows: list[tuple[Place, Row]], kind: str, read: Read | None) -> None:
-    """Write `preference` into rows of one kind; None where there is no label."""
+def _label(rows: list[tuple[Place, Row]], kind: str, read: Read | None, refused: Refused) -> int:
+    """Write `preference` into rows of one kind, None where there is no label; returns how many a reading was for."""
     given = []
     for place, row in rows:
         row["preference"], key = None, _key(row.get("label"))
         if key is None:
             continue
         column = row.get("label_column") or ("strength" if kind == "chosen" else kind)
-        if kind == "chosen" or row.get("pair_id") is not None:
-            row["preference"] = check_preference(row["label"], place.at(column))
-        else:
+        if kind != "chosen" and row.get("pair_id") is None:
             given.append((place.at(column), row, key))
+            continue
+        with refused.row(row):
+            row["preference"] = check_preference(row["label"], place.at(column))
     if not given:
-        return
+        return 0
     if read is None:
         read = _read_by_itself(given, kind)
     for place, row, key in given:
         row["preference"] = read(key)
         if row["preference"] is None:
             problem = f"{shown(row['label'])} is not a preference that labels names"
-            raise DataError(place, problem, "Name it there (after a comma, beside what means the same), or correct it")
-    counts = Counter((key, row["preference"]) for _, row, key in given)
+            with refused.row(row):
+                remedy = "Name it there (after a comma, beside what means the same), or correct it"
+                raise DataError(place, problem, remedy)
+    counts = Counter((key, row["preference"]) for _, row, key in given if row["preference"] is not None)
     shares = ", ".join(f"{shown(key)} is {preference:+d} ({n})" for (key, preference), n in sorted(counts.items()))
     logger.info("%s: preferences read from %s: %s", given[0][0].origin, given[0][0].field, shares)
+    return len(given)
 
 
 def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
@@ -156,7 +170,7 @@ def _are_own_numbers(values: list[Any]) -> bool:
 def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     """Readings that fit the values, each with what it says."""
     if not all(map(is_number, keys)):
-        words = [key for key in keys if key not in _TIES and not _COMPARED.fullmatch(key)]
+        words = [key for key in keys if not _is_tie(key) and not _COMPARED.fullmatch(key)]
         if len(words) < len(keys) and not words:
             words = ["a", "b"]
         if len(words) == 2 and all(key in ("false", "true") or _side(key) for key in words):
@@ -174,13 +188,20 @@ def _readings(keys: list[str]) -> Iterator[tuple[str, str]]:
     elif numbers <= {0, 1, 2} and most == 2:
         yield "1/2/0", "1: response 1 is better, 2: response 2 is, 0: neither"
         yield "0/1/2", "0: response 1 is better, 1: response 2 is, 2: neither"
+    elif least >= 0 and most <= 1 and not numbers <= {0, 0.5, 1}:
+        yield "0..1", "the share that finds response 2 better"
+        yield "1..0", "the share that finds response 1 better"
     elif most > 1 or least < 0:
-        low = least if least >= 0 else -max(-least, most)
+        low = min(least, 1) if least >= 0 else -max(-least, most)
         scales = f"{low:g}..{max(most, -low):g}", f"{max(most, -low):g}..{low:g}"
         yield scales[0], "a scale up to: response 2 is much better; name its real ends"
         yield scales[1], "the same scale the other way round"
-    if PREFERENCE_RANGE[0] <= least and most <= PREFERENCE_RANGE[1]:
+    if PREFERENCE_RANGE[0] <= least and most <= PREFERENCE_RANGE[1] and all(map(float.is_integer, numbers)):
         yield _OWN, "the table's own numbers, positive where response 2 is better"
+
+
+def _is_tie(key: str) -> bool:
+    return key in _TIES or _TIE.match(key) is not None
 
 
 def _both_ways(first: str, second: str) -> Iterator[tuple[str, str]]:
@@ -217,7 +238,7 @@ def _names(side: Callable[[str], int | None]) -> Read:
         found = side(key)
         if found is None and key in ("false", "true"):
             found = side(str(int(key == "true")))
-        if found is None and (key in _TIES or re.match(r"(tie|both|neither)\b", key)):
+        if found is None and _is_tie(key):
             return 0
         return found
 
@@ -297,18 +318,15 @@ def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[
     derived = [(place, row) for place, row in given_none if helpfulness(row) is not None]
     if none_labelled and given_none and not derived and unlabelled != "keep":
         problem = "no row has a preference, or the helpfulness of both responses"
-        remedy = "Add preference (-3..3), or ratings_1 and ratings_2"
+        remedy = "Add preference or ratings_1 and ratings_2, or name its column, as in columns={'judged': 'label'}"
         raise DataError(Place(given_none[0][0].origin), problem, remedy)
     if not none_labelled and unlabelled != "derive":
         derived = []
-    for place, row in derived:
-        first, second = (
-            check_number(value, RATING_RANGE, place.at(f"ratings_{side}.helpfulness"))
-            for side, value in zip("12", helpfulness(row) or (), strict=True)
-        )
-        row["preference"] = preference_from_ratings(first, second)
+    for _, row in derived:
+        row["preference"] = preference_from_ratings(*(helpfulness(row) or (0, 0)))
     if derived:
-        logger.info("%s: %d preferences %s", derived[0][0].origin, len(derived), DERIVED)
+        ties = sum(row["preference"] == 0 for _, row in derived)
+        logger.info("%s: %d preferences %s, %d of them ties", derived[0][0].origin, len(derived), DERIVED, ties)
     left = [(place, row) for place, row in given_none if row["preference"] is None]
     if not left:
         return rows, len(derived)

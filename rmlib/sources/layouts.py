@@ -127,9 +127,11 @@ def _by_number(row: Row, place: Place) -> list[Row]:
     for column in ("ratings_1", "ratings_2"):
         _by_name(row.get(column), place.at(column))
     kept = {name: row[name] for name in ("ratings_1", "ratings_2", "score_1", "score_2", *TABLE) if name in row}
-    if kept.get("pair_id") != pair_id(pair["prompt"], pair["response_1"], pair["response_2"]):
-        kept.pop("pair_id", None)  # a name of the user's own
-    return [pair | kept | _label(row, place)]
+    own_name = kept.get("pair_id") not in (None, pair_id(pair["prompt"], pair["response_1"], pair["response_2"]))
+    if own_name:
+        del kept["pair_id"]
+    note = {"note": "pair_id not used, for it is computed"} if own_name else {}
+    return [pair | kept | _label(row, place) | note]
 
 
 def _by_letter(first: str, second: str) -> Callable[[Row, Place], list[Row]]:

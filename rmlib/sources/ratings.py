@@ -1,6 +1,8 @@
 """Ratings as files give them become ratings on 0-4, or are refused where nobody can tell their scale."""
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rmlib.pairs.schema import RATING_RANGE
@@ -9,34 +11,72 @@ from rmlib.records.errors import DataError, Place, check_number, shown
 Row = dict[str, Any]
 
 
-def rate(rows: list[tuple[Place, Row]], scale: tuple[float, float] | None) -> None:
-    """Bring the ratings of both responses together in `ratings_1` and `ratings_2`, on 0-4."""
-    given = []  # place of a rating, the ratings that hold it, the attribute
+class Refused:
+    """Rows that cannot be read: each raises, or is put beside its error in a list and left out of the others."""
+
+    def __init__(self, found: list[tuple[DataError, Row]] | None) -> None:
+        self._found, self._ids = found, set[int]()
+
+    @contextmanager
+    def row(self, row: Row) -> Iterator[None]:
+        """Refuses the row for a DataError inside."""
+        try:
+            yield
+        except DataError as error:
+            if self._found is None:
+                raise
+            self._found.append((error, row))
+            self._ids.add(id(row))
+
+    def others(self, rows: list[tuple[Place, Row]]) -> list[tuple[Place, Row]]:
+        """The rows that were not refused."""
+        return [(place, row) for place, row in rows if id(row) not in self._ids]
+
+
+def rate(rows: list[tuple[Place, Row]], scale: tuple[float, float] | None, refused: Refused) -> int:
+    """Bring the ratings of both responses together in `ratings_1` and `ratings_2`, on 0-4.
+
+    Returns how many there are, apart from rows of a table that we wrote. Raises DataError where nobody can tell their
+    scale; one that is no number, or off its scale, is `refused`.
+    """
+    given: list[tuple[Place, Row, str, Row]] = []  # place of a rating, the ratings that hold it, the attribute, the row
     for place, row in rows:
         for side in "12":
-            column, score = f"ratings_{side}", _rating(row.get(f"score_{side}"))
-            if isinstance(row.get(column), dict):
-                row[column] = {name: _rating(value) for name, value in row[column].items()}
-            if score is not None:
-                row[column] = row.get(column) or {}
-                if row[column].get("helpfulness", score) not in (None, score):
-                    problem = f"{shown(score)} beside another helpfulness, {shown(row[column]['helpfulness'])}"
-                    raise DataError(place.at(f"score_{side}"), problem, "Give one of the two")
-                row[column]["helpfulness"] = score
-            if isinstance(row.get(column), dict) and row.get("pair_id") is None:
-                given += [
-                    (place.at(f"{column}.{name}"), row[column], name)
-                    for name, value in row[column].items()
-                    if value is not None
-                ]
+            with refused.row(row):
+                given += _gathered(place, row, side)
+    given = [each for each in given if each[3].get("pair_id") is None]
     if scale is None:
-        _refuse_other_scale(given)
-        return
+        _refuse_other_scale([(ratings[name], place) for place, ratings, name, _ in given])
+        return len(given)
     worst, best = _checked_scale(scale)
-    for place, ratings, name in given:
-        number = check_number(ratings[name], (min(worst, best), max(worst, best)), place)
-        low, high = RATING_RANGE
-        ratings[name] = low + (high - low) * (number - worst) / (best - worst)
+    low, high = RATING_RANGE
+    for place, ratings, name, row in given:
+        with refused.row(row):
+            number = check_number(ratings[name], (min(worst, best), max(worst, best)), place)
+            ratings[name] = low + (high - low) * (number - worst) / (best - worst)
+    return len(given)
+
+
+def _gathered(place: Place, row: Row, side: str) -> list[tuple[Place, Row, str, Row]]:
+    """The ratings of one response as numbers, in a dictionary of their own."""
+    column, score = f"ratings_{side}", _rating(row.get(f"score_{side}"))
+    given = row.get(column)
+    if given is not None and not isinstance(given, Mapping):
+        raise DataError(place.at(column), f"{shown(given)} does not map attributes", "Give each rating by its name")
+    ratings = {name: _rating(value) for name, value in (given or {}).items()}
+    if score is not None:
+        if ratings.get("helpfulness", score) not in (None, score):
+            problem = f"{shown(score)} beside another helpfulness, {shown(ratings['helpfulness'])}"
+            raise DataError(place.at(f"score_{side}"), problem, "Give one of the two")
+        ratings["helpfulness"] = score
+    row[column] = ratings or None
+    found = []
+    for name, value in ratings.items():
+        if value is not None:
+            at = place.at(f"{column}.{name}")
+            ratings[name] = check_number(value, (-math.inf, math.inf), at)
+            found.append((at, ratings, name, row))
+    return found
 
 
 def _rating(value: Any) -> Any:
@@ -47,13 +87,8 @@ def _rating(value: Any) -> Any:
     return None if nothing else value
 
 
-def _refuse_other_scale(given: list[tuple[Place, Row, str]]) -> None:
+def _refuse_other_scale(numbers: list[tuple[float, Place]]) -> None:
     """Ratings are taken to be on 0-4 unless their values say, or leave open, that they are not."""
-    numbers = [
-        (ratings[name], place)
-        for place, ratings, name in given
-        if isinstance(ratings[name], int | float) and not isinstance(ratings[name], bool)
-    ]
     if not numbers:
         return
     (least, at_least), (most, at_most) = (end(numbers, key=lambda one: one[0]) for end in (min, max))
