@@ -166,6 +166,29 @@ def test_the_benchmark_of_own_pairs_reads_what_the_folder_loader_reads(tmp_path:
     assert sorted(items["item_id"]) == [f"easy/{number}" for number in range(len(AWKWARD))]
 
 
+def test_own_pairs_keep_the_names_of_their_rows_as_far_as_these_tell_them_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = WRITERS["numbers"]
+    rows = [row("a", "x", "y"), row("b", "x", "y") | {"id": 7}, row("b", "x", "y") | {"id": 7}, row("c", "x", "x"),
+            row("d", "x", "y") | {"preference": 0}]  # fmt: skip
+    put(tmp_path, "train.jsonl", rows)
+    put(tmp_path, "test.jsonl", [row("e", "x", "y") | {"id": 7}])
+    whole = benchmarks.load("own", tmp_path)
+    assert sorted(whole["item_id"]) == ["test.jsonl/7", "train.jsonl/1", "train.jsonl/7"]
+    assert "3 of 4 pairs are training pairs; parts='validation' scores the held-out ones alone" in caplog.text
+    assert benchmarks.load("own", tmp_path, parts="validation")["item_id"][:] == ["test.jsonl/7"]
+    assert sorted(benchmarks.load("own", tmp_path, parts="train")["item_id"]) == ["train.jsonl/1", "train.jsonl/7"]
+    put(tmp_path, "test.jsonl", [row(prompt, "x", "y") | {"id": 7} for prompt in "ef"])
+    named = benchmarks.load("own", tmp_path)
+    assert "1 ids name several pairs, so that all items are named by pair_id: all/test.jsonl/7" in caplog.text
+    assert set(named["item_id"]) <= set(sources.load(tmp_path)["pair_id"])
+    ranked = {"prompt": "q", "completions": ["a", "b", "c"], "ranks": [2, 1, 3], "id": 1}
+    assert len(benchmarks.load("own", put(tmp_path / "ranked", "mine.jsonl", [ranked]))) == 3
+    with pytest.raises(DataError, match="no decided pair"):
+        benchmarks.load("own", put(tmp_path / "tied", "mine.jsonl", [ranked | {"ranks": [1, 1, 1]}]))
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda text: text.strip())
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FOLDERS = itertools.count()
@@ -357,6 +380,27 @@ def test_all_bad_rows_are_named_at_once_or_left_out_counted_and_written(
         row["prompt"] for row in rows if not row["chosen"] or row["rejected"] == 7
     )
     assert {(line["file"], line["row"], line["field"]) for line in written} >= {("train.jsonl", 2, "rejected")}
+
+
+def test_lines_that_are_no_rows_are_bad_rows_too(tmp_path: Path) -> None:
+    put(tmp_path, "train.jsonl", TRAIN)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "cut\n\n[1]\n' + json.dumps(OTHER[0]))
+    (tmp_path / "test.csv").write_text("prompt,chosen,rejected\na,b\nc,d,e\n")
+    with pytest.raises(DataError, match="4 rows cannot be read: test.csv, row 1: 2 cells .*; train.jsonl, row 4: not"):
+        sources.load(tmp_path)
+    assert len(sources.load(tmp_path, bad_rows="leave_out")) == 5
+    [file] = (sources.loading.folder.paths.runs_dir() / "bad_rows").iterdir()
+    written = [json.loads(line)["given"] for line in file.read_text().splitlines()]
+    assert written == [["a", "b"], '{"prompt": "cut\n', "\n", [1]]
+
+
+def test_a_column_of_several_files_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train.jsonl", "test.jsonl"):
+        put(tmp_path, name, [row | {f"more {n}": n for n in range(15)} for row in TRAIN])
+    sources.load(tmp_path)
+    named = [message for message in caplog.messages if "not used" in message]
+    assert sorted(named) == sorted(f"{tmp_path.name}, 2 files: column more_{n} not used (6 rows)" for n in range(15))
 
 
 def test_columns_are_renamed_and_a_layout_that_is_unclear_says_what_was_tried(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_scored_single_responses_are_a_table_that_says_their_scale(tmp_path: Pat
     view = rating_view(made)
     assert dict(zip(view["response"], view["helpfulness"], strict=True)) == {"one": 0, "two": 4, "three": 2, "four": 4}
     assert chosen(made) == [("Q1", "two", 3)] and left_out(made)["single responses"] == 2
-    assert info.preferences == "derived from helpfulness; ratings of 1 to 5 taken to 0 to 4"
+    assert info.preferences == "derived from helpfulness"
     assert info.title.endswith("validation; ratings of 1 to 5 taken to 0 to 4)")
     assert rating_scale(made) == rating_scale(made.select([0])) == (1, 5)
     assert rating_scale(make_pairs([{"split": "train", "prompt": [{"role": "user", "content": "Q"}], "response_1": "a",

@@ -152,7 +152,7 @@ CHOSEN = {"prompt": "Why?", "chosen": "Yes.", "rejected": "No."}
         (CHOSEN | {"chosen": [assistant(" ")]}, "chosen", "empty"),
         (CHOSEN | {"chosen": str([assistant("Yes.")])}, "chosen", "a text that holds messages"),
         (CHOSEN | {"strength": 0}, "strength", "not a strength"),
-        (CHOSEN | {"strength": 4}, "strength", "outside"),
+        (CHOSEN | {"strength": 1.5}, "strength", "not a strength"),
         (CHOSEN | {"split": "gold"}, "split", "'gold' is not a split"),
         ({"chosen": [user("A"), assistant("B")], "rejected": [user("a"), assistant("C")]}, "rejected", "not begin"),
         ({"chosen": [user("A"), assistant("B")], "rejected": [user("A"), assistant("B"), user("C"), assistant("D")]},

@@ -44,6 +44,27 @@ def test_matched_arms_learn_from_the_same_pairs_and_unmatched_regression_from_ti
     assert matched.test["pair_id"][:] == all_pairs.test["pair_id"][:]
 
 
+def test_single_responses_are_for_unmatched_regression_alone_and_never_tested_on(source: Path) -> None:
+    alone = source.parent / "alone"
+    alone.mkdir()
+    for split in ("train", "validation"):  # of every second prompt one response, of the others both
+        rows = [json.loads(line) for line in (source / f"{split}.jsonl").read_text().splitlines()]
+        kept = [row for number, row in enumerate(rows) if number % 4 != 1]
+        (alone / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    matched, everything = (load_splits(alone, selection_fraction=0.25, matched=value) for value in (True, False))
+    assert [len(matched.train), len(everything.train), len(everything.test)] == [
+        sum(text is not None for text in everything.train["response_2"]), 30, 8
+    ]  # fmt: skip
+    assert None not in matched.train["response_2"] and None not in everything.test["response_2"]
+    counted = everything.counts()["single responses"]
+    assert counted["train"] + counted["selection"] == 20 and counted["test"] == 0
+    for file in alone.iterdir():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for number, line in enumerate(lines) if number % 3 == 2))
+    with pytest.raises(ValueError, match=r"no decided pair in .*'test'.*single responses alone train regression"):
+        load_splits(alone, selection_fraction=0.25)
+
+
 def test_shuffled_labels_keep_strengths_and_ties_and_turn_about_half_round() -> None:
     prompt = [{"role": "user", "content": "q"}]
     rows = [

@@ -5,6 +5,7 @@ from rmlib.pairs.table import (
     ANNOTATED,
     CONSENSUS,
     DERIVED,
+    NONE,
     carve_selection,
     content_hash,
     make_pairs,
@@ -23,7 +24,7 @@ from rmlib.pairs.views import (
 from rmlib.records.errors import DataError
 
 __all__ = [
-    "ANNOTATED", "ATTRIBUTES", "CONSENSUS", "DERIVED", "DataError", "FEATURES", "carve_selection", "content_hash",
-    "left_out", "make_pairs", "margins_of_chosen", "only_ranked", "pair_id", "preference_from_ratings",
+    "ANNOTATED", "ATTRIBUTES", "CONSENSUS", "DERIVED", "DataError", "FEATURES", "NONE", "carve_selection",
+    "content_hash", "left_out", "make_pairs", "margins_of_chosen", "only_ranked", "pair_id", "preference_from_ratings",
     "preference_view", "ranking_view", "rating_view", "unranked",
 ]  # fmt: skip

@@ -24,13 +24,16 @@ class Place(NamedTuple):
 
 
 class DataError(ValueError):
-    """Input that cannot be used: says where it stands, what is wrong with it and what to do."""
+    """Input that cannot be used: says where it stands, what is wrong with it and what to do.
 
-    def __init__(self, place: Place, problem: str, remedy: str) -> None:
+    `given` is the row as it stands in the file, where it could not even be taken apart.
+    """
+
+    def __init__(self, place: Place, problem: str, remedy: str, given: Any = None) -> None:
         # A quoted name may hold what no terminal or file can: half a surrogate pair.
         message = f"{place}: {problem}. {remedy}.".encode(errors="backslashreplace").decode()
         super().__init__(message)
-        self.place, self.problem, self.remedy = place, problem, remedy
+        self.place, self.problem, self.remedy, self.given = place, problem, remedy, given
 
 
 def shown(value: Any) -> str:

@@ -62,15 +62,25 @@ def read_rows(path: Path, origin: str | None = None) -> Iterator[dict[str, Any]]
     row. A compressed file is checked whole before its first row is given out, so that damage is never taken for a bad
     row.
     """
-    for row in rows_and_errors(path, origin):
+    for row in _rows(path, origin or path.name):
         if isinstance(row, DataError):
             raise row
         yield row
 
 
-def rows_and_errors(path: Path, origin: str | None = None) -> Iterator[dict[str, Any] | DataError]:
-    """As `read_rows`, but for a row that cannot be read its error, so that the rows after it are read too."""
-    origin, ending = origin or path.name, ending_of(path)
+def placed_rows(path: Path, origin: str | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Every row of the file with its place, as `read_rows` gives them."""
+    rows = enumerate(read_rows(path, origin), start=1)
+    return ((Place(origin or path.name, number), row) for number, row in rows)
+
+
+def rows_or_errors(path: Path, origin: str) -> Iterator[tuple[Place, dict[str, Any] | DataError]]:
+    """Every row of the file with its place, or the error of a row that is none; raises for a file that is none."""
+    return ((Place(origin, number), row) for number, row in enumerate(_rows(path, origin), start=1))
+
+
+def _rows(path: Path, origin: str) -> Iterator[dict[str, Any] | DataError]:
+    ending = ending_of(path)
     if ending == ".parquet":
         yield from _read_parquet(path, origin)
         return
@@ -83,12 +93,6 @@ def rows_and_errors(path: Path, origin: str | None = None) -> Iterator[dict[str,
         yield from _read_json(content.strip(), origin, lines=ending != ".json")
     else:
         yield from _read_lines(content.rstrip(), origin)
-
-
-def placed_rows(path: Path, origin: str | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Every row of the file with its place, as `read_rows` gives them."""
-    rows = enumerate(read_rows(path, origin), start=1)
-    return ((Place(origin or path.name, number), row) for number, row in rows)
 
 
 def first_rows(path: Path, number: int) -> list[dict[str, Any]]:
@@ -159,7 +163,7 @@ def _read_parquet(path: Path, origin: str) -> list[dict[str, Any]]:
             if "arrow.json" in str(field.type):  # as datasets' Json keeps messages with keys of their own
                 columns[field.name] = [_from_json(value) for value in columns[field.name]]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, json.JSONDecodeError) as error:
         raise DataError(Place(origin), f"not a readable parquet file ({error})", "Write it again") from error
 
 
@@ -189,7 +193,8 @@ def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, An
                 continue
             if len(cells) != len(names):
                 problem = f"{len(cells)} cells under {len(names)} names of columns"
-                yield DataError(Place(origin, number), problem, f"Quote texts that hold {delimiter!r} or a line end")
+                remedy = f"Quote texts that hold {delimiter!r} or a line end"
+                yield DataError(Place(origin, number), problem, remedy, cells)
             else:
                 yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
@@ -219,28 +224,26 @@ def _read_json(content: bytes, origin: str, *, lines: bool) -> Iterator[dict[str
     if not rows:
         raise DataError(Place(origin), "the array is empty", "Fetch or write it again")
     for number, row in enumerate(rows, start=1):
-        problem, remedy = f"{shown(row)} is not a JSON object", "Write an array of objects"
-        yield row if isinstance(row, dict) else DataError(Place(origin, number), problem, remedy)
+        yield _as_object(row, Place(origin, number))
 
 
 def _read_lines(content: bytes, origin: str) -> Iterator[dict[str, Any] | DataError]:
     for number, line in enumerate(io.BytesIO(content), start=1):
-        yield _parsed(line, Place(origin, number))
+        place = Place(origin, number)
+        try:
+            yield _as_object(parse_json(line), place)
+        except (ValueError, RecursionError) as error:
+            problem, given = f"not a line of JSON ({error})", line.decode(errors="replace")
+            yield DataError(place, problem, "Fetch the file again or correct the line", given)
+
+
+def _as_object(row: Any, place: Place) -> dict[str, Any] | DataError:
+    return row if isinstance(row, dict) else DataError(place, f"{shown(row)} is not a JSON object", "Give one", row)
 
 
 def parse_json(content: bytes) -> Any:
     """JSON as the standard has it. Raises ValueError also for NaN and for a key that occurs twice in one object."""
     return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
-
-
-def _parsed(line: bytes, place: Place) -> dict[str, Any] | DataError:
-    try:
-        row = parse_json(line)
-    except (ValueError, RecursionError) as error:
-        return DataError(place, f"not a line of JSON ({error})", "Fetch the file again or correct the line")
-    if not isinstance(row, dict):
-        return DataError(place, f"{shown(row)} is not a JSON object", "Write one object a line")
-    return row
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:

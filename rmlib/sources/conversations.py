@@ -77,7 +77,8 @@ def one_response(row: Row, place: Place, column: str, prompt: str = "prompt") ->
     context, response = ending(row[column], place.at(column))
     joined = _joined(checked, context, place.at(prompt), is_text=isinstance(given, str))
     if not joined:
-        problem, remedy = f"there is no prompt, and {column} is no conversation", "Add it, or give whole conversations"
+        problem = f"there is no prompt, and {column} is no conversation"
+        remedy = f"Add it, give whole conversations, or name its column, as in columns={{'question': '{prompt}'}}"
         raise DataError(place.at(prompt), problem, remedy)
     return {"prompt": joined, "response_1": response}
 
@@ -90,6 +91,8 @@ def ending(value: Any, place: Place) -> tuple[list[dict[str, str]], Response]:
         value = [value]
     if not isinstance(value, Sequence) or not value or not isinstance(value[-1], Mapping):
         raise DataError(place, f"{shown(value)} is neither a text nor messages", "Give the response")
+    if "role" not in value[-1]:
+        raise DataError(place, f"{shown(value[-1])} is not a message", "Give each message a role and a content")
     if value[-1].get("role") != "assistant":
         raise DataError(place, "the last message is not the assistant's", "End with the response")
     return check_messages(value[:-1], place) if value[:-1] else [], check_response(value[-1], place)

@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from rmlib.pairs import make_pairs
 from rmlib.pairs.schema import FEATURES, check_row
 from rmlib.records import paths
 from rmlib.records.errors import DataError, Place, shown
-from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, rows_and_errors, warn_of, written_whole
+from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, rows_or_errors, warn_of, written_whole
 from rmlib.records.hashing import prompt_key
 from rmlib.sources.conversations import Row, in_messages
 from rmlib.sources.labels import preferences_of
-from rmlib.sources.layouts import from_text, recognise, unclear
+from rmlib.sources.layouts import COLUMNS, from_text, recognise, unclear
 from rmlib.sources.options import Options
 from rmlib.sources.split_names import is_split_name, split_named
 
@@ -35,9 +35,11 @@ ORIGIN = "the folder of pairs"
 class Reading:
     """What was read: rows of the table with their places, and rows that cannot be read with the reason."""
 
-    rows: list[tuple[Place, Row]]
-    bad: list[tuple[DataError, Any]]
+    rows: list[tuple[Place, Row]] = field(default_factory=list)
+    bad: list[tuple[DataError, Any]] = field(default_factory=list)
     preferences: str = ""
+    notes: dict[str, Counter[str]] = field(default_factory=dict)  # of what is noted, the rows of each file
+    objects: list[str] = field(default_factory=list)  # files of one object that is no row
 
 
 def load(source: str | Path, **options: Any) -> Dataset:
@@ -61,15 +63,17 @@ def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
     Without `draw` all rows are training rows where none is named as held out.
     """
     path = Path(source).expanduser()
-    reading = Reading([], [])
+    reading = Reading()
     names: set[str] = set()
     for file, origin in _files(path):
         names |= {origin} | _read_file(file, origin, options, reading)
+    _log_notes(reading.notes, path.name)
     _check_known(names, options)
     if options.bad_rows == "refuse" or not reading.rows:
         _report(reading.bad, path, options)
     if not reading.rows:
-        raise DataError(Place(str(path)), "no row can be read", "Add a file of pairs, or name another folder")
+        problem = f"no rows: {'; '.join(reading.objects) or 'no file holds one that can be read'}"
+        raise DataError(Place(str(path)), problem, "Give a list or lines of rows, or name another folder")
     _fill_splits(reading.rows, options.split, draw=draw)
     labelled, reading.preferences = preferences_of(
         reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled, bad=reading.bad
@@ -132,18 +136,19 @@ def _hidden(name: str) -> str:
 
 def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> set[str]:
     """Add the rows of a file to what was read, one a pair, and return its columns and the values of `split`."""
-    notes, names = Counter[str](), set[str]()
+    names = set[str]()
     unused: dict[str, set[Any] | None] = {}  # columns with the names of splits that they hold; None: other values too
-    read, fits = list(enumerate(rows_and_errors(file, origin), start=1)), False
-    bad: list[tuple[DataError, Any]] = [(row, None) for _, row in read if isinstance(row, DataError)]
-    rows = [(Place(origin, number), row) for number, row in read if not isinstance(row, DataError)]
-    if not rows:
-        raise bad[0][0]
-    of_file = _split_of_file(origin, options.split)
-    for place, given in rows:
+    bad: list[tuple[DataError, Any]] = []
+    first: Row | None = None  # one that fits no layout, as long as none does
+    n_rows, fits, of_file, columns = 0, False, _split_of_file(origin, options.split), options.columns or {}
+    for place, given in rows_or_errors(file, origin):
+        n_rows += 1
+        if isinstance(given, DataError):
+            bad.append((given, given.given))
+            continue
         names |= given.keys()
         try:
-            row = _named(given, place, options.columns or {})
+            row = _named(given, place, columns)
             row = from_text(row) if ending_of(file) in (".csv", ".tsv") else row
             layout = recognise(row, place)
             fits = True
@@ -152,23 +157,35 @@ def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> s
             pairs = layout.read(in_messages(row, place, options.transcripts), place)
         except DataError as error:
             bad.append((error, given))
+            first = first or given
             continue
-        for column in row.keys() - layout.columns | row.keys() & {"subset"}:
-            notes[f"column {column or repr(column)} not used"] += column not in layout.columns
+        for column in row.keys() - layout.columns:
+            if column in COLUMNS and row[column] is None:  # of another layout, in a table of several
+                continue
+            reading.notes.setdefault(f"column {column or repr(column)} not used", Counter())[origin] += 1
             _add_split_name(row[column], column, unused)
-        notes.update(pair["note"] for pair in pairs if "note" in pair)
+        _add_split_name(row.get("subset"), "subset", unused)
+        for note in {pair["note"] for pair in pairs if "note" in pair}:
+            reading.notes.setdefault(note, Counter())[origin] += 1
         names |= {str(row["split"])} if row.get("split") is not None else set()
         reading.rows += [(place, pair | shared) for pair in pairs]
-    if not fits and len(rows) == 1 and ending_of(file) == ".json":
+    if not fits and first is not None and n_rows == 1 and ending_of(file) == ".json":
         logger.warning("%s: not used, for it is one object and no table of pairs", origin)
+        reading.objects.append(f"{origin} is one object ({', '.join(map(str, first))})")
         return names
     if not fits:
-        raise DataError(Place(origin), *unclear(_named(rows[0][1], rows[0][0], options.columns or {})))
+        raise bad[0][0] if first is None else DataError(Place(origin), *unclear(_named(first, Place(origin), columns)))
     if "split" not in names:
         _refuse_other_split(unused, origin)
     reading.bad += bad
-    warn_of(notes, origin, logger)
     return names
+
+
+def _log_notes(notes: Mapping[str, Counter[str]], folder: str) -> None:
+    """Warn once of each thing noted, with the number of its rows."""
+    for note, rows in sorted(notes.items()):
+        where = next(iter(rows)) if len(rows) == 1 else f"{folder}, {len(rows)} files"
+        logger.warning("%s: %s (%d rows)", where, note, rows.total())
 
 
 def _named(given: Row, place: Place, columns: Mapping[str, str | None]) -> Row:

@@ -146,10 +146,10 @@ def _by_choice(row: Row, place: Place) -> list[Row]:
     pair = two_responses(row, place, "chosen", "rejected")
     if row.get("strength") is None:
         return [better_first(pair) | UNKNOWN_STRENGTH]
-    strength = check_preference(row["strength"], place.at("strength"))
-    if strength < 1:
-        raise DataError(place.at("strength"), f"{strength} is not a strength", "Use 1, 2 or 3; leave ties out")
-    return [better_first(pair, strength)]
+    strength = row["strength"]
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or strength not in (1, 2, 3):
+        raise DataError(place.at("strength"), f"{shown(strength)} is not a strength", "Use 1, 2 or 3; leave ties out")
+    return [better_first(pair, int(strength))]
 
 
 def _by_rejection(row: Row, place: Place) -> list[Row]:
@@ -296,3 +296,4 @@ LAYOUTS = (
         {"messages": [*_ASKED, {"role": "assistant", "content": "Red."}], "score": 4},
     ),
 )  # fmt: skip
+COLUMNS = frozenset().union(*(layout.columns for layout in LAYOUTS))

@@ -27,8 +27,8 @@ _TITLES = {
 class SourceInfo:
     """What a record and a title say about a source.
 
-    `preferences`: ANNOTATED, DERIVED or CONSENSUS of rmlib.pairs, and after it the scale of the ratings where it is not
-    0-4 (see `pairs.views.rating_scale`).
+    `title` names the scale of the ratings where they were given on another than 0-4 (see `pairs.views.rating_scale`).
+    `preferences`: ANNOTATED, DERIVED, CONSENSUS or NONE of rmlib.pairs, or how many of them are derived.
     """
 
     name: str
@@ -61,11 +61,11 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     pairs = loader(**options)
     digest = content_hash(pairs)
     counts = Counter(pairs["split"][:])
-    scale = pairs.info.description.partition("; ")[2]  # of ratings, where it is not the table's
+    preferences, _, scale = pairs.info.description.partition("; ")
     sizes = f"{counts['train']:,} train, {counts['validation']:,} validation"
     title = f"{_TITLES[name]} ({'; '.join(filter(None, (sizes, scale)))})"
     public = f"folder-{digest[:8]}" if name == "folder" else name
-    return pairs, SourceInfo(public, title, pairs.info.description, digest)
+    return pairs, SourceInfo(public, title, preferences, digest)
 
 
 def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:
