@@ -179,6 +179,7 @@ def rated(one: Any, two: Any, **columns: Any) -> Row:
         ([(-1, 4)], "outside 0 to 4"),
         ([(0.2, 0.9)], "the scale may be 0 to 1, or 0 to 4"),
         ([(0, 1), (1, 0)], "the scale may be 0 to 1, or 0 to 4"),
+        ([(1, 4), (2, 3)] * 5, "none is below 1: the scale may begin there"),
     ],
 )
 def test_ratings_that_are_or_may_be_on_another_scale_need_it(ratings: list[Any], says: str) -> None:

@@ -179,7 +179,7 @@ def test_a_bad_row_of_ones_own_is_refused_with_file_row_and_field(
         ("7", {}, "7 is not a JSON object"),
         ({"preference": 5}, {"labels": "-3..3"}, "5 is not a preference that labels names"),
         ({"score_1": 9.5, "score_2": 1}, {"rating_scale": (1, 5)}, "9.5 is outside 1.0 to 5.0"),
-        ({"score_1": "good", "score_2": 3}, {}, "'good' is not a finite number"),
+        ({"score_1": "good", "score_2": "bad"}, {}, "'good' is not a finite number"),
         ({"ratings_1": [4, 4], "ratings_2": [1, 1]}, {}, "[4, 4] does not map attributes"),
         ({"annotations": 7}, {}, "7 is not a list of annotations"),
         ({"annotations": [{"preference": -9}]}, {}, "-9 is outside -3 to 3"),

@@ -9,6 +9,7 @@ from rmlib.pairs.schema import RATING_RANGE
 from rmlib.records.errors import DataError, Place, check_number, shown
 
 Row = dict[str, Any]
+MANY = 20  # ratings after which it is odd that none of a scale from 0 is below 1
 
 
 class Refused:
@@ -25,7 +26,8 @@ class Refused:
         except DataError as error:
             if self._found is None:
                 raise
-            self._found.append((error, row))
+            if id(row) not in self._ids:  # both of its ratings may be wrong
+                self._found.append((error, row))
             self._ids.add(id(row))
 
     def others(self, rows: list[tuple[Place, Row]]) -> list[tuple[Place, Row]]:
@@ -100,6 +102,9 @@ def _refuse_other_scale(numbers: list[tuple[float, Place]]) -> None:
     if 0 < most <= 1:
         problem = f"{seen}: the scale may be 0 to 1, or {low} to {high}"
         raise DataError(at_most, problem, f"Say which: rating_scale=(0, 1) or rating_scale=({low}, {high})")
+    if least >= 1 and len(numbers) >= MANY:
+        problem = f"{seen} and none is below 1: the scale may begin there"
+        raise DataError(at_least, problem, f"Name its ends: rating_scale=({low}, {high}), or (1, 5), (1, 4), ...")
 
 
 def _checked_scale(scale: Any) -> tuple[float, float]:
