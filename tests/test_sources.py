@@ -228,6 +228,26 @@ def test_an_unknown_source_is_refused_and_the_known_ones_are_named() -> None:
         sources.load("helpsteer9")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("own", {"labls": "0/1"}, "labls: own pairs has no such option. It has labels, rating_scale, "),
+        ("own", {"transcripts": "no"}, "transcripts: 'no' is unknown. Use True or False"),
+        ("own", {"columns": {"question": 5}}, "columns: {'question': 5} does not say which column is which"),
+        ("official", {"labels": "0/1"}, "labels: HelpSteer2 has no such option. It has revision."),
+        ("simulated", {"labels": "0/1"}, "labels: simulated pairs has no such option."),
+    ],
+)
+def test_an_option_that_a_source_does_not_know_is_refused(
+    tmp_path: Path, official: Path, name: str, options: dict[str, Any], says: str
+) -> None:
+    write(tmp_path / "own" / "mine.jsonl", OWN)
+    source = {"own": tmp_path / "own", "official": official}.get(name, name)
+    with pytest.raises(DataError) as caught:
+        sources.load(source, **options)
+    assert str(caught.value).startswith(says)
+
+
 def test_a_source_is_described_by_what_it_holds(official: Path) -> None:
     info = sources.describe(official)
     assert (info.name, info.preferences) == ("helpsteer2", "annotated")

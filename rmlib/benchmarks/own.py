@@ -25,7 +25,7 @@ from rmlib.pairs.table import responses_of_row
 from rmlib.pairs.views import decided_rows
 from rmlib.records.errors import DataError, Place, check_text
 from rmlib.sources import folder
-from rmlib.sources.options import Options
+from rmlib.sources.options import OPTION_NAMES, Options, refuse_unknown
 from rmlib.statistics import wilson_interval
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class OwnPairs(Benchmark):
         if options.pop("keep_degenerate", False):
             raise ValueError("equal responses say nothing of a reward: own pairs have no keep_degenerate")
         options = {name: value for name, value in options.items() if name not in ("partial", "revision")}
+        refuse_unknown(options, OPTION_NAMES, self.name)
         reading = folder.read(source, Options(**options), draw=bool(wanted))
         pairs = folder.table(reading)
         counts = Counter(pairs["split"][:])

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from datasets import Dataset
 from rmlib.pairs import content_hash
 from rmlib.records.errors import DataError, Place
 from rmlib.sources import folder, helpsteer2, simulated, ukpconvarg1
+from rmlib.sources.options import OPTION_NAMES, refuse_unknown
 
 NAMES = ("simulated", "simulated-ranked", "hub")
 _TITLES = {
@@ -44,7 +46,7 @@ def load(name_or_folder: str | Path, **options: Any) -> Dataset:
     `options` go to the loader.
     Raises DataError for a name that is neither known nor a folder.
     """
-    return _loader(name_or_folder)[1](**options)
+    return _load(*_loader(name_or_folder), options)
 
 
 def describe(name_or_folder: str | Path, **options: Any) -> SourceInfo:
@@ -58,7 +60,7 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     A folder of one's own pairs is named by its content, never by its path.
     """
     name, loader = _loader(name_or_folder)
-    pairs = loader(**options)
+    pairs = _load(name, loader, options)
     digest = content_hash(pairs)
     counts = Counter(pairs["split"][:])
     preferences, _, scale = pairs.info.description.partition("; ")
@@ -66,6 +68,12 @@ def load_described(name_or_folder: str | Path, **options: Any) -> tuple[Dataset,
     title = f"{_TITLES[name]} ({'; '.join(filter(None, (sizes, scale)))})"
     public = f"folder-{digest[:8]}" if name == "folder" else name
     return pairs, SourceInfo(public, title, preferences, digest)
+
+
+def _load(name: str, loader: Callable[..., Dataset], options: dict[str, Any]) -> Dataset:
+    known = OPTION_NAMES if name == "folder" else [each for each in signature(loader).parameters if each != "folder"]
+    refuse_unknown(options, known, _TITLES[name])
+    return loader(**options)
 
 
 def _loader(name_or_folder: str | Path) -> tuple[str, Callable[..., Dataset]]:

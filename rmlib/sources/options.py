@@ -1,7 +1,7 @@
 """How files of pairs are read where they leave it open: one set of options for Python, run files and the shell."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,19 +49,34 @@ class Options:
             raise DataError(Place("split"), f"{shown(self.split)} names no split", f"Use {' or '.join(SPLITS)}")
         if self.bad_rows not in BAD_ROWS:
             raise DataError(Place("bad_rows"), f"{shown(self.bad_rows)} is unknown", f"Use {' or '.join(BAD_ROWS)}")
-        if not isinstance(self.columns, Mapping | None):
+        if not isinstance(self.transcripts, bool | None):
+            raise DataError(Place("transcripts"), f"{shown(self.transcripts)} is unknown", "Use True or False")
+        columns = {} if self.columns is None else self.columns
+        if not isinstance(columns, Mapping) or not all(isinstance(ours, str | None) for ours in columns.values()):
             problem = f"{shown(self.columns)} does not say which column is which"
-            raise DataError(Place("columns"), problem, "Give {their name: ours}")
+            raise DataError(Place("columns"), problem, "Give {their name: ours}, or None for one that is not read")
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Collection[str], of: str) -> None:
+    """DataError for an option that `of` does not have."""
+    for name in given:
+        if name not in known:
+            raise DataError(Place(name), f"{of} has no such option", f"It has {', '.join(known) or 'none'}")
 
 
 def typed(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were typed, as `Options` takes them."""
-    given: dict[str, Any] = {each.name: getattr(arguments, each.name, None) for each in fields(Options)}
+    """The options that were typed, as `Options` takes them. Raises DataError where they are not typed as help says."""
+    given: dict[str, Any] = {name: getattr(arguments, name, None) for name in OPTION_NAMES}
     for name in ("split", "columns"):
         parts = [word.partition("=") for word in given[name] or ()]
-        if any(equals for _, equals, _ in parts) or name == "columns":
-            given[name] = {theirs: ours or None for theirs, _, ours in parts} or None
-        else:
-            given[name] = parts[0][0] if parts else None
+        if name == "split" and len(parts) == 1 and not parts[0][1]:
+            given[name] = parts[0][0]
+            continue
+        if bare := [theirs for theirs, equals, _ in parts if not equals]:
+            raise DataError(Place(f"--{name}"), f"{shown(bare[0])} says nothing of itself", "Write it as THEIRS=OURS")
+        given[name] = {theirs: ours or None for theirs, _, ours in parts} or None
     given["transcripts"] = {"yes": True, "no": False, None: None}[given["transcripts"]]
     return {name: value for name, value in given.items() if value is not None}
+
+
+OPTION_NAMES = tuple(each.name for each in fields(Options))
