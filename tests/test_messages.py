@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from rmlib import sources
 from rmlib.benchmarks.judges import ChatJudge, Instructions
 from rmlib.pairs import make_pairs, pair_id, preference_view, ranking_view, rating_view
-from rmlib.pairs.messages import Answer, check_messages, check_response, with_own_keys
+from rmlib.pairs.messages import Answer, as_message, check_messages, check_response, with_own_keys
 from rmlib.pairs.views import texts_of
 from rmlib.records.errors import DataError, Place
 from rmlib.records.hashing import prompt_key
@@ -74,6 +75,27 @@ def test_a_table_without_such_keys_has_none_and_keeps_its_names() -> None:
     # Computed before messages could carry more.
     assert plain[0]["pair_id"] == "861cb8b95ef595de"
     assert prompt_key(ASKED) == '[["user","How warm is it in Oslo?"]]'
+
+
+VALUES = strategies.recursive(
+    strategies.booleans() | strategies.integers() | strategies.floats(allow_nan=False, allow_infinity=False)
+    | strategies.text(),
+    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+OWN = strategies.dictionaries(strategies.text().filter(lambda key: key not in ("role", "content")), VALUES, max_size=4)
+
+
+@given(own=OWN, text=strategies.text())
+@settings(max_examples=60)
+def test_whatever_json_a_message_carries_comes_back_in_its_order_or_is_refused(own: dict[str, Any], text: str) -> None:
+    message = {"role": "tool", "content": text} | own
+    kept = check_messages([message], PLACE)
+    assert json.dumps(with_own_keys(kept[0])) == json.dumps(message)
+    assert check_messages(kept, PLACE) == kept
+    response = check_response({"role": "assistant", "content": f"x{text}"} | own, PLACE)
+    assert as_message(response) == {"role": "assistant", "content": f"x{text}"} | own
+    assert check_response(response, PLACE) == response
 
 
 def test_nulls_that_arrow_adds_deep_in_an_object_count_as_absent_too() -> None:

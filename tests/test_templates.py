@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from datasets import Dataset
+from hypothesis import given, settings, strategies
 
 from rmlib import benchmarks
 from rmlib.benchmarks import __main__ as command
@@ -244,6 +245,20 @@ def test_the_second_tokenizer_cuts_ordinary_texts_as_the_first(text: str) -> Non
     rendered = [templates.render(made.tokenizer, [USER], text)]
     (one,), (other,) = tokens.encode_texts(made.tokenizer, rendered), tokens._encode_marked(made.tokenizer, rendered)
     np.testing.assert_array_equal(one, other)
+
+
+PIECES = strategies.lists(
+    strategies.sampled_from([*tiny.SPECIAL, "<|", "|>", "<", " ", "é", "\U000ffffd", "\U000f0001", "a"])
+)
+
+
+@given(pieces=strategies.lists(PIECES))
+@settings(max_examples=60)
+def test_no_text_forges_a_token_of_the_template(pieces: list[str]) -> None:
+    tokenizer, text = tiny.byte_tokenizer(), "".join(pieces)
+    ids = tokens.tokens_of(tokenizer, [templates.render(tokenizer, [{"role": "user", "content": text}], "Yes")])[0]
+    assert tokenizer.decode(ids) == f"<|user|>{text}<|end|><|assistant|>Yes<|end|>"
+    assert sum(ids < len(tiny.SPECIAL)) == 4
 
 
 def test_in_an_encoder_they_are_text_too(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from scipy import stats
 from scipy.special import logsumexp, xlogy
 
 from rmlib.annotations.labels import annotation_frame
+from rmlib.pairs.messages import Response
 from rmlib.pairs.schema import NEITHER_VALID
+from rmlib.pairs.table import responses_of_row, rows_of
+from rmlib.pairs.views import RESPONSES
 from rmlib.records.hashing import prompt_key
 from rmlib.statistics import Interval, wilson_interval
 
@@ -189,8 +192,9 @@ def _shares(successes: np.ndarray, n: np.ndarray, index: pd.Index) -> pd.DataFra
 def _by_prompt(pairs: Dataset) -> list[list[dict[str, Any]]]:
     """The pairs with a preference of each prompt that has three or more of them, the fewest that make a triad."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for pair in pairs.select_columns(["prompt", "response_1", "response_2", "preference"]).to_list():
+    for pair in rows_of(pairs, "prompt", *RESPONSES, "preference"):
         if pair["preference"] is not None:
+            pair["response_1"], pair["response_2"] = responses_of_row(pair)
             groups.setdefault(prompt_key(pair["prompt"]), []).append(pair)
     return [group for group in groups.values() if len(group) > 2]
 
@@ -199,7 +203,7 @@ def _tournament(
     group: list[dict[str, Any]],
 ) -> tuple[Bool[np.ndarray, "response response"], Bool[np.ndarray, "response response"]]:
     """Who beats whom, and who met whom."""
-    number: dict[str, int] = {}
+    number: dict[Response, int] = {}
     for pair in group:
         for side in ("response_1", "response_2"):
             number.setdefault(pair[side], len(number))

@@ -145,8 +145,10 @@ def _scorer(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     placed = {"dtype": getattr(torch, options.dtype), "device": options.device}
     if options.model is not None:
         weights = _weights(options.weights)
-        model: Any = scorers.open_scorer(options.model, weights=weights, read_at=options.read_at, **placed)
+        chat = {"special_tokens": options.special_tokens} if options.special_tokens else {}
+        model: Any = scorers.open_scorer(options.model, weights=weights, read_at=options.read_at, chat=chat, **placed)
         about = {"model": paths.public_name(options.model), "weights": options.weights, "read_at": options.read_at}
+        about |= chat
     else:
         model = scorers.open_implicit(options.policy, options.reference, beta=options.beta, **placed)
         about = {"model": model.name, "beta": options.beta}
@@ -191,6 +193,7 @@ FOR_SCORES: dict[str, dict[str, Any]] = {
     "--device": {"help": "default: a GPU where there is one"},
     "--read-at": {"default": "transformers", "choices": ["transformers", "end"]},
     "--served-model": {"default": "", "help": "its name at the URL, where that serves several"},
+    "--special-tokens": {"choices": ["text", "special"], "help": "within texts; default: as the model was made"},
     "--skip-long": YES | {"help": "leave out, and count, texts that do not fit"},
 }
 FOR_SERVERS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import torch
 from rmlib import combining
 from rmlib.benchmarks.endpoint import Endpoint
 from rmlib.benchmarks.servers import RewardServer, is_url
-from rmlib.models import RewardModel, Scorer
+from rmlib.models import RewardModel, Scorer, templates
 from rmlib.models.backbones import BackboneError, Network
 from rmlib.models.classifiers import DecoderClassifier, PlainClassifier, Weights, load_classifier, weight_of_each
 from rmlib.models.likelihood import BETA, ImplicitReward, implicit_name, load_implicit
@@ -29,13 +29,13 @@ HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 def open_scorer(
     name: str | Path, *,
     weights: Weights | None = None, dtype: torch.dtype = torch.float32, device: str | None = None,
-    read_at: str = "transformers",
+    read_at: str = "transformers", chat: Mapping[str, Any] | None = None,
 ) -> Scorer:  # fmt: skip
     """The scorer of a name: "longer", "shorter", "chance", the URL of a server, else a folder or hub id of a model.
 
     `weights` fold several outputs into one, by name or in order; `device` is a GPU where there is one; `read_at` is
-    explained at `classifiers.load_classifier`. A reward model of ours stays as precise as it was saved.
-    Raises BackboneError or ModelError, as loading and weighing do.
+    explained at `classifiers.load_classifier`, `chat` at `templates.adjust`. A reward model of ours stays as precise as
+    it was saved. Raises BackboneError or ModelError, as loading and weighing do.
     """
     if str(name) in RULERS:
         return RULERS[str(name)]
@@ -44,10 +44,12 @@ def open_scorer(
     folder = local_folder(str(name))
     if (folder / CARD_FILE).is_file():
         model: Any = RewardModel.load(folder)
+        if chat:
+            templates.adjust(model.tokenizer, **chat)
         if weights is not None or len(model.attributes) > 1:
             model = combining.weigh_attributes(model, weight_of_each(model.name, model.attributes, weights))
     else:
-        model = load_classifier(folder, weights=weights, dtype=dtype, read_at=read_at)
+        model = load_classifier(folder, weights=weights, dtype=dtype, read_at=read_at, chat=chat)
         model.name = paths.public_name(str(name))  # of a hub id, the folder is named by its commit
     return model.to(device or default_device())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,18 +102,21 @@ class PlainClassifier(torch.nn.Module):
 
 def load_classifier(
     source: str | Path, *, weights: Weights | None = None, dtype: torch.dtype = torch.float32,
-    read_at: str = "transformers",
+    read_at: str = "transformers", chat: Mapping[str, Any] | None = None,
 ) -> DecoderClassifier | PlainClassifier:  # fmt: skip
     """A sequence classifier, from a folder or the hub in safetensors, as a scorer with one reward a response.
 
     Several logits take `weights`, by the labels of its config or in their order. A decoder's reward is `read_at`
     "transformers", where its class reads it (the last token that is not padding), or at the "end", the last token. They
-    differ where the model pads with the end token of its template. Raises BackboneError where it cannot be loaded or
+    differ where the model pads with the end token of its template. `chat` says how conversations are written, in the
+    keywords of `templates.adjust`. Raises BackboneError where it cannot be loaded or
     lacks weights (a head that would be drawn at random, for instance), ModelError for weights that do not fit.
     """
     if read_at not in ("transformers", "end"):
         raise ModelError(f"read_at must be 'transformers' or 'end', got {read_at!r}")
     network, tokenizer = backbones.read_whole(AutoModelForSequenceClassification, str(source), dtype=dtype)
+    if chat:
+        templates.adjust(tokenizer, **chat)
     name = paths.public_name(str(source))
     labels = [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
     row = torch.tensor([list(weight_of_each(name, labels, weights).values())])

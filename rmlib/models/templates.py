@@ -43,6 +43,8 @@ def adjust(
     """
     if special_tokens not in SPECIAL_TOKENS:
         raise ModelError(f"special_tokens={special_tokens!r} is unknown; known: {', '.join(SPECIAL_TOKENS)}")
+    if chat_template is None and tokenizer.chat_template is None:
+        raise ModelError("the tokenizer has no chat template that could be told anything; give a chat_template")
     template = tokenizer.get_chat_template() if chat_template is None else chat_template
     before = ""
     for name, value in (chat_template_kwargs or {}).items():

@@ -143,9 +143,9 @@ def as_message(response: Response) -> dict[str, Any]:
 
 def differ_by(first: Response, second: Response) -> list[str]:
     """The keys by which two responses of the same text differ; none where they are equal, or their texts differ."""
-    one, two = as_message(first), as_message(second)
-    if one["content"] != two["content"]:
+    if text_of(first) != text_of(second):
         return []
+    one, two = as_message(first), as_message(second)
     return sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
 
 
