@@ -148,6 +148,22 @@ def test_padding_of_an_encoder_keeps_its_segment_ids_aligned() -> None:
     assert batch.token_type_ids is not None and batch.token_type_ids.shape == batch.input_ids.shape
 
 
+def test_a_layer_that_keeps_the_segments_from_its_attention_takes_padded_rows_and_never_a_shared_one() -> None:
+    from rmlib.models.attention import SegmentsLost
+    from rmlib.models.backbones import prepare_attention, shares_prefix
+
+    backbone = AutoModel.from_config(tiny.CONFIGS["nemotron"]())
+    prepare_attention(backbone)
+    numbers = torch.get_rng_state()
+    assert shares_prefix(backbone, 64)[1] == (
+        "padded rows: layers of nemotron do not hand on to attention what they are called with"
+    )
+    assert torch.equal(torch.get_rng_state(), numbers)
+    row = batches.collate_shared([batches.Group((np.arange(5), np.arange(4)), 3)])
+    with pytest.raises(SegmentsLost, match="NemotronAttention is not given the segments"):
+        backbone(**batches.inputs_of(row, backbone.config), use_cache=False)
+
+
 def test_an_encoder_never_takes_the_shared_layout(tmp_path: Path) -> None:
     from rmlib.models.backbones import shares_prefix
 

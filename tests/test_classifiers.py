@@ -35,13 +35,18 @@ def plain_logits(folder: str, ids: list[list[int]], **inputs: torch.Tensor) -> t
         return torch.cat([network(input_ids=torch.tensor([row]), **inputs).logits for row in ids])
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_a_decoder_gets_the_rewards_of_transformers_and_encodes_each_prompt_once(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [("llama", True), ("qwen2", True), ("qwen3", True), ("gemma2", False), ("gpt_oss", False), ("nemotron", False)],
+)
+def test_a_decoder_gets_the_rewards_of_transformers_and_encodes_each_prompt_once_where_it_can(
+    tmp_path: Path, kind: str, shared: bool
+) -> None:
     folder = tiny.save_classifier(tmp_path / "c", kind)
     model = load_classifier(folder)
     ids = AutoTokenizer.from_pretrained(folder)(texts(), add_special_tokens=False)["input_ids"]
     expected = plain_logits(folder, ids)[:, 0].numpy()
-    assert isinstance(model, RewardModel) and model.shared
+    assert isinstance(model, RewardModel) and model.shared == shared
     np.testing.assert_allclose(model.score(PROMPTS, RESPONSES), expected, atol=1e-5)
     assert np.ptp(expected) > 0.05
 

@@ -15,7 +15,9 @@ from transformers import (
     CTRLConfig,
     Gemma2Config,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
+    NemotronConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -36,6 +38,8 @@ CONFIGS = {
     "bert": lambda **changes: BertConfig(**SHAPE | {"intermediate_size": 64, "max_position_embeddings": 64} | changes),
     "roberta": lambda **changes: RobertaConfig(**SHAPE | {"intermediate_size": 64, "pad_token_id": 1} | changes),
     "gemma2": lambda **changes: Gemma2Config(**DECODER | {"head_dim": 8} | changes),
+    "gpt_oss": lambda **changes: GptOssConfig(**DECODER | {"head_dim": 8, "num_local_experts": 4} | changes),
+    "nemotron": lambda **changes: NemotronConfig(**DECODER | changes),
     "gpt2": lambda **changes: GPT2Config(**{"vocab_size": 270, "n_embd": 32, "n_layer": 2, "n_head": 4} | changes),
     "ctrl": lambda **changes: CTRLConfig(vocab_size=270, n_embd=32, n_layer=2, n_head=4, dff=64, n_positions=512),
 }

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
-from rmlib.models.attention import SHARED_PREFIX
+from rmlib.models.attention import SHARED_PREFIX, takes_segments
 from rmlib.models.templates import PLAIN_TEMPLATE
 from rmlib.records import paths
 
@@ -150,11 +150,15 @@ def build(
 def prepare_attention(backbone: PreTrainedModel) -> None:
     """Give a decoder the attention that can share prompts, where its class lets attention be chosen.
 
-    One that caps scores softly (Gemma 2) gets the plain one, since SDPA, on which ours is built, refuses to.
+    Ours is built on SDPA: what SDPA cannot compute (Gemma 2's soft caps, the sinks of gpt-oss) keeps its own.
     """
-    if kind_of(backbone.config) == "decoder" and getattr(type(backbone), "_supports_attention_backend", False):
-        capped = getattr(backbone.config, "attn_logit_softcapping", None)
-        backbone.set_attn_implementation("eager" if capped else SHARED_PREFIX)
+    if kind_of(backbone.config) == "decoder" and _takes_sdpa(backbone):
+        backbone.set_attn_implementation(SHARED_PREFIX)
+
+
+def _takes_sdpa(backbone: PreTrainedModel) -> bool:
+    """Whether attention can be chosen by transformers' interface, and computed by SDPA."""
+    return bool(backbone._supports_attention_backend and backbone._supports_sdpa)
 
 
 def _config_of(source: str, tokenizer: Tokenizer) -> PreTrainedConfig:
@@ -236,16 +240,14 @@ def kind_of(config: PreTrainedConfig) -> str:
 def shares_prefix(backbone: PreTrainedModel, max_length: int) -> tuple[bool, str]:
     """Whether a prompt can be encoded once for all its responses, and the reason, to be shown.
 
-    It can for decoders on transformers' attention interface, as long as no layer looks through a window shorter than
-    the texts and no score is soft-capped (SDPA cannot).
+    It can for decoders on transformers' attention interface that SDPA can compute and that hand on what they are called
+    with, as long as no layer looks through a window shorter than the texts.
     """
     config = backbone.config
     if kind_of(config) == "encoder":
         return False, "padded rows: in an encoder the prompt also sees the response"
-    if not getattr(type(backbone), "_supports_attention_backend", False):
-        return False, f"padded rows: {config.model_type} does not use transformers' attention interface"
-    if getattr(config, "attn_logit_softcapping", None):
-        return False, "padded rows: attention scores are soft-capped"
+    if not _takes_sdpa(backbone):
+        return False, f"padded rows: transformers has no SDPA by its attention interface for {config.model_type}"
     layers = getattr(config, "layer_types", None)
     if unknown := set(layers or ()) - {"full_attention", "sliding_attention"}:
         return False, f"padded rows: layers of kind {sorted(unknown)} keep a state along the row"
@@ -253,6 +255,11 @@ def shares_prefix(backbone: PreTrainedModel, max_length: int) -> tuple[bool, str
     windowed = "sliding_attention" in layers if layers else window is not None
     if windowed and (window is None or window < max_length):
         return False, f"padded rows: a window of {window} tokens is shorter than texts of up to {max_length}"
+    if not takes_segments(backbone):
+        return (
+            False,
+            f"padded rows: layers of {config.model_type} do not hand on to attention what they are called with",
+        )
     return True, "shared prefix: each prompt is encoded once"
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -175,10 +176,45 @@ def shared_prefix_attention(
     Registered with transformers' attention interface, so decoders that support it run unpatched.
     """
     if segments is None:
+        if attention_mask is not None and attention_mask.shape[-1] == 1 != key.shape[2]:  # the mask of a shared row
+            raise SegmentsLost(f"{type(module).__name__} is not given the segments that the model is called with")
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     return segments.attend(query, key, value, scaling, dropout)[None], None
+
+
+class SegmentsLost(RuntimeError):
+    """A layer that keeps from its attention what the model is called with: its texts would see each other."""
+
+
+class _Reached(Exception):
+    pass
+
+
+class _Probe(Segments):
+    def attend(self, *_: object) -> NoReturn:
+        raise _Reached
+
+
+@torch.no_grad()
+def takes_segments(backbone: PreTrainedModel) -> bool:
+    """Whether a decoder's layers hand on to our attention the segments that the model is called with.
+
+    Two tokens go as far as the first attention, without weights too.
+    """
+    row, was_training = torch.zeros(1, 2, dtype=torch.long, device=backbone.device), backbone.training
+    backbone.eval()  # dropout would draw numbers
+    try:
+        mask, probe = torch.zeros(1, 1, 1, 1, device=backbone.device), _Probe((), row[0])
+        backbone(input_ids=row, position_ids=row, attention_mask=mask, segments=probe, use_cache=False)
+    except _Reached:
+        return True
+    except (RuntimeError, TypeError, ValueError):  # SegmentsLost, or no such argument
+        return False
+    finally:
+        backbone.train(was_training)
+    return False
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
