@@ -230,7 +230,7 @@ def test_labels_that_contradict_ratings_are_kept_counted_and_shown(caplog: pytes
     rows = placed(rated(4, 1, label=2), rated(1, 4, label=-1), rated(1, 4, label=1), rated(2, 2, label=3))
     assert [row["preference"] for _, row in preferences_of(rows)[0]] == [2, -1, 1, 3]
     (message,) = caplog.messages
-    assert "the preference of 2 rows contradicts their helpfulness ratings" in message
+    assert "the preference of 2 rows contradicts their ratings" in message
     assert message.endswith(": mine.csv, row 1; mine.csv, row 2")
 
 
@@ -256,7 +256,7 @@ def test_rows_without_a_label_are_derived_left_out_or_kept_as_asked(caplog: pyte
 
 
 def test_rows_whose_own_label_or_rating_cannot_be_read_are_handed_over_with_the_reason() -> None:
-    rows = placed(rated(1, 2, label="A"), rated(1, 2, label="C"), rated("good", 2, label="B"), rated(1, 9, label="B"))
+    rows = placed(rated(1, 2, label="A"), rated(1, 2, label="C"), rated("good", 9, label="D"), rated(1, 9, label="B"))
     bad: list[tuple[DataError, Row]] = []
     made, _ = preferences_of(rows, labels="A/B", scale=(1, 5), bad=bad)
     assert [(place.row, row["preference"]) for place, row in made] == [(1, -1)]
@@ -346,6 +346,25 @@ def test_scored_single_responses_are_a_table_that_says_their_scale(tmp_path: Pat
     assert rating_scale(made) == rating_scale(made.select([0])) == (1, 5)
     assert rating_scale(make_pairs([{"split": "train", "prompt": [{"role": "user", "content": "Q"}], "response_1": "a",
                                      "response_2": "b"}], origin="test")) == (0, 4)  # fmt: skip
+
+
+def test_scores_beside_a_choice_are_ratings_where_their_scale_is_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = [(9, 2), (3, 8), (7, None)]
+    lines = [json.dumps({"prompt": f"Q{n}", "chosen": "good", "rejected": "bad", "score_chosen": one,
+                         "score_rejected": two}) for n, (one, two) in enumerate(scores)]  # fmt: skip
+    folder = written(tmp_path / "own", "train.jsonl", *lines)
+    made = sources.load(folder)
+    assert made["ratings_1"][:] == made["ratings_2"][:] == [None] * 3 and len(chosen(made)) == 3
+    assert "scores beside the preference of 3 rows are no ratings without rating_scale" in caplog.text
+    assert (
+        "the preference of 1 rows contradicts their ratings; the preference is kept: train.jsonl, row 2" in caplog.text
+    )
+    view = rating_view(sources.load(folder, rating_scale=(1, 9)))
+    by_text = {(r["prompt"][0]["content"], r["response"]): r["helpfulness"] for r in view}
+    assert by_text == {("Q0", "good"): 4, ("Q0", "bad"): 0.5, ("Q1", "good"): 1, ("Q1", "bad"): 3.5,
+                       ("Q2", "good"): 3, ("Q2", "bad"): None}  # fmt: skip
 
 
 def chosen(pairs: Dataset) -> list[tuple[str, str, float]]:

@@ -27,7 +27,7 @@ from rmlib.pairs import ANNOTATED, DERIVED, preference_from_ratings
 from rmlib.pairs.schema import PREFERENCE_RANGE, RATING_RANGE, check_preference
 from rmlib.pairs.table import SCALE_TAKEN
 from rmlib.records.errors import DataError, Place, shown
-from rmlib.sources.ratings import Refused, Row, helpfulness, is_number, rate
+from rmlib.sources.ratings import BESIDE, Refused, Row, helpfulness, is_number, listed, note_contradictions, rate
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,10 @@ def preferences_of(
     if read is not None and not n_read:
         raise DataError(Place("labels"), f"no row has a label to read as {shown(labels)}", "Leave the option out")
     made = refused.others(made)
-    _note_contradictions(made)
+    note_contradictions(made)
     kept, derived = _without_gaps(made, unlabelled)
     for _, row in kept:
-        for name in ("label", "label_kind", "label_column", "score_1", "score_2"):
+        for name in ("label", "label_kind", "label_column", "score_1", "score_2", f"{BESIDE}1", f"{BESIDE}2"):
             row.pop(name, None)
     origin = ANNOTATED if not derived else DERIVED
     if 0 < derived < sum(row["preference"] is not None for _, row in kept):
@@ -296,17 +296,6 @@ def _is_rated_single(row: Row) -> bool:
     return row.get("response_2") is None and any(value is not None for value in ratings.values())
 
 
-def _note_contradictions(rows: list[tuple[Place, Row]]) -> None:
-    found = []
-    for place, row in rows:
-        ratings = helpfulness(row)
-        if ratings is not None and (row["preference"] or 0) * (ratings[1] - ratings[0]) < 0:
-            found.append(place)
-    if found:
-        message = "%s: the preference of %d rows contradicts their helpfulness ratings; the preference is kept: %s"
-        logger.warning(message, found[0].origin, len(found), _listed(found))
-
-
 def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[tuple[Place, Row]], int]:
     """The rows that stay, and how many preferences were derived from helpfulness."""
     none_labelled = all(row["preference"] is None for _, row in rows)
@@ -335,14 +324,8 @@ def _without_gaps(rows: list[tuple[Place, Row]], unlabelled: str) -> tuple[list[
         rated = sum(helpfulness(row) is not None for _, row in left)
         what = f"{len(left)} of {len(rows)} rows have no preference, and {rated} of these a rating of both responses"
         remedy = "Say with unlabelled: 'derive' (from helpfulness), 'leave_out', or 'keep' (for regression alone)"
-        raise DataError(places[0].at("preference"), f"{what}: {_listed(places)}", remedy)
+        raise DataError(places[0].at("preference"), f"{what}: {listed(places)}", remedy)
     done = "left out" if unlabelled == "leave_out" else "kept"
-    logger.warning("%s: %s %d rows without a preference: %s", places[0].origin, done, len(left), _listed(places))
+    logger.warning("%s: %s %d rows without a preference: %s", places[0].origin, done, len(left), listed(places))
     dropped = {id(row) for _, row in left} if unlabelled == "leave_out" else set()
     return [(place, row) for place, row in rows if id(row) not in dropped], len(derived)
-
-
-def _listed(places: list[Place]) -> str:
-    """The first ten places."""
-    named = (f"{place.origin}, row {place.row}" for place in places[:10])
-    return "; ".join(named) + ("; ..." if len(places) > 10 else "")

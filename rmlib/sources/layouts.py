@@ -18,6 +18,7 @@ from rmlib.pairs.messages import Answer
 from rmlib.pairs.schema import ATTRIBUTES, check_preference
 from rmlib.records.errors import DataError, Place, check_number, shown
 from rmlib.sources.conversations import TEXTS, WRITTEN_MESSAGES, better_first, ending, one_response, two_responses
+from rmlib.sources.ratings import BESIDE
 
 Row = dict[str, Any]
 LABELS = dict.fromkeys(("preference", "label", "overall_preference", "better_response_id"), "preference")
@@ -143,13 +144,16 @@ def _by_letter(first: str, second: str) -> Callable[[Row, Place], list[Row]]:
 
 
 def _by_choice(row: Row, place: Place) -> list[Row]:
-    pair = two_responses(row, place, "chosen", "rejected")
-    if row.get("strength") is None:
-        return [better_first(pair) | UNKNOWN_STRENGTH]
-    strength = row["strength"]
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or strength not in (1, 2, 3):
+    pair, strength = two_responses(row, place, "chosen", "rejected"), row.get("strength")
+    if strength is None:
+        made = better_first(pair) | UNKNOWN_STRENGTH
+    elif isinstance(strength, bool) or not isinstance(strength, int | float) or strength not in (1, 2, 3):
         raise DataError(place.at("strength"), f"{shown(strength)} is not a strength", "Use 1, 2 or 3; leave ties out")
-    return [better_first(pair, int(strength))]
+    else:
+        made = better_first(pair, int(strength))
+    sides = (2, 1) if made["label"] > 0 else (1, 2)
+    names = dict(zip(("score_chosen", "score_rejected"), sides, strict=True))
+    return [made | _scores(row, {name: f"{BESIDE}{side}" for name, side in names.items()})]
 
 
 def _by_rejection(row: Row, place: Place) -> list[Row]:
@@ -240,7 +244,7 @@ def _rated(column: str) -> Callable[[Row, Place], list[Row]]:
 _ASKED = [{"role": "user", "content": "Name a warm colour."}]
 LAYOUTS = (
     Layout(
-        "chosen and rejected", ("chosen", "rejected"), ("strength",), _by_choice,
+        "chosen and rejected", ("chosen", "rejected"), ("strength", "score_chosen", "score_rejected"), _by_choice,
         {"prompt": "Name a warm colour.", "chosen": "Red.", "rejected": "Blue, I think.", "strength": 2},
     ),
     Layout(

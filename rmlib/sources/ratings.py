@@ -1,5 +1,6 @@
 """Ratings as files give them become ratings on 0-4, or are refused where nobody can tell their scale."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,8 +9,11 @@ from typing import Any
 from rmlib.pairs.schema import RATING_RANGE
 from rmlib.records.errors import DataError, Place, check_number, shown
 
+logger = logging.getLogger(__name__)
+
 Row = dict[str, Any]
 MANY = 20  # ratings after which it is odd that none of a scale from 0 is below 1
+BESIDE = "score_beside_"  # and 1 or 2: a score beside a choice, on whatever scale
 
 
 class Refused:
@@ -38,9 +42,12 @@ class Refused:
 def rate(rows: list[tuple[Place, Row]], scale: tuple[float, float] | None, refused: Refused) -> int:
     """Bring the ratings of both responses together in `ratings_1` and `ratings_2`, on 0-4.
 
-    Returns how many there are, apart from rows of a table that we wrote. Raises DataError where nobody can tell their
-    scale; one that is no number, or off its scale, is `refused`.
+    Scores beside a choice are ratings where a scale is given. Returns how many ratings there are, apart from rows of a
+    table that we wrote. Raises DataError where nobody can tell their scale; one that is no number, or off its scale, is
+    `refused`.
     """
+    for _, row in rows if scale is not None else ():
+        row |= {f"score_{side}": row[BESIDE + side] for side in "12" if BESIDE + side in row}
     given: list[tuple[Place, Row, str, Row]] = []  # place of a rating, the ratings that hold it, the attribute, the row
     for place, row in rows:
         for side in "12":
@@ -124,8 +131,39 @@ def helpfulness(row: Row) -> tuple[Any, Any] | None:
     return None if first is None or second is None else (first, second)
 
 
+def note_contradictions(rows: list[tuple[Place, Row]]) -> None:
+    """Log preferences against ratings, and scores beside a choice, which are compared on whatever scale they are."""
+    found, beside = [], []
+    for place, row in rows:
+        ratings = helpfulness(row)
+        if ratings is None and any(BESIDE + side in row for side in "12"):
+            ratings = _scores_beside(row)
+            beside.append(place)
+        if ratings is not None and (row["preference"] or 0) * (ratings[1] - ratings[0]) < 0:
+            found.append(place)
+    if beside:
+        message = "%s: scores beside the preference of %d rows are no ratings without rating_scale"
+        logger.warning(message, beside[0].origin, len(beside))
+    if found:
+        message = "%s: the preference of %d rows contradicts their ratings; the preference is kept: %s"
+        logger.warning(message, found[0].origin, len(found), listed(found))
+
+
+def _scores_beside(row: Row) -> tuple[Any, Any] | None:
+    """The scores beside a choice, whose scale nobody knows; None where one is missing or no number."""
+    first, second = (_rating(row.get(BESIDE + side)) for side in "12")
+    are_numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (first, second))
+    return (first, second) if are_numbers else None
+
+
 def is_number(key: str) -> bool:
     try:
         return math.isfinite(float(key))
     except ValueError:
         return False
+
+
+def listed(places: list[Place]) -> str:
+    """The first ten places."""
+    named = (f"{place.origin}, row {place.row}" for place in places[:10])
+    return "; ".join(named) + ("; ..." if len(places) > 10 else "")
