@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from rmlib.pairs import preference_view
 from rmlib.pairs.descriptions import frame
+from rmlib.pairs.views import CONVERSATION
 from rmlib.records.errors import shown
 from rmlib.sources.loading import load_described
 from rmlib.sources.options import ARGUMENTS, typed
@@ -31,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{info.title}; preferences: {info.preferences}")
     print(summary(pairs).to_string())
     for row in preference_view(pairs.select(range(min(20, len(pairs))))).select(range(1)):
-        for name in ("prompt", "chosen", "rejected"):
-            print(f"{name:<9}", " | ".join(f"{message['role']}: {shown(message['content'])}" for message in row[name]))
+        for name in CONVERSATION:
+            said = (" ".join([message["role"] + ":", *map(shown, [*message.values()][1:])]) for message in row[name])
+            print(f"{name:<9}", " | ".join(said))
     return 0
 
 
