@@ -89,6 +89,8 @@ def test_the_command_scores_a_benchmark_with_a_server_and_records_neither_its_ur
     assert {headers["Authorization"] for headers in double.headers} == {"Bearer secret"}
     assert [asked["model"] for asked in double.requests] == ["rm"] * 8
     assert [json.loads(line)["scores"] for line in out.read_text().splitlines()] == [[3, -3], [-2, 13]]
+    assert main(["score", "own", "--source", str(source), "--url", double.url, "--skip-long"]) == 1
+    assert "--skip-long: a server does not say which texts fit" in capsys.readouterr().err
     records = (tmp_path / "results" / "scores" / "own.jsonl").read_text()
     assert '"model": "rm"' in records and "127.0.0.1" not in records and "secret" not in records
 

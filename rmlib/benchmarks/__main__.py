@@ -135,6 +135,8 @@ def _scorer(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     if options.model in RULERS:
         return RULERS[options.model], {"model": options.model}
     if options.url is not None or is_url(options.model):
+        if options.skip_long:
+            raise ValueError("--skip-long: a server does not say which texts fit; leave the long ones out of the file")
         patience = {name: getattr(options, name) for name in ("key_variable", "timeout", "retries")}
         server = RewardServer(Endpoint(options.url or options.model, options.served_model, **patience), options.workers)
         return server, {"model": server.name, "protocol": server.path.strip("/")}
