@@ -1,6 +1,7 @@
 """Settings: every field names a run, and what is wrong is refused by name."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_every_field_names_a_run_and_comes_back_from_json() -> None:
         ({"soft_labels": True, "loss": "regression"}, "soft_labels belongs to a pair loss"),
         ({"regression_weight": 1.0, "loss": "regression"}, "regression_weight belongs to a pair loss"),
         ({"regression_weight": -1.0}, "regression_weight must not be negative"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(change: dict[str, Any], problem: str) -> None:

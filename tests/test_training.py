@@ -594,7 +594,19 @@ def test_every_mistake_of_a_run_file_is_listed_at_once(tmp_path: Path, capsys: p
     assert said.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ["{source: x}", "", "[1, 2]", "3"])
+def test_a_run_file_without_names_or_without_training_pairs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "Q", "chosen": "a", "rejected": "b"}))
+    for job, says in (
+        ({"source": "", "folder": "", "settings": {}}, "source is an empty text: name one, or leave it out; folder"),
+        ({"source": str(tmp_path / "test.jsonl"), "settings": {}}, "0 of 1 pairs are training pairs"),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps(job))
+        assert main([str(tmp_path / "run.json")]) == 1 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{source: x}", "", "[1, 2]", "3", '{"settings": {}, "settings": {}}'])
 def test_a_run_file_that_is_no_object_of_json_is_refused_in_one_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -175,7 +175,7 @@ def carve_selection(pairs: Dataset, fraction: float, seed: int) -> tuple[Dataset
     prompts = sorted(set(keys))
     count = round(fraction * len(prompts))
     if not 0 < count < len(prompts):
-        raise ValueError(f"fraction {fraction} of {len(prompts)} prompts leaves one part empty: choose another")
+        raise ValueError(f"fraction {fraction} of {len(prompts)} prompts leaves one part empty: give more of them")
     selected = {prompts[index] for index in np.random.default_rng(seed).permutation(len(prompts))[:count]}
     inside = [index for index, key in enumerate(keys) if key in selected]
     outside = [index for index, key in enumerate(keys) if key not in selected]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from rmlib import benchmarks, sources
 from rmlib.models import ModelError, RewardModel, adapters
 from rmlib.models.backbones import is_adapted, without_weights
 from rmlib.pairs import carve_selection
+from rmlib.records.files import parse_json
 from rmlib.training import watching
 from rmlib.training.loop import train
 from rmlib.training.parallel import Processes
@@ -48,6 +50,9 @@ class Job:
         refuse([*self._mistakes()])
 
     def _mistakes(self) -> Iterable[str]:
+        for name in ("source", "folder", "initialise_from"):
+            if getattr(self, name) == "":
+                yield f"{name} is an empty text: name one, or leave it out"
         if self.source not in sources.loading.NAMES and not Path(self.source).expanduser().exists():
             yield f"source: {self.source} is neither a file or folder nor one of {', '.join(sources.loading.NAMES)}"
         if self.initialise_from is not None and not Path(self.initialise_from).is_dir():
@@ -74,7 +79,10 @@ def run_job(asked: Mapping[str, Any]) -> Run:
     with without_weights(job.settings.sharding == "full" and not processes.is_main):
         begun = job.initialise_from
         start = continue_from(begun, job.settings, job.adapter) if begun else initial(job.settings)
-    pairs, selection = carve_selection(table.select(np.flatnonzero(np.array(table["split"]) == "train")), 0.1, 0)
+    train_rows = np.flatnonzero(np.array(table["split"]) == "train")
+    if len(train_rows) < 2:
+        raise ValueError(f"{len(train_rows)} of {len(table)} pairs are training pairs: the others are held out")
+    pairs, selection = carve_selection(table.select(train_rows), 0.1, 0)
     watched = watching.load(job.benchmarks)
     return train(start, pairs, job.settings, selection=selection, benchmarks=watched, folder=job.folder)
 
@@ -102,7 +110,7 @@ def continue_from(folder: str | Path, settings: TrainSettings, adapter: str | No
 def run_file(file: Path) -> None:
     """Train what the file says; the first process prints the summary. Raises ValueError for a file that is no JSON."""
     try:
-        asked = json.loads(file.read_text(encoding="utf-8-sig"))
+        asked = parse_json(file.read_bytes().removeprefix(BOM_UTF8))
     except ValueError as error:  # of JSON, or of the encoding
         raise ValueError(f"{file} is not JSON: {error}") from error
     processes = Processes.join()

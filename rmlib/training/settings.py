@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from difflib import get_close_matches
@@ -48,6 +49,8 @@ class Settings:
                 yield f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(map(str, known))}"
         yield from outside(self, positive, "must be positive", lambda value: value > 0)
         yield from outside(self, not_negative, "must not be negative", lambda value: value >= 0)
+        numbers = [name for name in (*positive, *not_negative) if name != "clip_norm"]  # infinite: never clipped
+        yield from outside(self, numbers, "must be finite", lambda value: value < math.inf)
         betas = [name for name in ("betas",) if hasattr(self, name)]
         yield from outside(self, betas, "must be two numbers from 0 to below 1", _are_betas)
 
