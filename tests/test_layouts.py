@@ -130,7 +130,7 @@ FORMATS: dict[str, Callable[[list[Row]], bytes]] = {
 def put(folder: Path, name: str, rows: list[Row]) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(FORMATS.get(name, lines)(rows))
+    path.write_bytes(FORMATS.get(path.name, lines)(rows))
     return folder
 
 
@@ -150,10 +150,13 @@ AWKWARD = [
 def test_every_layout_in_every_kind_of_file_gives_the_same_pairs_with_texts_as_they_are(
     tmp_path: Path, name: str
 ) -> None:
+    """One folder with a file of each layout; a prompt names its layout, since the same pair would be merged."""
+    expected = [(f"{layout} {prompt}", good, bad) for layout in PAIRS_ALONE for prompt, good, bad in AWKWARD]
     for layout in PAIRS_ALONE:
-        folder = put(tmp_path / layout, name, [WRITERS[layout](*pair) for pair in AWKWARD])
-        assert read(sources.load(folder)) == sorted(AWKWARD), layout
-    assert read(sources.load(folder / name)) == sorted(AWKWARD)
+        put(tmp_path, f"{layout}/{name}", [WRITERS[layout](f"{layout} {p}", *texts) for p, *texts in AWKWARD])
+    assert read(sources.load(tmp_path)) == sorted(expected)
+    alone = put(tmp_path, name, [WRITERS["texts"](*pair) for pair in AWKWARD])
+    assert read(sources.load(alone / name)) == sorted(AWKWARD)
     rated = sources.load(put(tmp_path / "rated", name, [WRITERS["rated responses"](*pair) for pair in AWKWARD]))
     assert [(row["response_1"], row["ratings_1"]["helpfulness"]) for row in rated] == [(pair[1], 3) for pair in AWKWARD]
 
@@ -190,7 +193,7 @@ def test_own_pairs_keep_the_names_of_their_rows_as_far_as_these_tell_them_apart(
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda text: text.strip())
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FOLDERS = itertools.count()
 
 
@@ -220,7 +223,7 @@ ODD = st.sampled_from([*SCALARS, *MESSAGES, *OTHERS])
 NAMES = sorted({column for layout in LAYOUTS for column in layout.columns} | {"score_chosen", "Prompt", "set"})
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=100)
 @given(st.data())
 def test_a_row_with_anything_in_it_is_in_the_table_or_counted_never_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, data: st.DataObject
@@ -460,6 +463,12 @@ def test_transcripts_are_read_as_messages_or_as_texts_but_only_when_that_is_said
     [row] = pairs.preference_view(sources.load(folder, transcripts=True))
     assert row["prompt"] == [user("Hello "), assistant("Hi."), user("Two\n\nlines?")]
     assert (row["chosen"], row["rejected"]) == ([assistant("Yes,  \nthey are.")], [assistant("No.")])
+    marked = "One\n<extra_id_1>Assistant\nTwo.\n<extra_id_1>User\nThree\n<extra_id_1>Assistant\n"
+    folder = put(tmp_path / "marked", "train.jsonl", [{"prompt": marked, "response": "Four.", "score": 3}])
+    with pytest.raises(DataError, match="row 1, field 'prompt': a transcript of turns"):
+        sources.load(folder)
+    turns = [user("One"), assistant("Two."), user("Three")]
+    assert sources.load(folder, transcripts=True)[0]["prompt"] == turns
     folder = put(tmp_path / "b", "train.jsonl", [{"prompt": TALK, "chosen": "Yes.", "rejected": "No."}])
     assert len(sources.load(folder, transcripts=True)[0]["prompt"]) == 3
     assert sources.load(folder, transcripts=False)[0]["prompt"] == [user(TALK)]

@@ -29,6 +29,7 @@ from rmlib.experiments.run_or_reuse import TOGETHER, run_all, run_on_folds
 from rmlib.records import paths
 from rmlib.records.provenance import typed_command
 from rmlib.sources import Splits, load_folds, load_splits
+from rmlib.sources.options import ARGUMENTS, typed
 
 INPUTS = "what frozen heads read: last (default) or layer4, with +length or +surface; several, by commas, in turn"
 ON_THE_GRID = [arm for arm in ARMS if changes(arm)["loss"] != losses.RANKING_LOSS]
@@ -84,7 +85,7 @@ def parse_inputs(text: str) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> list[Splits]:
     """The splits, one for each fold that is asked for."""
-    data, wanted = paths.absolute(options.data), {"subset": options.subset} if options.subset else {}
+    data, wanted = paths.absolute(options.data), {"subset": options.subset} if options.subset else typed(options)
     if not options.folds:
         return [load_splits(data, **wanted)]
     folds = load_folds(data, n_folds=options.folds, **wanted)
@@ -110,6 +111,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", type=_listed(float), help="learning rates of the grid (default: seven)")
     parser.add_argument("--decays", type=_listed(float), help="weight decays of the grid (default: three)")
     parser.add_argument("--subset", help="of the source, where it has subsets (UKPConvArg1: all, gold, strict)")
+    for name, settings in ARGUMENTS.items():
+        parser.add_argument(name, **settings)
     parser.add_argument("--line", help="name of a variant: its records and figures stand apart")
     return parser.parse_args(argv)
 

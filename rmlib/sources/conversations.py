@@ -15,8 +15,9 @@ TEXTS = frozenset((
     "conversation_b", "messages", "rejected_messages", "rejected_response", "instruction", "context", "response1",
     "response2", "response",
 ))  # fmt: skip
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-_IS_TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:", re.DOTALL)
+# Turns as in HH-RLHF (Bai et al., arXiv 2204.05862), and as in the files of HelpSteer.
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?|\n?<extra_id_1>(User|Assistant)\n")
+_IS_TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:|.*<extra_id_1>(User|Assistant)\n", re.DOTALL)
 WRITTEN_MESSAGES = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 
 
@@ -48,12 +49,11 @@ def in_messages(row: Row, place: Place, transcripts: bool | None) -> Row:
 
 def _turns(text: str, *, open_end: bool) -> list[dict[str, str]]:
     """The messages of a transcript; the texts are as written but for the one blank after a colon."""
-    _, *parts = _TURN.split(text)
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [
-        {"role": roles[name], "content": said.removeprefix(" ")}
-        for name, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    marks = list(_TURN.finditer(text))
+    turns = [{"role": "user", "content": text[: marks[0].start()]}] if marks[0].start() else []
+    for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(text)], strict=True):
+        role = "assistant" if "Assistant" in mark.groups() else "user"
+        turns.append({"role": role, "content": text[mark.end() : end]})
     return turns[:-1] if open_end and not turns[-1]["content"] and turns[-1]["role"] == "assistant" else turns
 
 
