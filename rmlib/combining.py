@@ -76,6 +76,8 @@ def _combined_model(models: Sequence[RewardModel], combine: Combine, origin: Ori
     for other, own in zip(models, kinds, strict=True):
         if other.attributes != models[-1].attributes:
             raise ModelError(f"attributes differ: {other.attributes} and {models[-1].attributes}")
+        if other.tokenizer.chat_template != models[-1].tokenizer.chat_template:
+            raise ModelError(f"{other.name} and {models[-1].name} write conversations by different chat templates")
         refuse_differences(other.name, own, models[-1].name, kinds[-1])
     model.load_state_dict({name: combined([state[name] for state in states], combine, name) for name in states[-1]})
     model.identity = origin([other.identity for other in models])

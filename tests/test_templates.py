@@ -14,7 +14,7 @@ import tiny
 from datasets import Dataset
 from hypothesis import given, settings, strategies
 
-from rmlib import benchmarks
+from rmlib import benchmarks, combining
 from rmlib.benchmarks import __main__ as command
 from rmlib.models import AsGiven, ConversationError, ModelError, RewardModel, templates, tokens
 from rmlib.pairs import make_pairs, preference_view
@@ -196,6 +196,13 @@ def test_what_a_template_does_not_take_is_said_before_there_is_a_model(
         model(tmp_path, STERN, **chat)
 
 
+def test_models_that_write_conversations_otherwise_are_not_combined(tmp_path: Path) -> None:
+    name = tiny.save_backbone(tmp_path / "backbone")
+    two = [RewardModel.create(name, chat=chat) for chat in ({}, {"system_message": "Be kind."})]
+    with pytest.raises(ModelError, match="different chat templates"):
+        combining.average(two)
+
+
 def test_training_refuses_a_model_that_was_made_to_write_otherwise(tmp_path: Path) -> None:
     settings = TrainSettings(max_steps=1, system_message="Be kind.")
     with pytest.raises(TrainingError, match="create_model"):
@@ -252,7 +259,7 @@ PIECES = strategies.lists(
 )
 
 
-@given(pieces=strategies.lists(PIECES))
+@given(pieces=PIECES)
 @settings(max_examples=60)
 def test_no_text_forges_a_token_of_the_template(pieces: list[str]) -> None:
     tokenizer, text = tiny.byte_tokenizer(), "".join(pieces)

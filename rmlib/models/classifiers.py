@@ -8,6 +8,7 @@ transformers gives for one text without padding.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,10 +170,12 @@ def _skipped(model: RewardModel, pad_id: int | None, read_at: str) -> int | None
 
 def _templated(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Encoded:
     """Conversations in the tokenizer's own template, with its special tokens where the template writes none."""
-    texts = [
-        templates.rendered(tokenizer, prompt, response, row)[0]
+    written = [
+        templates.rendered(tokenizer, prompt, response, row)
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
     ]
+    tokens.warn_of_missing(Counter(what for _, left_out in written for what in left_out), len(written))
+    texts = [text for text, _ in written]
     first = tokenizer.cls_token or tokenizer.bos_token or ""
     before, behind = tokens.added_around(tokenizer)
     rows = [

@@ -92,14 +92,19 @@ def encode_decoder(
         written = [rendered(tokenizer, prompts[row], responses[row], row) for row in map(places.__getitem__, some)]
         missing.update(what for _, left_out in written for what in left_out)
         known |= zip(some, tokens_of(tokenizer, [text for text, _ in written]), strict=True)
-    if missing:
-        counts = ", ".join(f"{what} in {count}" for what, count in missing.most_common())
-        logger.warning("of %d conversations the chat template leaves out or rewrites: %s", len(new), counts)
+    warn_of_missing(missing, len(new))
     if sum(map(len, (_KEPT | known).values())) > MOST_TOKENS:
         _KEPT.clear()
     if sum(map(len, known.values())) <= MOST_TOKENS:
         _KEPT.update(known)
     return Encoded([known[key] for key in keys], None, np.zeros(len(keys), dtype=bool))
+
+
+def warn_of_missing(missing: Counter[str], n_conversations: int) -> None:
+    """Log what chat templates left out or rewrote (`templates.rendered`), counted in conversations."""
+    if missing:
+        counts = ", ".join(f"{what} in {count}" for what, count in missing.most_common())
+        logger.warning("of %d conversations the chat template leaves out or rewrites: %s", n_conversations, counts)
 
 
 def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
