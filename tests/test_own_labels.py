@@ -148,7 +148,7 @@ CODES: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data(), st.sampled_from(list(CODES)))
 def test_exchanging_the_responses_and_the_label_never_changes_who_is_chosen(data: st.DataObject, labels: str) -> None:
     codes = CODES[labels]

@@ -228,7 +228,7 @@ def chosen_of(made: Dataset) -> dict[str, tuple[str, float]]:
     return {r["prompt"][0]["content"]: (r["chosen"][0]["content"], r["strength"]) for r in view}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(LABELLED, min_size=1, max_size=6), st.randoms())
 def test_merging_depends_on_neither_order_nor_sides_and_loses_no_vote(
     drawn: list[dict[str, Any]], random: random.Random

@@ -153,8 +153,8 @@ def _read_by_itself(given: list[tuple[Place, Row, str]], kind: str) -> Read:
     names = _names(_side)
     if kind == "winner" and all(names(key) is not None for key in keys):
         return names
-    listed = ", ".join(sorted({shown(value) for value in values})[:7])
-    problem = f"preferences of {listed} in {len(given)} rows can be read in more than one way"
+    seen = ", ".join(sorted({shown(value) for value in values})[:7])
+    problem = f"preferences of {seen} in {len(given)} rows can be read in more than one way"
     readings = "; ".join(f"{reading!r} ({meaning})" for reading, meaning in _readings(keys))
     raise DataError(place, problem, f"Say how with labels: {readings}")
 
