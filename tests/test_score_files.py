@@ -76,6 +76,15 @@ def test_scores_of_a_scorer_here_and_from_its_file_are_the_same(
     assert len(set(scores.texts.values())) == 3
 
 
+def test_what_messages_carry_beside_their_text_is_part_of_the_texts(tmp_path: Path) -> None:
+    calls = [json.dumps({"tool_calls": [{"function": {"name": name, "arguments": {}}}]}) for name in ("look", "ask")]
+    items = [Dataset.from_list([ITEMS[0] | {"extras": extras}]) for extras in (calls, calls[::-1])]
+    file = write_scores(benchmarks.score(Longer(), items[0]), tmp_path / "longer.jsonl")
+    assert read_scores(file, items[0]) == {"s/0": [1, 2]}
+    with pytest.raises(DataError, match="s/0 has other texts"):
+        read_scores(file, items[1])
+
+
 @pytest.mark.parametrize(
     "change", [{"candidates": ["a", "BB"]}, {"candidates": ["bb", "a"]}, {"prompt": [{"role": "user", "content": "!"}]}]
 )

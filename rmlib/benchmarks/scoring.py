@@ -189,7 +189,7 @@ def read_scores(file: str | Path, items: Dataset) -> Scores:
     items without a row.
     """
     file, scores, by_id = Path(file), Scores(), 0
-    known = {row["item_id"]: row for row in rows_of(items, "item_id", "prompt", "candidates")}
+    known = {row["item_id"]: row for row in rows_of(items, "item_id", "prompt", "candidates", EXTRAS)}
     for place, row in _rows(file):
         name = _item_id(row, place, known)
         if name in scores or name in scores.skipped:
@@ -248,7 +248,7 @@ def _names_texts(row: Row, place: Place, item: Row, scores: Scores) -> bool:
     """Whether a row says which texts it scored, which are then noted; DataError where they are not the item's."""
     if row.get(TEXTS) in (None, ""):
         return False
-    scores.texts[item["item_id"]] = text_key(item["prompt"], *item["candidates"])
+    scores.texts[item["item_id"]] = text_key(item["prompt"], *responses_of(item))
     if row[TEXTS] != scores.texts[item["item_id"]]:
         problem = f"{item['item_id']} has other texts than those that were scored"
         raise DataError(place.at(TEXTS), problem, "Load the items that were scored, or score these")
