@@ -1,6 +1,7 @@
 """Layouts of pairs: every one in every kind of file gives the right table, or a named error, and nothing is lost."""
 
 import csv
+import functools
 import gzip
 import io
 import itertools
@@ -341,8 +342,17 @@ def test_names_and_columns_that_contradict_each_other_are_refused(tmp_path: Path
         sources.load(put(tmp_path / "b", "dev.jsonl", OTHER), split={"dev.jsonl": "train"})
     with pytest.raises(DataError, match="names both training and held-out data"):
         sources.load(put(tmp_path / "c", "train_test.jsonl", OTHER))
-    with pytest.raises(DataError, match="split: 'dev' names no split"):
-        sources.load(tmp_path / "c", split="dev")
+    folder, load_items = put(tmp_path / "d", "train.jsonl", TRAIN), functools.partial(benchmarks.load, "own")
+    for options, says in (
+        ({"split": "dev"}, "split: 'dev' names no split"),
+        ({"bad_rows": "skip"}, "Use refuse or leave_out"),
+        ({"columns": {"a": 1}}, "does not say which column is which"),
+        ({"label": "a/b"}, "no such option"),
+        ({"unlabelled": "drop"}, "unlabelled: 'drop'"),
+    ):
+        for load in (sources.load, load_items):
+            with pytest.raises(DataError, match=says):
+                load(folder, **options)
 
 
 # --- what is not used, and what cannot be read ------------------------------------------------------------------------
@@ -383,6 +393,18 @@ def test_all_bad_rows_are_named_at_once_or_left_out_counted_and_written(
         row["prompt"] for row in rows if not row["chosen"] or row["rejected"] == 7
     )
     assert {(line["file"], line["row"], line["field"]) for line in written} >= {("train.jsonl", 2, "rejected")}
+
+
+def test_ultrafeedback_is_ranked_by_its_aspects_or_by_its_overall_score_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = WRITERS["UltraFeedback"]("Why?", "So.", "No.")
+    rows = [row, {"instruction": "Who?", "completions": [dict(each) for each in row["completions"]]}]
+    for each in rows[1]["completions"]:
+        del each["fine-grained_score"]
+    assert read(sources.load(put(tmp_path, "train.jsonl", rows))) == [("Who?", "No.", "So."), ("Why?", "So.", "No.")]
+    for column in ("fine-grained_score", "overall_score"):
+        assert f"strength unknown, taken as 1; the better one has more {column} (1 rows)" in caplog.text
 
 
 def test_lines_that_are_no_rows_are_bad_rows_too(tmp_path: Path) -> None:

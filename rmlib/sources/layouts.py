@@ -208,7 +208,8 @@ def _ultrafeedback(row: Row, place: Place) -> list[Row]:
         -check_number(each.get(column), (-math.inf, math.inf), place.at(f"completions.{column}")) for each in given
     ]
     named = {"prompt": row["instruction"], "completions": None}
-    return _all_pairs(named, place, [each.get("response") for each in given], scores)
+    pairs = _all_pairs(named, place, [each.get("response") for each in given], scores)
+    return [pair | {"note": f"{pair['note']}; the better one has more {column}"} for pair in pairs]
 
 
 def _helpsteer3(row: Row, place: Place) -> list[Row]:
