@@ -89,8 +89,10 @@ def conversations(
     Raises DataError, with the row from 0, for what is no conversation, and for an answer that says nothing (None, NaN,
     an empty text) unless the responses are AsGiven; ValueError where their numbers differ.
     """
-    if isinstance(prompts, str) or isinstance(responses, str):
-        raise DataError(Place("score"), "a text in place of a list of texts", "Give one prompt for each response")
+    for given in (prompts, responses):
+        if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+            what = "a text" if isinstance(given, str) else shown(given)
+            raise DataError(Place("score"), f"{what} in place of a list of texts", "Give one prompt for each response")
     prompts, empty_too, responses = list(prompts), isinstance(responses, AsGiven), list(responses)
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses; give one prompt for each response")
