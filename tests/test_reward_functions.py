@@ -90,5 +90,11 @@ def test_what_has_no_reward_is_a_named_error(tmp_path: Path) -> None:
         function([USER] * 2, ["a", [{"role": "tool", "content": "3"}]])
     with pytest.raises(DataError, match="prompts, row 1: the last message is not the user's"):
         function([[{"role": "system", "content": "Be kind."}]], ["a"])
+    for given in (None, float("nan"), ["a"], {"role": "assistant", "content": "a"}):
+        with pytest.raises(DataError, match="completions, row 1: .* is neither a text nor a list of messages"):
+            function(["?"], [given])
+    for prompts, completions in ((None, ["a"]), ("?", "a")):
+        with pytest.raises(DataError, match="is no list"):
+            function(prompts, completions)
     with pytest.raises(ModelError, match="2 outputs are not one reward"):
         reward_function(RewardModel.create(tiny.save_backbone(tmp_path / "b"), ("a", "b")))

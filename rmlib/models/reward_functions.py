@@ -6,12 +6,12 @@ them. Whatever else a trainer gives (columns of its data set, tokens, its state)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from rmlib.models.interface import ModelError, Prompt, Scorer
 from rmlib.pairs.messages import AsGiven, Response, check_messages, check_response
-from rmlib.records.errors import DataError, Place
+from rmlib.records.errors import DataError, Place, shown
 
 Conversation = str | Sequence[Mapping[str, Any]]
 
@@ -30,6 +30,9 @@ class RewardFunction:
         Raises DataError naming the place of a conversation that is none, ValueError where the numbers differ, and what
         the scorer raises, e.g. ModelError for a text that is too long.
         """
+        for column, given in {"prompts": prompts, "completions": completions}.items():
+            if isinstance(given, str | Mapping) or not isinstance(given, Sized):
+                raise DataError(Place(column), f"{shown(given)} is no list", "Give one prompt for each completion")
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions; give one for each")
         if not prompts:
@@ -53,18 +56,25 @@ def reward_function(model: Scorer, name: str | None = None) -> RewardFunction:
 
 def _turns(prompt: Conversation, completion: Conversation, number: int) -> tuple[Prompt, Response]:
     """The conversation up to the last answer, and that answer, which goes on where the prompt has begun it."""
-    begun: list[Any] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    added: list[Any] = (
-        [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
-    )
+    begun = _messages(prompt, "user", Place("prompts", number))
+    added = _messages(completion, "assistant", Place("completions", number))
     if not added or added[-1].get("role") != "assistant":
         place = Place("completions", number)
         raise DataError(place, "it does not end with a message of the assistant", "Give the answer as the last message")
     if begun and begun[-1].get("role") == "assistant" and len(added) == 1:
-        start = begun.pop()["content"]
+        start = begun.pop().get("content") or ""
         added = [{**added[0], "content": start + (added[0].get("content") or "")}]
     *before, answer = [*begun, *added]
     messages = check_messages(before, Place("prompts", number))
     if answer.keys() <= {"role", "content"} and not answer.get("content"):
         return messages, ""  # a policy may end at once, which has a reward as any other answer
     return messages, check_response(answer, Place("completions", number))
+
+
+def _messages(given: Any, role: str, place: Place) -> list[Any]:
+    """A text as a message of this role, messages as they are."""
+    if isinstance(given, str):
+        return [{"role": role, "content": given}]
+    if not isinstance(given, Sequence) or not all(isinstance(message, Mapping) for message in given):
+        raise DataError(place, f"{shown(given)} is neither a text nor a list of messages", "Give one of the two")
+    return list(given)
