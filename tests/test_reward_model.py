@@ -223,6 +223,17 @@ def test_a_head_of_another_shape_is_a_named_error(decoder: RewardModel, tmp_path
         RewardModel.load(tmp_path / "saved")
 
 
+@pytest.mark.parametrize("name", ["head.safetensors", "reward_model.json"])
+@pytest.mark.parametrize("content", [b"", b"[1"])
+def test_a_saved_model_with_a_damaged_file_is_a_named_error(
+    decoder: RewardModel, tmp_path: Path, name: str, content: bytes
+) -> None:
+    decoder.save(tmp_path / "saved")
+    (tmp_path / "saved" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged|{name} cannot be read"):
+        RewardModel.load(tmp_path / "saved")
+
+
 def test_a_folder_without_a_reward_model_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no reward model"):
         RewardModel.load(tmp_path)

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; what is scored is kept: run the same again to go on", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -185,7 +186,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card of a saved model. Raises ModelError where there is none, or one that lacks something."""
     if not (folder / CARD_FILE).is_file():
         raise ModelError(f"{folder.name} holds no reward model: {CARD_FILE} is missing; write one with model.save")
-    card = json.loads((folder / CARD_FILE).read_text())
+    try:
+        card = dict(json.loads((folder / CARD_FILE).read_text()))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{folder.name}/{CARD_FILE} is damaged ({error}); copy the model again") from error
     if missing := [name for name in REQUIRED if name not in card]:
         raise ModelError(
             f"{folder.name}/{CARD_FILE} lacks {', '.join(missing)}; save the model again, where it was made"
@@ -195,7 +199,10 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def _read_head(head: Head, folder: Path) -> None:
     """Put the saved weights into a head. Raises ModelError where their shapes are others."""
-    state = load_file(folder / HEAD_FILE)
+    try:
+        state = load_file(folder / HEAD_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder.name}/{HEAD_FILE} cannot be read ({error}); copy the model again") from error
     for name, weight in head.state_dict().items():
         found = list(state[name].shape) if name in state else "missing"
         if found != list(weight.shape):
