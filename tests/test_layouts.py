@@ -458,6 +458,14 @@ def test_a_train_file_of_ones_own_is_never_taken_for_a_release(tmp_path: Path, r
             assert "HelpSteer2 " not in str(error) and "Download" not in str(error)
 
 
+def test_names_in_a_csv_stay_as_they_are_written(tmp_path: Path) -> None:
+    names = {"007": "1.10", "123e4567": "1e5", "": "null"}
+    rows = [f"{name},{subset},Why {name}?,a,b" for name, subset in names.items()]
+    (tmp_path / "mine.csv").write_text("\n".join(["id,subset,prompt,chosen,rejected", *rows]) + "\n")
+    items = benchmarks.load("own", tmp_path / "mine.csv")
+    assert sorted(items["item_id"]) == ["1.10/007", "1e5/123e4567", "null/3"]
+
+
 def test_csv_that_is_no_table_is_refused_with_its_row(tmp_path: Path) -> None:
     for text, says in {
         "prompt,chosen,rejected\na,b\n": "row 1: 2 cells under 3 names of columns",

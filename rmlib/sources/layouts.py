@@ -26,7 +26,8 @@ LABELS |= dict.fromkeys(  # column of a label: its kind
     ("winner", "preferred", "preferred_response", "better", "better_response", "choice", "chosen", "verdict"), "winner"
 )
 UNKNOWN_STRENGTH: Row = {"note": "strength unknown, taken as 1"}  # a note is counted and logged
-SHARED = ("prompt", "split", "id", "subset")  # read in every layout
+NAMES = frozenset(("split", "id", "subset"))
+SHARED = ("prompt", *sorted(NAMES))  # read in every layout
 TABLE = ("annotations", "truth_1", "truth_2", "truth_preference", "pair_id")
 RANKS = {"rank": 1, "ranks": 1, "ranking": 1, "scores": -1, "score": -1}  # column of an order: 1 where low is good
 
@@ -82,10 +83,15 @@ def unclear(row: Row) -> tuple[str, str]:
 
 
 def from_text(row: Mapping[str, str]) -> Row:
-    """A row of csv, whose cells are texts: messages and all that is no text of a pair are read as JSON writes them."""
-    return {
+    """A row of csv, whose cells are texts: messages and all that is no text of a pair are read as JSON writes them.
+
+    Names (`id`, `subset`, `split`) stay as they are written: 1e5 and 1.10 are no numbers there.
+    """
+    kept = {column: row[column] if row[column].strip() else None for column in NAMES & row.keys()}
+    return kept | {
         column: _of_cell(cell) if column not in TEXTS or WRITTEN_MESSAGES.match(cell) else cell
         for column, cell in row.items()
+        if column not in NAMES
     }
 
 
