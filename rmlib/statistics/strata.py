@@ -86,14 +86,17 @@ def _logistic(
 
     Raises RuntimeError where Newton's method does not settle.
     """
-    design = np.stack([np.ones_like(covariate), covariate])
+    order = np.argsort(covariate, kind="stable")
+    values, starts = np.unique(covariate[order], return_index=True)  # many pairs share a length difference
+    items = np.add.reduceat(drawn.items[:, order], starts, axis=1)
+    right = np.add.reduceat((drawn.items * (drawn.seeds @ correct))[:, order], starts, axis=1)
+    design, ridge = np.stack([np.ones_like(values), values]), _RIDGE / correct.shape[1]
     outer = (design[:, None] * design[None]).reshape(4, -1)
-    right, ridge = drawn.seeds @ correct, _RIDGE / correct.shape[1]
     beta = start.copy()
     for _ in range(_STEPS):
         predicted = expit(beta @ design)
-        slope = (drawn.items * (right - predicted)) @ design.T - ridge * beta
-        curvature = (drawn.items * predicted * (1 - predicted)) @ outer.T
+        slope = (right - items * predicted) @ design.T - ridge * beta
+        curvature = (items * predicted * (1 - predicted)) @ outer.T
         curvature = curvature.reshape(-1, 2, 2) + ridge * np.eye(2)
         step = np.linalg.solve(curvature, slope[..., None])[..., 0]
         beta += step * np.minimum(1, _LONGEST_STEP / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12))
