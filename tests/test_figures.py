@@ -38,14 +38,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def words(figure: Figure) -> str:
-    """The headline, on one line."""
-    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    """The headline, on one line, and what the files say besides."""
+    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts) + f" {figure.get_label()}"
 
 
 def dots(axes: Axes) -> np.ndarray:
     """Points of a row plot from top to bottom."""
-    (points,) = [found for found in axes.collections if isinstance(found, PathCollection)]
-    offsets = np.asarray(points.get_offsets())
+    offsets = np.concatenate([found.get_offsets() for found in axes.collections if isinstance(found, PathCollection)])
     return offsets[np.argsort(-offsets[:, 1]), 0]
 
 
@@ -86,8 +85,9 @@ def test_the_dots_of_the_ladder_are_the_accuracies_and_its_ticks_those_of_the_se
 
 def test_the_ladder_s_lines_hold_their_dots(file: Path) -> None:
     (axes,) = figures.ladder_figure(file).axes
-    (lines,) = [found for found in axes.collections if not isinstance(found, PathCollection)]
-    for (low, high), dot in zip([segment[:, 0] for segment in lines.get_segments()], dots(axes), strict=True):
+    lines = [found for found in axes.collections if not isinstance(found, PathCollection)]
+    segments = [segment[:, 0] for found in lines for segment in found.get_segments()]
+    for (low, high), dot in zip(segments, dots(axes), strict=True):
         assert low <= dot <= high
 
 
@@ -115,17 +115,28 @@ def test_strengths_of_other_test_pairs_are_refused(file: Path) -> None:
 
 
 def test_the_calibration_error_is_the_distance_from_sigmoid_of_the_margin(file: Path) -> None:
-    (axes,) = figures.calibration_figure(file).axes
-    labels = {str(line.get_label()) for line in axes.lines}
+    titles = {axes.get_title(loc="left") for axes in figures.calibration_figure(file).axes}
     confidence = 1 / (1 + np.exp(-1))  # all margins of regression are 1 or -1, five of eight positive
-    assert f"Regression, helpfulness only\nECE {confidence - 5 / 8:.3f}" in labels
+    assert f"Regression, helpfulness only\nECE {confidence - 5 / 8:.3f}" in titles
 
 
 def test_calibration_draws_no_bin_of_few_pairs(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    written.write_arm(file, "bt", [[0.1] * 10 + [5.0] * 9])
+    written.write_arm(file, "bt", [[0.1] * 30 + [5.0] * 29])
     (axes,) = figures.calibration_figure(file).axes
-    assert [y for _, y in curve(axes, "Regular BT")] == [1.0]
+    _, drawn = axes.lines  # after the diagonal
+    assert list(drawn.get_ydata()) == [1.0]
+
+
+def test_an_interval_of_calibration_counts_a_pair_once_whatever_the_number_of_seeds(tmp_path: Path) -> None:
+    for seeds in (1, 4):
+        written.write_arm(tmp_path / f"{seeds}.jsonl", "bt", [[0.1] * 30 + [-0.1] * 10] * seeds)
+    (line,), (same,) = (
+        figures.calibration_figure(tmp_path / f"{seeds}.jsonl").axes[0].collections[0].get_segments()
+        for seeds in (1, 4)
+    )
+    assert np.allclose(line, same)
+    assert np.allclose(line[:, 1], [0.598, 0.858], atol=0.002)  # Wilson's interval of 30 out of 40
 
 
 def test_the_sweep_s_ring_is_at_the_chosen_factor_and_the_test_panel_appears_where_recorded(file: Path) -> None:
@@ -208,9 +219,9 @@ def test_titles_say_where_preferences_are_derived_from_ratings(name: str, tmp_pa
 
 def test_titles_give_number_of_pairs_seeds_and_kind_of_interval(file: Path) -> None:
     ladder, differences = words(figures.ladder_figure(file)), words(figures.differences_figure(file))
-    assert "4 decided test pairs; ticks: seeds (up to 2)" in ladder and "95 % bootstrap interval" in ladder
+    assert "4 decided test pairs; up to 2 seeds (ticks); lines: 95 % intervals" in ladder
     assert "trained on 8 pairs" in ladder and "backbone embedded" in ladder
-    assert "95 % interval over prompts and seeds" in differences and "p (Holm)" in differences
+    assert "intervals and p (Holm): over prompts and seeds" in differences
     assert "n=7 with a preference and both ratings, Pearson r=0.91" in words(figures.figure_1(file))
 
 

@@ -57,7 +57,7 @@ def test_the_kappa_table_has_the_published_value_beside_each_step(file: Path) ->
 def test_annotators_without_company_are_left_out_and_grouped_by_how_much_they_did(file: Path) -> None:
     panels = data.annotators_figure(file).axes
     assert [axes.get_xlabel() for axes in panels] == ["share of others who agree", "true share right"]
-    assert [dots(panels[0], size).tolist() for size in ("1 to 2", "3 to 9", "30 and more")] == [
+    assert [dots(panels[0], f"{size} annotations").tolist() for size in ("1 to 2", "3 to 9", "30 and more")] == [
         [[0.5, 0.6]], [[0.6, 0.7]], [[0.7, 0.8]],
     ]  # fmt: skip
 

@@ -10,47 +10,58 @@ from rmlib.pairs.schema import ATTRIBUTES
 from rmlib.training.settings import TrainSettings
 
 Job = tuple[str, int]  # arm and seed
+Look = tuple[str, str, str]  # colour, marker and kind of line, as matplotlib names them
+
+# Colours say which loss, and colour-blind readers tell them apart (seaborn's palette "colorblind"). Marker and kind of
+# line are an arm's own, so that arms differ in grey too.
+ORANGE, BLUE, GREEN, RED, PURPLE, SKY = "#de8f05", "#0173b2", "#029e73", "#d55e00", "#cc78bc", "#56b4e9"
+GREY = "#6f6f6f"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the comparison: its parent plus one change (settings, or where the weights come from)."""
+    """One line of the comparison: its parent plus one change (settings, or where the weights come from).
+
+    `look`: colour, marker and kind of line of the arm in every figure.
+    """
 
     name: str
     title: str
     parent: str | None
     change: dict[str, Any] = field(default_factory=dict)
+    look: Look = (GREY, "o", "-")
 
 
 _ARMS = (
-    Arm("regression", "Regression, helpfulness only", None, {"loss": "regression"}),
-    Arm("regression_all", "Regression, all attributes", "regression", {"attributes": ATTRIBUTES}),
-    Arm("bt", "Regular BT", None, {"loss": "bradley_terry"}),
-    Arm("bt_margin", "Margin BT", "bt", {"loss": "margin_bradley_terry"}),
-    Arm("bt_scaled", "Scaled BT", "bt", {"loss": "scaled_bradley_terry"}),
-    Arm("bt_init", "Regular BT, from regression", "bt", {"initialise_from": "regression"}),
-    Arm("bt_margin_init", "Margin BT, from regression", "bt_margin", {"initialise_from": "regression"}),
-    Arm("bt_scaled_init", "Scaled BT, from regression", "bt_scaled", {"initialise_from": "regression"}),
-    Arm("bt_scaled_init_expo", "Scaled BT, from regression, ExPO", "bt_scaled_init", {"extrapolate": "regression"}),
+    Arm("regression", "Regression, helpfulness only", None, {"loss": "regression"}, (ORANGE, "s", "-")),
+    Arm("regression_all", "Regression, all attributes", "regression", {"attributes": ATTRIBUTES}, (ORANGE, "p", "--")),
+    Arm("bt", "Regular BT", None, {"loss": "bradley_terry"}, (BLUE, "o", "-")),
+    Arm("bt_margin", "Margin BT", "bt", {"loss": "margin_bradley_terry"}, (GREEN, "^", "-")),
+    Arm("bt_scaled", "Scaled BT", "bt", {"loss": "scaled_bradley_terry"}, (RED, "D", "-")),
+    Arm("bt_init", "Regular BT, from regression", "bt", {"initialise_from": "regression"}, (BLUE, "P", "--")),
+    Arm("bt_margin_init", "Margin BT, from regression", "bt_margin", {"initialise_from": "regression"},
+        (GREEN, "v", "--")),
+    Arm("bt_scaled_init", "Scaled BT, from regression", "bt_scaled", {"initialise_from": "regression"},
+        (RED, "*", "--")),
+    Arm("bt_scaled_init_expo", "Scaled BT, from regression, ExPO", "bt_scaled_init", {"extrapolate": "regression"},
+        (RED, "X", ":")),
     # Not in the paper.
-    Arm(
-        "regression_all_fitted",
-        "Regression, all attributes, fitted weights",
-        "regression_all",
-        {"attribute_weights": "fitted"},
-    ),
-    Arm("bt_scaled_regression", "Scaled BT and regression at once", "bt_scaled", {"regression_weight": 1.0}),
-    Arm("bt_scaled_affine", "Scaled BT, on the rating scale", "bt_scaled", {"affine": "selection"}),
-    Arm("bt_scaled_1_3_10", "Scaled BT, strengths 1-3-10", "bt_scaled", {"strength_scale": (1.0, 3.0, 10.0)}),
-    Arm("bt_scaled_two_layers", "Scaled BT, head of two layers", "bt_scaled", {"head_layers": 2}),
-    Arm("bt_smoothed", "Regular BT, labels smoothed by 0.1", "bt", {"label_smoothing": 0.1}),
-    Arm("bt_soft", "Regular BT, votes as soft labels", "bt", {"soft_labels": True}),
-    Arm("plackett_luce", "Plackett-Luce, whole rankings", "bt", {"loss": "plackett_luce"}),
+    Arm("regression_all_fitted", "Regression, all attributes, fitted weights", "regression_all",
+        {"attribute_weights": "fitted"}, (ORANGE, "h", ":")),
+    Arm("bt_scaled_regression", "Scaled BT and regression at once", "bt_scaled", {"regression_weight": 1.0},
+        (PURPLE, "<", "-.")),
+    Arm("bt_scaled_affine", "Scaled BT, on the rating scale", "bt_scaled", {"affine": "selection"}, (PURPLE, "d", ":")),
+    Arm("bt_scaled_1_3_10", "Scaled BT, strengths 1-3-10", "bt_scaled", {"strength_scale": (1.0, 3.0, 10.0)},
+        (PURPLE, ">", "-")),
+    Arm("bt_scaled_two_layers", "Scaled BT, head of two layers", "bt_scaled", {"head_layers": 2}, (PURPLE, "8", "--")),
+    Arm("bt_smoothed", "Regular BT, labels smoothed by 0.1", "bt", {"label_smoothing": 0.1}, (SKY, "<", "--")),
+    Arm("bt_soft", "Regular BT, votes as soft labels", "bt", {"soft_labels": True}, (SKY, ">", "-.")),
+    Arm("plackett_luce", "Plackett-Luce, whole rankings", "bt", {"loss": "plackett_luce"}, (SKY, "H", "-")),
     # Controls with a known answer: accuracy 1/2. A random head has it only on average over seeds, since its negative
     # is as likely: each seed orders the pairs by some arbitrary direction.
-    Arm("random_head", "Control: random head, not trained", "bt", {"untrained": True}),
-    Arm("bt_shuffled", "Control: regular BT, labels shuffled", "bt", {"shuffle_labels": True}),
-)
+    Arm("random_head", "Control: random head, not trained", "bt", {"untrained": True}, (GREY, "x", ":")),
+    Arm("bt_shuffled", "Control: regular BT, labels shuffled", "bt", {"shuffle_labels": True}, (GREY, "+", "--")),
+)  # fmt: skip
 ARMS = {arm.name: arm for arm in _ARMS}
 # Rows of the paper's table of reward models, in its order.
 PAPER_ARMS = tuple(ARMS)[: 1 + tuple(ARMS).index("bt_scaled_init_expo")]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmlib import records
-from rmlib.alignment.titles import BEST_OF_N, METHOD_TITLES, reward_title
+from rmlib.alignment.titles import BEST_OF_N, LOOKS, METHOD_TITLES, reward_title
+from rmlib.experiments.arms import ARMS
 from rmlib.figures import alignment_tables
 from rmlib.figures.alignment_tables import policy_title
-from rmlib.figures.style import COLOURS, MARKERS, beside, finished, look_of, new_figure, rows
+from rmlib.figures.style import COLOURS, MARKERS, beside, finished, forest, looks, new_figure, rows, series
 from rmlib.records import RecordError
 
 RL = ("reinforce", "ppo")
@@ -30,42 +32,55 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
     if table.empty:
         raise RecordError(f"{file.name}: no run of {', '.join(methods)} in the latest comparison: run notebook 06")
     figure, axes = new_figure(11, 4.4, 2)
-    for index, (key, line) in enumerate(table.groupby(["method", "arm"], sort=False)):
+    groups = list(alignment_tables.in_order(table).groupby(["method", "arm"], sort=False))
+    for number, (key, line) in enumerate(groups):
         method, arm = map(str, key)
         label = reward_title(arm) if len(methods) == 1 else policy_title(method, arm)
-        look = look_of(index) | {"ms": 4, "lw": 1.5}
+        look = _look(method, arm) | {"ms": 5, "lw": 1.4}
         axes[0].plot(line["divergence"], line["proxy"], label=label, **look)
-        axes[1].plot(line["divergence"], line["gold"], **look)
-        axes[1].fill_between(line["divergence"], line["low"], line["high"], color=look["color"], alpha=0.12, lw=0)
-        if law and (method == BEST_OF_N or method in RL):
-            _draw_law(axes[1], line, look["color"], best_of_n=method == BEST_OF_N)
+        fitted = law and (method == BEST_OF_N or method in RL) and _draw_law(axes[1], line, look, method == BEST_OF_N)
+        axes[1].plot(line["divergence"], line["gold"], **look | ({"ls": ""} if fitted else {}))
+        # Bands of so many curves would cover each other: where a curve ends, side by side, a line is enough.
+        end, shift = line.iloc[-1], 0.014 * table["divergence"].max() * (number + 1)
+        for panel, low, high in zip(axes, ("proxy low", "low"), ("proxy high", "high"), strict=True):
+            panel.vlines(end["divergence"] + shift, end[low], end[high], color=look["color"], lw=1.5)
     words = ("proxy gained (sd of the reward)", "gold gained (true points, 0-4 scale)")
     for panel, text in zip(axes, words, strict=True):
         panel.set(xlabel="divergence from the start (KL, nats a response)", ylabel=text)
         panel.axhline(0, color="0.6", lw=0.8)
     names = [METHOD_TITLES[method] for method in methods]
     families = dict.fromkeys(name.split(" ")[-1] if len(names) > 2 else name for name in names)
-    details = [f"{about(table, file)}; bands: 95 % over seeds and prompts"]
-    details += ["dotted: the published form, fitted"] if law else []
-    return finished(figure, f"Gold against proxy: {' and '.join(families)}", *details, legend=3)
+    ends = "; at the ends, gold: 95 % interval, proxy: all seeds" + ("; curves: fitted" if law else "")
+    form = "intervals over seeds and prompts; fitted: the published form of Gao et al., arXiv 2210.10760"
+    title = f"Gold against proxy: {' and '.join(families)}"
+    return finished(figure, title, _source_title(file), about(table) + ends, form, legend=3)
 
 
-def _draw_law(axes: Axes, line: pd.DataFrame, colour: str, *, best_of_n: bool) -> None:
+def _look(method: str, arm: str) -> dict[str, Any]:
+    """The look of the reward, and where a method has a loss of its own, its kind of line."""
+    own = looks(LOOKS[arm] if arm in LOOKS else ARMS[arm].look, line=True)
+    return own | {"ls": {"dpo_margin": "--", "dpo_scaled": ":", "ppo": "-."}.get(method, own["ls"])}
+
+
+def _draw_law(axes: Axes, line: pd.DataFrame, look: dict[str, Any], best_of_n: bool) -> bool:
+    """Draw the form fitted to a curve of gold; False where its points are too few."""
     divergence = line["divergence"].to_numpy()
     try:
         alpha, beta = alignment_tables.scaling_law(divergence, line["gold"].to_numpy(), best_of_n=best_of_n)
     except ValueError:  # too few points, as in a small trial
-        return
+        return False
     grid = np.linspace(0, divergence.max(), 100)
-    axes.plot(grid, alignment_tables.scaling_curve(grid, alpha, beta, best_of_n=best_of_n), ":", color=colour, lw=1)
+    fitted = alignment_tables.scaling_curve(grid, alpha, beta, best_of_n=best_of_n)
+    axes.plot(grid, fitted, color=look["color"], ls=look["ls"], lw=look["lw"])
+    return True
 
 
-def about(table: pd.DataFrame, file: Path) -> str:
-    """What the numbers are of."""
+def about(table: pd.DataFrame) -> str:
+    """How many prompts and seeds the numbers are of."""
     low, high = table["seeds"].min(), table["seeds"].max()
     seeds = f"{low}" if low == high else f"{low} to {high}"
     n = int(table["n"].max())
-    return f"{_source_title(file)}; {n} prompts of the selection split, {seeds} seeds"
+    return f"{n} prompts of the selection split, {seeds} seeds"
 
 
 def _source_title(file: Path) -> str:
@@ -79,27 +94,35 @@ other_methods_figure = partial(curves_figure, methods=["ppo", "dpo", "dpo_margin
 
 
 def over_optimisation_figure(file: Path) -> Figure:
-    """For each method and reward: what is gained at the peak of gold, and what is lost from there to the end."""
+    """For each method and reward: what is gained at the peak of gold, and what is lost from there to the end.
+
+    Where gold falls from the start, peak and gain are 0, and where it rises to the end, the loss is: said, not drawn.
+    """
     table = alignment_tables.over_optimisation(file)
-    heights = np.arange(len(table))[::-1]
-    figure, axes = new_figure(11, 1.2 + 0.3 * len(table), 3, sharey=True)
-    methods = list(dict.fromkeys(table["method"]))
-    colours = [COLOURS[methods.index(method)] for method in table["method"]]
+    figure, axes = new_figure(11.5, 1.2 + 0.3 * len(table), 3, sharey=True)
+    own = list(map(_look, table["method"], table["arm"]))
     panels = {
-        "peak of gold (KL, nats)": ("peak divergence", "peak low", "peak high"),
+        "peak of gold (nats; bar: end of the run)": ("peak divergence", "peak low", "peak high"),
         "gained at the peak (points)": ("gain", "gain low", "gain high"),
-        "lost from the peak to the end (points)": ("loss", "loss low", "loss high"),
+        "lost from there to the end (points)": ("loss", "loss low", "loss high"),
     }
-    for panel, (words, columns) in zip(axes, panels.items(), strict=True):
-        rows(panel, heights, table, colours, columns=columns)
-        panel.set_xlabel(words)
-        panel.axvline(0, color="0.6", lw=0.8)
-        panel.grid(axis="y", visible=False)
-    axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60, label="end of the run")
-    axes[0].set_yticks(heights, list(map(policy_title, table["method"], table["arm"])))
-    detail = "peak chosen on one half of the prompts, read on the other; lines: 95 % over seeds and prompts"
-    of = about(alignment_tables.curve_table(file), file)
-    return finished(figure, "How far a reward can be followed", of, detail, legend=1)
+    axes[1].sharex(axes[2])
+    for panel, end, (words, columns) in zip(axes, ("", "start", "end"), panels.items(), strict=True):
+        none = (table[["gain low", "gain", "gain high"] if end != "end" else list(columns)] == 0).all(axis=1)
+        titles = list(map(policy_title, table["method"], table["arm"]))
+        heights = forest(panel, table.mask(none), words, words=titles, chance=0, columns=columns, own=own)
+        look: dict[str, Any] = {
+            "transform": panel.get_yaxis_transform(),
+            "va": "center",
+            "fontsize": 7.5,
+            "color": "0.4",
+        }
+        for height in heights[none] if end else ():
+            panel.text(0.03, height, f"none: highest at the {end}", **look)
+    axes[0].scatter(table["end divergence"], heights, marker="|", c="0.4", s=60)
+    detail = f"{about(alignment_tables.curve_table(file))}; lines: 95 % over seeds and prompts"
+    how = "peak chosen on one half of the prompts, read on the other"
+    return finished(figure, "How far a reward can be followed", _source_title(file), detail, how)
 
 
 def win_rates_figure(file: Path) -> Figure:
@@ -107,25 +130,24 @@ def win_rates_figure(file: Path) -> Figure:
     table = alignment_tables.win_rate_table(file)
     readers, titles = (list(dict.fromkeys(table[name])) for name in ("reader", "title"))
     height_of = {name: height for height, name in enumerate(reversed(titles))}  # not every reader reads every policy
-    figure, axes = new_figure(11, 1.4 + 0.28 * len(titles), len(readers), sharey=True)
+    figure, axes = new_figure(11, 1.6 + 0.28 * len(titles), len(readers), sharey=True, sharex=True)
     for panel, reader in zip(axes, readers, strict=True):
         part = table[table["reader"] == reader]
         heights = part["title"].map(height_of).to_numpy(dtype=float)
-        for shift, name, colour in ((0.12, "win rate", COLOURS[0]), (-0.12, "at equal length", COLOURS[1])):
+        for number, name in enumerate(("win rate", "at equal length")):
             if name not in part:  # of a small trial, too few answers to tell
                 continue
-            columns = (name, f"{name} low", f"{name} high")
-            rows(panel, heights + shift, part, colour, columns=columns, s=20, label=name)
+            columns, (colour, marker, _) = (name, f"{name} low", f"{name} high"), series(number)
+            rows(panel, heights + 0.12 - 0.24 * number, part, colour, columns=columns, marker=marker, s=20, label=name)
         panel.axvline(0.5, color="0.6", lw=0.8)
         panel.set_xlabel(f"win rate by {reader}")
         panel.set_yticks(list(height_of.values()), list(height_of))
         panel.grid(axis="y", visible=False)
     lengths = table.drop_duplicates("title").set_index("title")["length"]
     beside(axes[-1], map(float, height_of.values()), [f"{lengths[name]:.0f} chars" for name in height_of])
-    start = table["length before"].mean()
-    n = int(table["prompts"].max())
-    detail = f"answers to {n} test prompts; the start writes {start:.0f} characters; ties count half; "
-    detail += "lines: 95 % over prompts, seeds together"
+    start, n = table["length before"].mean(), int(table["prompts"].max())
+    detail = f"{n} test prompts, up to {int(table['seeds'].max())} seeds; lines: 95 % over prompts; ties count half; "
+    detail += f"the start writes {start:.0f} characters"
     return finished(figure, "Against the policy that it started as", _source_title(file), detail, legend=2)
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from rmlib import records
-from rmlib.alignment.titles import METHOD_TITLES, reward_title
+from rmlib.alignment.titles import LOOKS, METHOD_TITLES, reward_title
+from rmlib.experiments.arms import POSITIONS
 from rmlib.figures.summaries import BOOTSTRAP_SEED, columns_of, interval_of, latest
 from rmlib.records import RecordError
 from rmlib.statistics import Resamples
@@ -41,12 +42,18 @@ def _of_latest(file: Path, kind: str) -> pd.DataFrame:
 
 
 def win_rate_table(file: Path) -> pd.DataFrame:
-    """The `win_rate` records of the latest comparison, one row for each method, reward and reader."""
+    """The `win_rate` records of the latest comparison, one row for each method, reward and reader, as `in_order`."""
     table = _of_latest(file, "win_rate")
     outcome = table.filter(like="outcome.").rename(columns=lambda name: name.removeprefix("outcome."))
     asked = table[["asked.method", "asked.arm", "asked.reader"]].set_axis(["method", "arm", "reader"], axis=1)
     joined = asked.join(outcome).reset_index(drop=True)
-    return joined.assign(title=list(map(policy_title, joined["method"], joined["arm"])))
+    return in_order(joined.assign(title=list(map(policy_title, joined["method"], joined["arm"]))))
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows by method and within it by reward, in the order in which these are declared everywhere."""
+    places = {name: place for place, name in enumerate([*METHOD_TITLES, *POSITIONS, *LOOKS])}
+    return table.sort_values(["method", "arm"], key=lambda names: names.map(places), kind="stable", ignore_index=True)
 
 
 def gold_gain(runs: pd.DataFrame) -> Float[np.ndarray, "seed point prompt"]:
@@ -68,7 +75,8 @@ def curve_table(file: Path) -> pd.DataFrame:
 
     Columns: point (step, or n for best of n), divergence (nats, mean over seeds), gold (points gained over the start)
     with low and high (95 %, over seeds and prompts), proxy (its gain, in standard deviations of the reward among
-    answers of the start to one prompt), length (characters), not_ended (share), seeds, n (prompts).
+    answers of the start to one prompt) with proxy low and proxy high (the lowest and the highest seed), length
+    (characters), not_ended (share), seeds, n (prompts).
     """
     groups = current(file).groupby(["method", "arm"], sort=False)
     return pd.concat([_curve(str(method), str(arm), runs) for (method, arm), runs in groups], ignore_index=True)
@@ -76,6 +84,7 @@ def curve_table(file: Path) -> pd.DataFrame:
 
 def _curve(method: str, arm: str, runs: pd.DataFrame) -> pd.DataFrame:
     gain, proxy, first = gold_gain(runs), _measured(runs, "proxy"), runs["rows"].iloc[0]
+    proxy = (proxy - proxy[:, :1]) / _measured(runs, "proxy_sd")[:, :1]
     bounds = [interval_of(gain[:, point], draws=DRAWS) for point in range(gain.shape[1])]
     columns = {
         "method": method,
@@ -85,7 +94,9 @@ def _curve(method: str, arm: str, runs: pd.DataFrame) -> pd.DataFrame:
         "gold": [interval.estimate for interval in bounds],
         "low": [interval.low for interval in bounds],
         "high": [interval.high for interval in bounds],
-        "proxy": ((proxy - proxy[:, :1]) / _measured(runs, "proxy_sd")[:, :1]).mean(axis=0),
+        "proxy": proxy.mean(axis=0),
+        "proxy low": proxy.min(axis=0),
+        "proxy high": proxy.max(axis=0),
         "length": _measured(runs, "length").mean(axis=0),
         "not_ended": (_measured(runs, "n not ended") / _measured(runs, "n samples")).mean(axis=0),
     }
@@ -116,7 +127,7 @@ def over_optimisation(file: Path) -> pd.DataFrame:
             | {"end divergence": float(kl[:, -1].mean())}
             | {"agreement": _correlation(gain.mean(axis=(0, 2)), proxy), "seeds": len(gain)}
         )
-    return pd.DataFrame(rows)
+    return in_order(pd.DataFrame(rows))
 
 
 def crossed(

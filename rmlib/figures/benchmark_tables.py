@@ -57,12 +57,12 @@ def headline_section(kind: str) -> str:
     return OVERALL if rule.overall or rule.micro else next(iter(rule.sections))
 
 
-def comparison(file: Path, kind: str = DEFAULT) -> Comparison:
-    """The `benchmark_runs` compared by their `headline_section`, of a partial benchmark over what is there."""
+def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison:
+    """The `benchmark_runs` compared by a section (default: `headline_section`), of a partial one what is there."""
     runs, rule = benchmark_runs(file, kind), benchmarks.BENCHMARKS[kind]
     partial = "partial" in runs["outcome.label"].iloc[-1]
     credits = {model: [unpack(row) for row in rows] for model, rows in _by_model(runs, "outcome.credits").items()}
-    section = headline_section(kind)
+    section = section or headline_section(kind)
     return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
 
 

@@ -2,20 +2,17 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from rmlib import records
 from rmlib.benchmarks.compare import OVERALL
-from rmlib.experiments.arms import FINETUNED
+from rmlib.experiments.arms import ARMS, FINETUNED
 from rmlib.figures import benchmark_tables, style
 from rmlib.figures.arms import COMPARED, about
 from rmlib.figures.benchmark_tables import DEFAULT, benchmark_runs, headline_section, items_record
-from rmlib.figures.breakdowns import RULERS
 from rmlib.figures.summaries import PAPER_ROWS, ladder
 from rmlib.records import RecordError
 from rmlib.statistics import wilson_interval
@@ -25,31 +22,30 @@ TITLES = {
     "rmb": "RMB", "ppe": "PPE", "hhh": "HHH alignment", "own": "Own pairs",
 }  # fmt: skip
 PUBLISHED_SECTIONS = (OVERALL, "Chat", "Chat Hard", "Safety", "Reasoning")
-OVER = "95 % bootstrap interval over items"
+OVER = "lines: 95 % intervals over items and seeds"
+TIED = 0.9  # share of comparisons on which a ruler ties: it has nothing to say, and scores 0 by construction
 
 
 def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Section scores of our models and of the rulers on a benchmark, the overall score first."""
-    newest, table = benchmark_runs(file, kind).iloc[-1], benchmark_tables.benchmark_table(file, kind)
+    table, (names, left_out) = benchmark_tables.benchmark_table(file, kind), _telling(file, kind)
     sections = sorted(dict.fromkeys(table["section"]), key=lambda name: name != OVERALL)
-    names = list(dict.fromkeys(table["model"]))
     figure, panels = style.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
     chance = items_record(file, kind)["outcome.chance"]
     for panel, section in zip(panels, sections, strict=True):
-        part = table[table["section"] == section].groupby("model")[["estimate", "low", "high"]].mean().loc[names]
+        part = benchmark_tables.comparison(file, kind, section).leaderboard.loc[names]
         style.forest(panel, part, chance=chance.get(section, 0.5))
         panel.set_title(section)
     panels[len(panels) // 2].set_xlabel("score by the official rule of the benchmark (dotted: chance)")
-    seeds = table["seed"].nunique()
-    over = OVER + (f", mean of {seeds} seeds" if seeds > 1 else "")
-    detail = f"{int(newest['outcome.n']):,} items, line: {over}; models: {about(ladder(file))}"
-    return style.finished(figure, f"{TITLES[kind]} sections: {newest['outcome.label']}", detail, families=names)
+    return _finished(figure, file, kind, " sections", OVER, left_out)
 
 
 def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Models best first by the overall score; models that noise does not tell apart share a rank."""
-    table, newest = benchmark_tables.leaderboard_table(file, kind), benchmark_runs(file, kind).iloc[-1]
-    figure, (axes,) = style.new_figure(8.5, 0.3 * len(table) + 1.3)
+    names, left_out = _telling(file, kind)
+    table = benchmark_tables.leaderboard_table(file, kind)
+    table = table[table.index.isin(names)]
+    figure, (axes,) = style.new_figure(9, 0.3 * len(table) + 1.3)
     score = headline_section(kind)
     chance = items_record(file, kind)["outcome.chance"].get(score, 0.5)
     heights = style.forest(axes, table, f"{score} by the official rule (dotted: chance)", chance=chance)
@@ -58,63 +54,68 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     for height, (above, below) in zip(heights, pairwise(table["rank"]), strict=False):
         if above < below:
             axes.axhline(height - 0.5, color="0.8", lw=1)
-    n, seeds = int(table["n"].iloc[0]), int(table["seeds"].max())
-    over = f"{OVER} and seeds (up to {seeds})" if seeds > 1 else OVER
-    detail = f"{n:,} items; line: {over}; rank: 1 + models clearly better (paired p by Holm below 0.05, and interval "
-    detail += f"of the difference without 0); place: its 95 % interval; {about(ladder(file))}"
-    title = f"{TITLES[kind]} leaderboard: {newest['outcome.label']}"
-    return style.finished(figure, title, detail, families=table.index)
+    rule = (
+        "clearly: paired p by Holm below 0.05, and interval of the difference without 0; or the rank of the model above"
+    )
+    shared = f"{OVER}; rank: 1 + models clearly better"
+    return _finished(figure, file, kind, " leaderboard", shared, rule, "place: its 95 % interval", left_out)
 
 
 def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Does a model pay for length? Accuracy over the length difference, and the accuracy left at equal length."""
-    lengths = benchmark_tables.length_bias_table(file, kind)
-    table = benchmark_tables.bias_table(file, kind).drop(index="chance")
-    newest, names = benchmark_runs(file, kind).iloc[-1], [str(name) for name in table.index]
-    figure, (left, right) = style.new_figure(12, max(3.6, 0.27 * len(names) + 1.3), 2)
+    lengths, (names, left_out) = benchmark_tables.length_bias_table(file, kind), _telling(file, kind)
+    table = benchmark_tables.bias_table(file, kind).loc[names]
+    figure, (left, right) = style.new_figure(12, max(4, 0.27 * len(names) + 1.6), 2, width_ratios=(1, 1.1))
     shown = _few(names)
-    for offset, name in enumerate(shown):
+    for number, name in enumerate(shown):
         part = lengths.loc[[name]]
-        style.points(left, part["mean"], part, offset, label=style.label(name), ls="-", lw=1.2)
+        places = np.arange(len(part)) + 0.1 * (number - (len(shown) - 1) / 2)
+        style.points(left, places, part, style.look_of(name, line=True), label=style.label(name), lw=0.8)
     left.axhline(0.5, color="0.5", lw=1, ls=":")
-    left.axvline(0, color="0.5", lw=1, ls=":")
-    left.set(xlabel="length, right minus wrong response (characters, mean of a fifth)", ylabel="share ordered rightly")
-    left.legend(loc="lower right", frameon=True, fontsize=7.5)  # where rulers of length leave room
+    left.set_xticks(range(len(part)), [f"{mean:+.0f}" for mean in part["mean"]])
+    left.set(xlabel="right minus wrong response (characters, mean of a fifth)", ylabel="share ordered rightly")
     columns = ("at equal length", "equal low", "equal high")
-    words = "share ordered rightly: at equal length (dot), as they are (tick)"
+    words = "share ordered rightly: at equal length (mark), as they are (tick)"
     heights = style.forest(right, table, words, chance=0.5, columns=columns)
     right.plot(table["comparisons"], heights, "|", color="0.3", ms=9, mew=1.5)
     n = int(lengths.loc[[shown[0]], "n"].sum())
-    detail = f"{n:,} comparisons of a right with a wrong response; lines: {OVER} (and seeds); equal length: logistic "
-    detail += f"regression on the length difference; {about(ladder(file))}"
-    title = f"{TITLES[kind]}: what length decides ({newest['outcome.label']})"
-    return style.finished(figure, title, detail, families=names)
+    how = "equal length: logistic regression on the length difference"
+    more = f"{n:,} comparisons; {OVER}"
+    return _finished(figure, file, kind, ": what length decides", more, how, left_out, legend=len(shown))
 
 
 def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
-    """Where models fail: the score of every model in every subset, subsets from worst to best within their section."""
-    table, newest = benchmark_tables.subsets_table(file, kind), benchmark_runs(file, kind).iloc[-1]
+    """Where models fail: scores of few arms in every subset, and between which scores all arms lie.
+
+    Subsets of a section come from hardest to easiest for the arms (for all models where no arm was scored).
+    """
+    table = benchmark_tables.subsets_table(file, kind)
     names = list(dict.fromkeys(table.index))
-    arms = [name for name in names if style.family(name) != "ruler or control"] or names
-    worst = table.loc[arms].groupby(["section", "subset"], sort=False)["estimate"].mean().reset_index()
-    worst["section"] = pd.Categorical(worst["section"], list(dict.fromkeys(worst["section"])))
-    order = worst.sort_values(["section", "estimate"])["subset"].tolist()
-    matrix = table.reset_index().pivot(index="subset", columns="model", values="estimate").loc[order, names]
-    sizes = table.loc[[names[0]]].set_index("subset")["n"]
-    figure, (axes,) = style.new_figure(0.62 * len(names) + 3.5, 0.27 * len(order) + 2.6)
-    look: dict[str, Any] = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 7.5}, "cbar": False}
-    sns.heatmap(100 * matrix, ax=axes, cmap="PuOr", vmin=0, vmax=100, linewidths=0.5, **look)
-    axes.set(xlabel="", ylabel="")
-    axes.set_yticks(np.arange(len(order)) + 0.5, [f"{name} (n={sizes[name]})" for name in order], rotation=0)
-    axes.set_xticks(np.arange(len(names)) + 0.5, [style.label(name) for name in names], rotation=40, ha="right")
-    sections = table.loc[[names[0]]].set_index("subset")["section"].loc[order].tolist()
-    for row, (above, below) in enumerate(pairwise(sections), start=1):
+    arms = [name for name in names if name.removesuffix(FINETUNED) in ARMS] or names
+    by_subset = table.loc[arms].groupby(["section", "subset"], sort=False)
+    rows = by_subset["estimate"].agg(["mean", "min", "max"]).assign(n=by_subset["n"].first()).reset_index()
+    rows["section"] = pd.Categorical(rows["section"], list(dict.fromkeys(rows["section"])))
+    rows = rows.sort_values(["section", "mean"], ignore_index=True)
+    figure, (axes,) = style.new_figure(9, 0.25 * len(rows) + 1.8)
+    heights = np.arange(len(rows))[::-1]
+    axes.hlines(heights, 100 * rows["min"], 100 * rows["max"], color="0.85", lw=7, zorder=0)
+    shown = _few(arms)
+    for name in shown:
+        scores = table.loc[[name]].set_index("subset")["estimate"].loc[rows["subset"]]
+        axes.plot(100 * scores, heights, ls="", ms=5, label=style.label(name), **style.look_of(name))
+    words = [f"{row['subset']} (n={row['n']})" for row in rows.to_dict("records")]
+    axes.set_yticks(heights, words, fontsize=8)
+    axes.set(
+        xlabel="score (percent, mean of the seeds); grey: from the worst to the best arm", ylim=(-0.6, len(rows) - 0.4)
+    )
+    axes.axvline(50, color="0.5", lw=1, ls=":")
+    axes.grid(axis="y", visible=False)
+    for number, (above, below) in enumerate(pairwise(rows["section"])):
         if above != below:
-            axes.axhline(row, color="0.2", lw=1.5)
+            axes.axhline(heights[number] - 0.5, color="0.2", lw=1)
     widest = 50 * (table["high"] - table["low"]).max()
-    detail = "score x 100, mean of the seeds; subsets of a section from hardest to easiest for the arms; 95 % Wilson "
-    detail += f"interval of a cell up to ±{widest:.0f}; {about(ladder(file))}"
-    return style.finished(figure, f"{TITLES[kind]}, subset by subset: {newest['outcome.label']}", detail)
+    more = f"{len(arms)} arms; 95 % Wilson interval of a mark up to ±{widest:.0f}"
+    return _finished(figure, file, kind, ", subset by subset", more, legend=min(3, len(shown)))
 
 
 def beside_published_figure(file: Path) -> Figure:
@@ -130,9 +131,9 @@ def beside_published_figure(file: Path) -> Figure:
     left.set_title(f"This run: {newest['outcome.label']}", wrap=True)
     style.forest(right, published.rename(columns={"overall": "estimate"}).set_axis(arms), "overall score (percent)")
     right.set_title("Published: Llama-3.1-70B, the official 2,985 items")
-    detail = f"left: {OVER} (and seeds), {about(ladder(file))}; right: published, no intervals or seeds known; source: "
-    detail += f"{published['citation'].iloc[0]}. Other items and other models: compare the order of the arms alone"
-    return style.finished(figure, "This run beside the paper", detail, families=arms)
+    detail = f"left: {OVER}; right: published, none known; compare the order of the arms alone"
+    source = f"source: {published['citation'].iloc[0]}"
+    return style.finished(figure, "This run beside the paper", about(ladder(file)), detail, source)
 
 
 def published_figure(_: Path | None = None) -> Figure:
@@ -145,12 +146,17 @@ def published_figure(_: Path | None = None) -> Figure:
     for panel, section in zip(panels, PUBLISHED_SECTIONS, strict=True):
         column = section.lower().replace(" ", "_").replace("score", "overall")
         words = (table["type"] + ": " + table["model"]).tolist()
-        style.forest(panel, table.rename(columns={column: "estimate"}), words=words)
+        heights = style.forest(panel, table.rename(columns={column: "estimate"}), words=words)
+        for height, value in zip(heights, table[column], strict=True):
+            panel.annotate(
+                f"{value:.1f}", (value, height), (-7, -3), textcoords="offset points", ha="right", fontsize=7.5
+            )
         panel.set_title(section)
+    panels[0].set_xlim(left=70)  # room for the numbers beside the marks
     panels[len(panels) // 2].set_xlabel("RewardBench (percent)")
-    detail = f"published, no intervals or seeds known; source: {table['citation'].iloc[0]}"
+    detail = "no intervals or seeds known", f"source: {table['citation'].iloc[0]}"
     title = "Published: the paper's reward models, Llama-3.1-70B"
-    return style.finished(figure, title, detail, families=table.index)
+    return style.finished(figure, title, "published", *detail)
 
 
 def chat_hard_figure(_: Path | None = None) -> Figure:
@@ -163,14 +169,15 @@ def chat_hard_figure(_: Path | None = None) -> Figure:
         found = [wilson_interval(round(row[name] / 100 * sizes[name]), int(sizes[name])) for name in subsets]
         part = 100 * pd.DataFrame([vars(interval) for interval in found])
         part["estimate"] = [row[name] for name in subsets]  # as published: no whole number of items need give it
-        style.points(axes, part.index + 0.16 * (offset - 0.5), part, offset, label=row["model"], ms=6)
+        look = style.looks(style.series(offset))
+        style.points(axes, part.index + 0.16 * (offset - 0.5), part, look, label=row["model"], ms=6)
     axes.axvline(2.5, color="0.5", lw=1, ls=":")
     axes.set_xticks(range(len(subsets)), [f"{name.replace('llmbar-', '')}\nn={sizes[name]}" for name in subsets])
     axes.set(xlim=(-0.5, len(subsets) - 0.5), ylabel="accuracy (percent)")
     axes.set_title("truth: human (left of the dotted line) or GPT-4 (right)")
-    detail = f"published; source: {table['citation'].iloc[0]}. Lines: 95 % Wilson intervals for the official numbers "
-    detail += "of items, computed here; none are published"
-    return style.finished(figure, "Published: Chat Hard by subset", detail, legend=2)
+    detail = "lines: 95 % Wilson intervals for the official numbers of items, computed here; none are published"
+    source = f"source: {table['citation'].iloc[0]}"
+    return style.finished(figure, "Published: Chat Hard by subset", "published", detail, source, legend=2)
 
 
 def published_benchmarks_figure(_: Path | None = None) -> Figure:
@@ -178,22 +185,40 @@ def published_benchmarks_figure(_: Path | None = None) -> Figure:
     table = records.published("nemotron_70b_reward")
     table = table[table["benchmark"] != "mean of seven"]
     benchmarks, sources = list(dict.fromkeys(table["benchmark"])), list(dict.fromkeys(table["source"]))
-    figure, (axes,) = style.new_figure(8, 3.4)
+    figure, (axes,) = style.new_figure(8.5, 3.8)
     for offset, source in enumerate(sources):
         part = table[table["source"] == source]
-        heights = [len(benchmarks) - 1 - benchmarks.index(name) for name in part["benchmark"]]
-        look = style.look_of(offset) | {"ls": "", "ms": 7, "label": part["citation"].iloc[0]}
+        shift = 0.22 * ((len(sources) - 1) / 2 - offset)  # sources agree so far that their marks would hide each other
+        heights = [len(benchmarks) - 1 - benchmarks.index(name) + shift for name in part["benchmark"]]
+        look = style.looks(style.series(offset)) | {"ls": "", "ms": 7, "label": part["citation"].iloc[0]}
         axes.plot(part["score"], heights, **look)
     axes.set_yticks(range(len(benchmarks)), benchmarks[::-1])
     axes.set_ylim(-0.6, len(benchmarks) - 0.4)
-    axes.set_xlabel("score (percent; each benchmark has its own chance level and rule)")
-    detail = "published, no intervals known. JudgeBench here is a mean of categories, not the official mean of pairs; "
-    detail += "the two numbers of RM-Bench are means of other columns"
+    axes.set_xlabel("score (percent)")
+    detail = "no intervals known; each benchmark has its own chance level and rule"
+    rules = "JudgeBench here is a mean of categories, not the official mean of pairs; the two numbers of RM-Bench are "
+    rules += "means of other columns"
     title = "Published: Llama-3.1-Nemotron-70B-Reward on seven benchmarks"
-    return style.finished(figure, title, detail, legend=1, fontsize=7.5)
+    return style.finished(figure, title, "published", detail, rules, legend=1, fontsize=7.5)
+
+
+def _telling(file: Path, kind: str) -> tuple[list[str], str]:
+    """Models that are drawn, and in words those that are not: rulers that tie nearly everywhere and so score 0."""
+    tied = benchmark_tables.bias_table(file, kind).drop(index="chance")["tied"]
+    silent = [str(name) for name in tied.index[tied > TIED] if name not in ARMS]
+    words = f"rulers that tie on more than {100 * TIED:.0f} % are not drawn: {', '.join(silent) or 'none'}"
+    return [str(name) for name in tied.index if name not in silent], words
+
+
+def _finished(figure: Figure, file: Path, kind: str, what: str, more: str, *rest: str, legend: int = 0) -> Figure:
+    """The figure with its headline: the benchmark, what of it is shown, and how far it is the official one."""
+    runs = benchmark_runs(file, kind)
+    n, seeds = int(runs["outcome.n"].iloc[-1]), runs.groupby("model")["seed"].nunique().max()
+    title = f"{TITLES[kind]}{what}: {runs['outcome.label'].iloc[-1]}"
+    detail = f"{n:,} items, up to {seeds} seeds; {more}"
+    return style.finished(figure, title, about(ladder(file)), detail, *rest, legend=legend)
 
 
 def _few(names: list[str]) -> list[str]:
-    """Models that a crowded plot shows: the arms of COMPARED and two rulers, or what there is."""
-    shown = [name for name in names if name.removesuffix(FINETUNED) in COMPARED or name in RULERS]
-    return (shown or names)[: len(style.MARKERS)]
+    """Models that a crowded plot shows: the arms of COMPARED, or what there is."""
+    return ([name for name in names if name.removesuffix(FINETUNED) in COMPARED] or names)[: len(COMPARED)]

@@ -232,6 +232,7 @@ def learning_curve_table(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("arm")
 
 
+@kept
 def inputs_table(file: Path) -> pd.DataFrame:
     """Accuracy of one arm by what its heads read: on the selection pairs, on the test pairs, and there at equal length.
 

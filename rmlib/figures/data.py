@@ -25,6 +25,7 @@ PUBLISHED_STAGES = {
 }  # fmt: skip
 LINE = 1.8  # points: the width of an interval
 SIZES = ("1 to 2", "3 to 9", "10 to 29", "30 and more")
+MANY = 500  # annotators whose marks would hide each other
 _SIZE_EDGES = (0, 2, 9, 29, np.inf)
 
 
@@ -48,8 +49,8 @@ def figure_1(file: Path) -> Figure:
     axes.set_ylabel("preference (positive: response 2)")
     source, r = record["asked.source"], record["outcome.r_preference"]["helpfulness"]
     known = f"n={counts.sum():,} with a preference and both ratings" + ("" if r is None else f", Pearson r={r:.2f}")
-    detail = f"{source['title']}, preferences {source['preferences']}; counts of pairs: {known}"
-    return finished(figure, "Preference against difference in helpfulness", detail)
+    of = f"{source['title']}, preferences {source['preferences']}"
+    return finished(figure, "Preference against difference in helpfulness", of, known)
 
 
 def agreement_figure(file: Path) -> Figure:
@@ -71,8 +72,9 @@ def agreement_figure(file: Path) -> Figure:
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(axis="y", visible=False)
     n = int(table.loc[table["label"] == labels[0], "n"].max())
-    detail = f"{record['asked.source']['title']}; {n:,} pairs with annotations; line: 95 % bootstrap interval"
-    return finished(figure, "How far annotators agree, step by step", detail, legend=4)
+    detail = f"{n:,} pairs with annotations; lines: 95 % bootstrap intervals"
+    title = "How far annotators agree, step by step"
+    return finished(figure, title, record["asked.source"]["title"], detail, legend=4)
 
 
 def kappa_table(file: Path) -> pd.DataFrame:
@@ -100,19 +102,27 @@ def annotators_figure(file: Path) -> Figure:
     record = latest(file, "annotators")
     table = pd.DataFrame(record["outcome.rows"]).dropna(subset=["agreement", "quality"])
     known = "known" in table and bool(table["known"].notna().any())
-    figure, panels = new_figure(9 if known else 5, 3.6, 2 if known else 1, sharey=True)
+    figure, panels = new_figure(9, 3.6, 2 if known else 1, sharey=True)
     sizes = pd.cut(table["annotations"], list(_SIZE_EDGES), labels=list(SIZES))
     columns = [("agreement", "share of others who agree")]
     columns += [("known", str(record["outcome.known"]))] if known else []
     for panel, (column, words) in zip(panels, columns, strict=True):
-        for colour, marker, (size, part) in zip(COLOURS, MARKERS, table.groupby(sizes, observed=True), strict=False):
-            alpha = 0.5 if len(table) > 200 else 0.9
-            panel.scatter(part[column], part["quality"], s=18, c=colour, marker=marker, alpha=alpha, label=str(size))
         panel.set_xlabel(words)
+        if len(table) > MANY:  # marks would hide each other
+            shades = panel.hexbin(table[column], table["quality"], gridsize=28, cmap="cividis_r", bins="log", mincnt=1)
+            continue
+        for colour, marker, (size, part) in zip(COLOURS, MARKERS, table.groupby(sizes, observed=True), strict=False):
+            panel.scatter(
+                part[column], part["quality"], s=18, c=colour, marker=marker, alpha=0.9, label=f"{size} annotations"
+            )
+    if len(table) > MANY:
+        figure.colorbar(shades, ax=list(panels), label="annotators (log scale)")
     panels[0].set_ylabel("estimated quality (share right)")
-    panels[0].legend(title="annotations", loc="best", frameon=True, fontsize=8, title_fontsize=8)
-    detail = f"{record['asked.source']['title']}; {len(table):,} annotators; quality: Dawid and Skene (1979)"
-    return finished(figure, "Who annotates well?", detail)
+    counts = sizes.value_counts(sort=False)
+    classes = ", ".join(f"{count:,} gave {size} annotations" for size, count in counts.items() if count)
+    details = record["asked.source"]["title"], f"{len(table):,} annotators; quality: Dawid and Skene (1979)", classes
+    several = (counts > 0).sum() > 1 and len(table) <= MANY
+    return finished(figure, "Who annotates well?", *details, legend=4 if several else 0)
 
 
 def aspects_figure(file: Path) -> Figure:
@@ -130,9 +140,10 @@ def aspects_figure(file: Path) -> Figure:
     panels[0].set_yticks(heights, table["aspect"].str.replace("_", " "))
     panels[0].set_xlabel("share of justifications that mention it")
     panels[1].set_xlabel("mean strength with the mention minus without")
+    panels[1].locator_params(axis="x", nbins=6)
     n = f"{int(record['outcome.n']):,} justifications"
-    detail = f"{record['asked.source']['title']}; {n}; line: 95 % interval (left Wilson, right bootstrap over pairs)"
-    return finished(figure, "What justifications speak of", detail, legend=5)
+    detail = f"{n}; lines: 95 % intervals (left Wilson, right bootstrap over pairs)"
+    return finished(figure, "What justifications speak of", record["asked.source"]["title"], detail, legend=5)
 
 
 def simulation_figure(file: Path) -> Figure:
@@ -148,11 +159,12 @@ def simulation_figure(file: Path) -> Figure:
     for chosen, colour, marker, words in kinds:
         if chosen.any():
             rows(axes, heights[chosen], misfit[chosen], colour, LINE, marker=marker, label=words)
-    axes.axvspan(-1, 1, color="0.9", zorder=0, lw=0)
+    for edge in (-1, 1):
+        axes.axvline(edge, color="0.4", ls="--", lw=1)
     axes.set_yticks(heights, table["statistic"])
-    axes.set(ylim=(-0.6, len(table) - 0.4), xlabel="simulated minus published, in tolerances (grey: within)")
+    axes.set(ylim=(-0.6, len(table) - 0.4), xlabel="simulated minus published, in tolerances (dashed)")
     numbers = zip(table["simulated"], table["published"], strict=True)
     beside(axes, heights, [f"{simulated:.3f} / {published:.3f}" for simulated, published in numbers])
-    axes.legend(loc="best")
-    detail = f"{record['asked.source']['title']}; line: 95 % bootstrap interval; right: simulated / published"
-    return finished(figure, "Simulated against published statistics of HelpSteer2", detail)
+    detail = "lines: 95 % bootstrap intervals; right: simulated / published"
+    title = "Simulated against published statistics of HelpSteer2"
+    return finished(figure, title, record["asked.source"]["title"], detail, legend=2)

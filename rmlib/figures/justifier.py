@@ -113,11 +113,10 @@ def judges_figure(file: Path) -> Figure:
     """Agreement with held-out preferences, position consistency, and what happens to a pair shown in both orders."""
     table, shares = summary(file), outcome_shares(file)
     figure, panels = style.new_figure(11.5, 0.42 * len(table) + 1.7, 3, sharey=True)
-    heights = np.arange(len(table))[::-1]
     intervals = (["agreement", "low", "high"], ["consistent", "consistent low", "consistent high"])
+    own, words = [_look(file, judge) for judge in table.index], list(table.index)
     for panel, columns in zip(panels, intervals, strict=False):
-        style.rows(panel, heights, table, style.COLOURS[0], columns=columns, s=36, linewidths=1)
-        panel.axvline(0.5, color="0.5", lw=1, ls=":")
+        heights = style.forest(panel, table, words=words, chance=0.5, columns=columns, own=own)
     panels[0].set(title="agreement with preferences", xlabel="mean of both orders")
     panels[1].set(title="position consistency", xlabel="same winner in both orders", xlim=(-0.03, 1.03))
     left = np.zeros(len(table))
@@ -126,50 +125,55 @@ def judges_figure(file: Path) -> Figure:
         panels[2].barh(heights, widths, left=left, height=0.6, color=OUTCOME_COLOURS[kind], label=kind)
         left += widths
     panels[2].set(title="one pair, both orders", xlabel="share of pairs", xlim=(0, 1))
-    panels[0].set_yticks(heights, list(table.index))
-    panels[0].set_ylim(-0.6, len(table) - 0.4)
-    for panel in panels:
-        panel.grid(axis="y", visible=False)
-    figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False)
-    return style.finished(figure, "Pairwise judges on held-out pairs", _detail(file, table))
+    panels[2].grid(axis="y", visible=False)
+    how = "agreement: bootstrap; consistency: Wilson, of the pairs decided in both orders"
+    details = *_details(file, table), how
+    return style.finished(figure, "Pairwise judges on held-out pairs", *details, legend=4, loc="outside lower right")
 
 
 def judge_strength_figure(file: Path) -> Figure:
     """Agreement by how strong the preference is."""
     table = by_strength(file)
-    figure, (axes,) = style.new_figure(7.5, 3.8)
+    figure, (axes,) = style.new_figure(9, 3.8)
     judges = list(dict.fromkeys(table["judge"]))
     for number, judge in enumerate(judges):
         part = table[table["judge"] == judge]
         x = part["strength"] + 0.06 * (number - (len(judges) - 1) / 2)
-        style.points(axes, x, part, number, **style.look_of(number, line=True), ms=6, label=judge)
+        style.points(axes, x, part, _look(file, judge), ms=6, label=judge)
     axes.axhline(0.5, color="0.5", lw=1, ls=":")
     first = table[table["judge"] == judges[0]]
     ticks = [f"{row['strength']}\n{row['n']:,} pairs" for row in first.to_dict("records")]
     axes.set_xticks(first["strength"], ticks)
     axes.set(xlabel="strength of the preference", ylabel="agreement (dotted: chance)")
-    detail = _detail(file, summary(file))
-    return style.finished(figure, "Agreement by strength of the preference", detail, legend=3)
+    details = _details(file, summary(file))
+    return style.finished(figure, "Agreement by strength of the preference", *details, legend=3)
 
 
 def fine_tuning_figure(file: Path) -> Figure:
     """Cross-entropy of the written tokens while justifiers are fine-tuned."""
     table = runs(file)
-    figure, (axes,) = style.new_figure(7.5, 3.4)
+    figure, (axes,) = style.new_figure(9, 3.4)
     trained = table[table[TRAINING].notna()]
-    for number, (judge, part) in enumerate(trained.groupby("asked.judge", sort=False)):
+    for judge, part in trained.groupby("asked.judge", sort=False):
         for index, training in enumerate(part[TRAINING]):
             curve, named = pd.DataFrame(training["curve"]), str(judge) if index == 0 else None
-            look = style.look_of(number, line=True) | {"marker": ""}
-            axes.plot(curve["step"], curve["loss"], lw=1.5, label=named, **look)
+            look = _look(file, str(judge)) | {"markevery": 0.1, "ms": 4, "lw": 1.5}
+            axes.plot(curve["step"], curve["loss"], label=named, **look)
     axes.set(xlabel="optimizer step", ylabel="loss (nats a written token)", yscale="log")
-    detail = f"{table.iloc[-1]['asked.source']['title']}; one line a seed"
-    return style.finished(figure, "Fine-tuning: how surprising the justifications are", detail, legend=3)
+    source = table.iloc[-1]["asked.source"]["title"]
+    title = "Fine-tuning: how surprising the justifications are"
+    return style.finished(figure, title, source, "one line a seed", legend=3)
 
 
-def _detail(file: Path, table: pd.DataFrame) -> str:
-    source, seeds = runs(file).iloc[-1]["asked.source"], int(table["seeds"].max())
-    over = "pairs and seeds" if seeds > 1 else "pairs"
-    n = int(table["n"].iloc[0])
-    text = f"{source['title']}; {n:,} decided test pairs, each in both orders. Dotted: coins. Lines: 95 % intervals "
-    return text + f"(agreement: bootstrap over {over}; consistency: Wilson, of the pairs decided in both orders)"
+def _look(file: Path, judge: str) -> dict[str, Any]:
+    """What a judge looks like in every figure: a ruler as everywhere, the others in the order of their records."""
+    if judge in style.RULERS:
+        return style.look_of(judge, line=True)
+    return style.looks(style.series(list(_by_judge(file)).index(judge)), line=True)
+
+
+def _details(file: Path, table: pd.DataFrame) -> tuple[str, str]:
+    seeds, n = int(table["seeds"].max()), int(table["n"].iloc[0])
+    over = f"pairs and {seeds} seeds" if seeds > 1 else "pairs"
+    detail = f"{n:,} decided test pairs, each in both orders; lines: 95 % intervals over {over}; dotted: coins"
+    return runs(file).iloc[-1]["asked.source"]["title"], detail

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from rmlib.experiments.arms import FINETUNED, changes
 from rmlib.figures.arms import about
-from rmlib.figures.style import COLOURS, FAMILIES, LINES, family, finished, label, new_figure
+from rmlib.figures.style import LINES, finished, label, look_of, new_figure
 from rmlib.figures.summaries import ladder
 
 NAMES = {"bradley_terry": "Regular", "margin_bradley_terry": "Margin", "scaled_bradley_terry": "Scaled"}
+ARM_OF = dict(zip(NAMES, ("bt", "bt_margin", "bt_scaled"), strict=True))  # whose colour a loss has
 LOSS_TITLES = {
     "regression": "Regression (points²)", "bradley_terry": "Regular BT (nats)",
     "margin_bradley_terry": "Margin BT (nats)", "scaled_bradley_terry": "Scaled BT (nats)",
@@ -24,14 +25,15 @@ def losses_figure(_: Path | None = None) -> Figure:
     """The three Bradley-Terry losses and their slopes over the margin, drawn from the functions that train."""
     margin = np.linspace(*REACH, 201)
     figure, axes = new_figure(10, 3.6, 2, sharex=True)
-    for colour, name in zip(COLOURS, NAMES, strict=False):
+    for name in NAMES:
         for style, strength in zip(LINES, (1.0, 2.0, 3.0), strict=False):
             if name == "bradley_terry" and strength > 1:
                 continue
             values, slope = _value_and_slope(name, margin, strength)
             words = name.replace("_bradley_terry", f" BT, m={strength:.0f}").replace("bradley_terry", "regular BT")
             # Scaled BT with m=1 is regular BT: the wide line stays visible below it.
-            look = {"ls": style, "color": colour, "lw": 5 if name == "bradley_terry" else 1.5}
+            own = look_of(ARM_OF[name])["color"]
+            look = {"ls": style, "color": own, "lw": 5 if name == "bradley_terry" else 1.5}
             axes[0].plot(margin, values, label=words, **look)
             axes[1].plot(margin, slope, **look)
     for panel, words in zip(axes, ("loss (nats)", "slope (nats per logit)"), strict=True):
@@ -45,9 +47,9 @@ def loss_at_figure(margin: float, strength: float) -> Figure:
     """The three Bradley-Terry losses of one pair: value and slope at its margin (logits) and strength (1 to 3)."""
     grid = np.linspace(*REACH, 201)
     figure, panels = new_figure(10, 3.1, 3, sharex=True, sharey=True)
-    for panel, colour, (loss, name) in zip(panels, COLOURS, NAMES.items(), strict=False):
+    for panel, (loss, name) in zip(panels, NAMES.items(), strict=True):
         (value,), (slope,) = _value_and_slope(loss, np.array([margin]), strength)
-        panel.plot(grid, _value_and_slope(loss, grid, strength)[0], color=colour, lw=2)
+        panel.plot(grid, _value_and_slope(loss, grid, strength)[0], color=look_of(ARM_OF[loss])["color"], lw=2)
         x = np.array([margin - 1.5, margin + 1.5])
         panel.plot(x, value + slope * (x - margin), color="black", lw=1)
         panel.plot(margin, value, "o", color="black", ms=5)
@@ -79,20 +81,16 @@ def curves_figure(file: Path) -> Figure:
     table = table[table["outcome.training"].notna()]
     loss_of = {name: changes(name.removesuffix(FINETUNED))["loss"] for name in table["name"].unique()}
     panels = [loss for loss in LOSS_TITLES if loss in loss_of.values()]
-    figure, axes = new_figure(3 * len(panels), 3.4, len(panels))
+    figure, axes = new_figure(max(8.5, 3 * len(panels)), 3.8, len(panels))
     for panel, loss in zip(axes, panels, strict=True):
-        drawn: list[str] = []
         for name in (name for name in loss_of if loss_of[name] == loss):
             curves = [np.array(row["curve"]) for row in table.loc[table["name"] == name, "outcome.training"]]
             shortest = min(len(curve) for curve in curves)
             mean = np.mean([curve[:shortest] for curve in curves], axis=0)
             smooth = pd.Series(mean[:, 1]).ewm(span=5).mean()
-            style = LINES[drawn.count(family(name)) % len(LINES)]
-            panel.plot(mean[:, 0], smooth, style, color=FAMILIES[family(name)], lw=1.8, label=label(name))
-            drawn.append(family(name))
-        if len(set(drawn)) < len(drawn):  # colour alone does not name the line
-            panel.legend(fontsize=7.5)
+            look = look_of(name, line=True) | {"markevery": 0.2, "ms": 5, "lw": 1.6}
+            panel.plot(mean[:, 0], smooth, label=label(name), **look)
         panel.set(title=LOSS_TITLES[loss], xlabel="optimizer step")
     axes[0].set_ylabel("training loss")
     detail = "mean of the seeds, smoothed; each loss has its own scale"
-    return finished(figure, "Training loss", about(table), detail, families=loss_of)
+    return finished(figure, "Training loss", about(table), detail, legend=min(4, len(panels) + 1))

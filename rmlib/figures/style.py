@@ -1,9 +1,12 @@
 """How every figure looks: style, colours, what a title says, rows of intervals, saving."""
 
+import hashlib
 import io
+import json
+import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +17,18 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from rmlib.experiments.arms import ARMS, CONTROL_ARMS, FINETUNED, title
+from rmlib.experiments.arms import ARMS, FINETUNED, GREY, Look, title
+from rmlib.figures.drawn import drawn
 
 COLOURS = sns.color_palette("colorblind").as_hex()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside colours, so that no line is told apart by colour alone
 LINES = ("-", "--", ":", "-.")
-FAMILIES = {  # colour of an arm: what it is trained from
-    "regression": COLOURS[1],
-    "Bradley-Terry from scratch": COLOURS[0],
-    "Bradley-Terry from regression": COLOURS[2],
-    "ruler or control": COLOURS[7],
-}
+RULERS: dict[str, Look] = {"longer": (GREY, "1", "--"), "bag of words": (GREY, "2", ":")}  # others: a grey dot
 INTERVAL = ("estimate", "low", "high")  # columns of a table of intervals
 DETAIL_POINTS = 8.5
 DETAIL_CHARS_PER_INCH = 15  # of the details' font, so that they are wrapped to the width of their figure
@@ -66,65 +65,59 @@ def save_figure(figure: Figure, name: str, folder: Path) -> None:
     """Write `name`.pdf and `name`.png into a folder, without dates, so that equal figures are equal files.
 
     The figure is laid out here, once for both and for what is shown after: keep it until nothing is added any more.
+    The PNG holds what is drawn (`drawn`, as JSON under that name), the PDF its hash; both say what the numbers are of.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    contents, about = json.dumps(drawn(figure)), str(figure.get_label())
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     frame = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
-    figure.savefig(folder / f"{name}.pdf", bbox_inches=frame, metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png", bbox_inches=frame)
+    of_pdf = {"CreationDate": None, "Subject": about, "Keywords": hashlib.sha256(contents.encode()).hexdigest()}
+    figure.savefig(folder / f"{name}.pdf", bbox_inches=frame, metadata=of_pdf)
+    of_png = PngInfo()
+    of_png.add_itxt("Description", about)
+    of_png.add_text("drawn", contents, zip=True)
+    figure.savefig(folder / f"{name}.png", bbox_inches=frame, pil_kwargs={"pnginfo": of_png})
 
 
 def save_table(table: pd.DataFrame, name: str, folder: Path) -> None:
-    """Write a table as `name`.csv."""
+    """Write a table as `name`.csv; numbers with six significant digits, the same on every machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv")
+    table.to_csv(folder / f"{name}.csv", float_format="%.6g")
 
 
-def headline(figure: Figure, text: str, *details: str) -> None:
-    """A title over the whole figure, and below it, smaller, what the numbers are of: source, n, seeds, interval."""
-    width = int(figure.get_figwidth() * DETAIL_CHARS_PER_INCH)
-    lines = [line for detail in details for line in textwrap.wrap(detail, width)]
+def headline(figure: Figure, text: str, about: str, detail: str = "", *rest: str) -> None:
+    """A title over the whole figure, and below it, smaller, what the numbers are of: source, n, seeds, interval.
+
+    Of `about` the source alone is drawn, without what follows a semicolon or stands in brackets; `rest` is not drawn.
+    All of it is the figure's label, which its files keep.
+    """
+    source = re.sub(r" \([^()]*\)", "", about.split("; ")[0])
+    lines = textwrap.wrap("; ".join(filter(None, (source, detail))), int(figure.get_figwidth() * DETAIL_CHARS_PER_INCH))
     small: dict[str, Any] = {"fontsize": DETAIL_POINTS, "color": "0.3", "linespacing": 1.3}
     bold: dict[str, Any] = {"fontsize": 11.5, "fontweight": "bold"}
     above_details = 11.0 + 1.35 * DETAIL_POINTS * len(lines)
     for points, content, look in ((6.0, "\n".join(lines), small), (above_details, text, bold)):
         place = figure.transFigure + ScaledTranslation(0, points / 72, figure.dpi_scale_trans)
         figure.text(0.005, 1, content, transform=place, va="bottom", ha="left", **look)
+    figure.set_label("; ".join(filter(None, (text, about, detail, *rest))))
 
 
-def finished(
-    figure: Figure, text: str, *details: str, legend: int = 0, families: Iterable[str] = (), **look: Any
-) -> Figure:
+def finished(figure: Figure, text: str, *details: str, legend: int = 0, **look: Any) -> Figure:
     """The figure with its `headline` and, below it, a legend.
 
     `legend`: what the labelled marks of the panels mean, in so many columns; a label that several panels have is shown
-    once. `families`: what the colours of these arms and rulers mean. `look` changes the legend.
+    once. `look` changes the legend.
     """
-    below: dict[str, Any] = {"loc": "outside lower left", "frameon": False}
     if legend:
         handles: dict[str, Artist] = {}
         for axes in figure.axes:
             for handle, words in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(words, handle)
-        figure.legend(handles.values(), handles.keys(), ncols=legend, **below | look)
-    shown = {family(name) for name in families}
-    if shown:
-        colours = {name: colour for name, colour in FAMILIES.items() if name in shown}
-        lines = [Line2D([], [], color=colour, marker="o", lw=2, ms=5, label=name) for name, colour in colours.items()]
-        figure.legend(handles=lines, ncols=4, **below | look)
+        below: dict[str, Any] = {"loc": "outside lower left", "frameon": False, "ncols": legend}
+        figure.legend(handles.values(), handles.keys(), **below | look)
     headline(figure, text, *details)
     return figure
-
-
-def family(name: str) -> str:
-    """The key of FAMILIES that an arm belongs to; anything that is no arm is a ruler."""
-    arm = name.removesuffix(FINETUNED)
-    if arm not in ARMS or arm in CONTROL_ARMS:
-        return "ruler or control"
-    if arm.startswith("regression"):
-        return "regression"
-    return "Bradley-Terry from regression" if "init" in arm else "Bradley-Terry from scratch"
 
 
 def label(name: str) -> str:
@@ -132,24 +125,39 @@ def label(name: str) -> str:
     return title(name) if name.removesuffix(FINETUNED) in ARMS else f"Ruler: {name}"
 
 
-def look_of(series: int, *, line: bool = False) -> dict[str, Any]:
-    """Colour and marker of a series, the first being 0, and with `line` its kind of line."""
-    own = {"color": COLOURS[series % len(COLOURS)], "marker": MARKERS[series % len(MARKERS)]}
-    return own | ({"ls": LINES[series % len(LINES)]} if line else {})
+def look_of(name: str, *, line: bool = False) -> dict[str, Any]:
+    """Colour and marker of an arm, as declared beside it, or of a ruler, and with `line` its kind of line.
 
-
-def points(axes: Axes, places: ArrayLike, table: pd.DataFrame, series: int, **look: Any) -> None:
-    """Marks at `estimate` and upright lines from `low` to `high`, in the colour and with the marker of a series.
-
-    `look` changes the marks, which are joined by a line where it names one (`ls`).
+    An arm fine-tuned beside frozen ones has its own colour and marker, hollow.
     """
-    own = look_of(series)
-    axes.vlines(places, table["low"], table["high"], color=own["color"], lw=1.5)
-    axes.plot(places, table["estimate"], **own | {"ls": "", "ms": 5} | look)
+    arm = name.removesuffix(FINETUNED)
+    hollow = {"mfc": "white"} if arm != name else {}
+    return looks(ARMS[arm].look if arm in ARMS else RULERS.get(name, (GREY, ".", "-.")), line=line) | hollow
+
+
+def looks(look: Look, *, line: bool = False) -> dict[str, Any]:
+    """Colour and marker of a look, and with `line` its kind of line, as matplotlib takes them."""
+    colour, marker, kind = look
+    return {"color": colour, "marker": marker} | ({"ls": kind} if line else {})
+
+
+def series(number: int) -> Look:
+    """The look of a series that is neither arm nor ruler, the first being 0."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], LINES[number % len(LINES)]
+
+
+def points(axes: Axes, places: ArrayLike, table: pd.DataFrame, look: Mapping[str, Any], **changed: Any) -> None:
+    """Marks at `estimate` and upright lines from `low` to `high`, of one look (`look_of`).
+
+    `changed` changes the marks, which are joined by a line where it names one (`ls`).
+    """
+    axes.vlines(places, table["low"], table["high"], color=look["color"], lw=1.5)
+    own: dict[str, Any] = {"ls": "", "ms": 5} | dict(look) | changed
+    axes.plot(places, table["estimate"], **own)
 
 
 def rows(
-    axes: Axes, heights: ArrayLike, table: pd.DataFrame, colours: str | list[str], line: float = 2,
+    axes: Axes, heights: ArrayLike, table: pd.DataFrame, colour: str, line: float = 2,
     columns: Sequence[str] = INTERVAL, **look: Any,
 ) -> None:  # fmt: skip
     """Marks at an estimate and level lines (`line` points wide) from `low` to `high`, where the table has them.
@@ -158,20 +166,23 @@ def rows(
     """
     estimate, low, high = columns
     if {low, high} <= set(table.columns):
-        axes.hlines(heights, table[low], table[high], colors=colours, lw=line)
-    axes.scatter(table[estimate], heights, c=colours, **{"s": 24, "zorder": 3} | look)
+        axes.hlines(heights, table[low], table[high], colors=colour, lw=line)
+    axes.scatter(table[estimate], heights, color=colour, **{"s": 24, "zorder": 3} | look)
 
 
 def forest(
     axes: Axes, table: pd.DataFrame, xlabel: str = "", *,
     words: Sequence[str] | None = None, chance: float | None = None, columns: Sequence[str] = INTERVAL,
+    own: Sequence[Mapping[str, Any]] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """One row (see `rows`) per line of the table, the first on top, and a dotted line at `chance`. Returns the heights.
 
-    The index (arms or rulers) gives the colours, and what stands beside the rows, unless `words` do.
+    The index (arms or rulers) gives the looks, and what stands beside the rows, unless `own` and `words` do.
     """
     names, heights = list(map(str, table.index)), np.arange(len(table))[::-1]
-    rows(axes, heights, table, [FAMILIES[family(name)] for name in names], columns=columns, s=28)
+    for place, look in enumerate(own or map(look_of, names)):
+        mark = {"marker": look["marker"], "facecolors": look.get("mfc", look["color"]), "s": 34}
+        rows(axes, heights[[place]], table.iloc[[place]], look["color"], columns=columns, **mark)
     axes.set_yticks(heights, [label(name) for name in names] if words is None else words)
     axes.set(xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
     axes.grid(axis="y", visible=False)

@@ -182,9 +182,9 @@ def compare(file: Path, couples: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Paired differences in accuracy of (arm, against) over prompts and seeds, as `statistics.crossed_difference`.
 
     Columns estimate, low, high, n, p and, of the same law, the smallest true difference that would have been found with
-    80 % power (NaN: none would); `p (Holm)` over the rows of this table; `p (McNemar)`, which asks of the trained models at hand alone;
-    the odds ratio of the pairs that only one of the two orders rightly, with its exact interval (NaN where these are
-    none).
+    80 % power (NaN: none would); `p (Holm)` over the rows of this table; `p (McNemar)`, which asks of the trained
+    models at hand alone; the odds ratio of the pairs that only one of the two orders rightly, with its exact interval
+    (NaN where these are none).
     """
     (answers, groups), rows = answers_of(file), []
     for name, against in couples:

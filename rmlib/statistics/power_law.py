@@ -52,7 +52,7 @@ class PowerLaw:
         if not self.fall_is_shown:
             return "error does not fall with size beyond chance"
         floor = f"floor {self.floor.estimate:.2f} [{self.floor.low:.2f}, {self.floor.high:.2f}]"
-        floor += "" if self.floor_is_shown else ": 0 not excluded"
+        floor = floor if self.floor_is_shown else "no floor shown"
         exponent = self.exponent
         return f"exponent {exponent.estimate:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], {floor}"
 
