@@ -16,6 +16,8 @@ from .benchmarks import length_bias_figure as length_bias_figure
 from .benchmarks import published_benchmarks_figure as published_benchmarks_figure
 from .benchmarks import published_figure as published_figure
 from .benchmarks import subsets_figure as subsets_figure
+from .coverage import coverage_figure as coverage_figure
+from .coverage import coverage_table as coverage_table
 from .data import agreement_figure as agreement_figure
 from .data import annotators_figure as annotators_figure
 from .data import aspects_figure as aspects_figure

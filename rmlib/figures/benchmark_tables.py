@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from rmlib import benchmarks, records
 from rmlib.benchmarks import bias
-from rmlib.benchmarks.compare import OVERALL, compare
+from rmlib.benchmarks.compare import OVERALL, compare, compare_by_subset
 from rmlib.benchmarks.recording import unpack
 from rmlib.experiments.arms import ARMS, FINETUNED, POSITIONS, title
 from rmlib.figures.summaries import BOOTSTRAP_SEED, by_seed, ladder, optional
@@ -61,9 +61,20 @@ def comparison(file: Path, kind: str = DEFAULT, section: str = "") -> Comparison
     """The `benchmark_runs` compared by a section (default: `headline_section`), of a partial one what is there."""
     runs, rule = benchmark_runs(file, kind), benchmarks.BENCHMARKS[kind]
     partial = "partial" in runs["outcome.label"].iloc[-1]
-    credits = {model: [unpack(row) for row in rows] for model, rows in _by_model(runs, "outcome.credits").items()}
     section = section or headline_section(kind)
-    return compare(rule, credits, section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
+    return compare(rule, _credits(runs), section=section, whole=not partial, partial=partial, seed=BOOTSTRAP_SEED)
+
+
+def subset_differences(file: Path, model: str, against: str, kind: str = DEFAULT) -> pd.DataFrame:
+    """Two models subset by subset (`compare_by_subset`), the smallest p first; index subset."""
+    credits = _credits(benchmark_runs(file, kind))
+    two = {name: credits[name] for name in (model, against)}
+    table = compare_by_subset(benchmarks.BENCHMARKS[kind], two, seed=BOOTSTRAP_SEED)
+    return table.sort_values("p", kind="stable").set_index("subset")
+
+
+def _credits(runs: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
+    return {model: [unpack(row) for row in rows] for model, rows in _by_model(runs, "outcome.credits").items()}
 
 
 def leaderboard_table(file: Path, kind: str = DEFAULT) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from rmlib.figures import (
     benchmark_tables,
     benchmarks,
     breakdowns,
+    coverage,
     data,
     justifier,
     losses,
@@ -34,7 +35,7 @@ GENERAL: dict[str, Callable[[Path | None], Figure]] = {
     "losses": losses.losses_figure, "published": benchmarks.published_figure,
     "published_chat_hard": benchmarks.chat_hard_figure,
     "published_benchmarks": benchmarks.published_benchmarks_figure,
-    "published_alignment": alignment.published_alignment_figure,
+    "published_alignment": alignment.published_alignment_figure, "coverage": coverage.coverage_figure,
 }  # fmt: skip
 FIGURES: dict[str, Callable[[Path], Figure]] = {
     "figure_1": data.figure_1, "agreement": data.agreement_figure, "annotators": data.annotators_figure,
