@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rmlib import figures, records
+from rmlib.experiments.arms import ARMS
 from rmlib.figures import arms, style
 from rmlib.records import RecordError
 
@@ -200,6 +201,29 @@ OF_JUDGES = {"fine_tuning", "judges", "judges_by_strength"}
 OF_ARMS = [name for name in figures.FIGURES if name not in OF_JUDGES]
 
 
+# --- looks ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_two_arms_look_alike_and_those_of_one_plot_differ_in_grey() -> None:
+    looks = [arm.look[:2] for arm in ARMS.values()]
+    assert len(set(looks)) == len(looks)
+    assert len({ARMS[name].look[1] for name in arms.COMPARED}) == len(arms.COMPARED)
+
+
+@pytest.mark.parametrize("name", ["strata", "uncertainty", "curves", "affine"])
+def test_an_arm_looks_in_every_figure_as_it_was_declared(name: str, file: Path) -> None:
+    titles = {arm.title: arm.look[:2] for arm in ARMS.values()}
+    lines = [line for axes in figures.FIGURES[name](file).axes for line in axes.lines]
+    shown = [(str(line.get_label()).split("\n")[0], (line.get_color(), line.get_marker())) for line in lines]
+    known = [(label, look) for label, look in shown if label in titles]
+    assert known and all(titles[label] == look for label, look in known)
+
+
+def test_an_arm_fine_tuned_beside_a_frozen_one_is_the_same_mark_hollow() -> None:
+    own, tuned = style.look_of("bt"), style.look_of("bt_finetuned")
+    assert tuned == own | {"mfc": "white"}
+
+
 # --- titles -----------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +245,7 @@ def test_titles_give_number_of_pairs_seeds_and_kind_of_interval(file: Path) -> N
     ladder, differences = words(figures.ladder_figure(file)), words(figures.differences_figure(file))
     assert "4 decided test pairs; up to 2 seeds (ticks); lines: 95 % intervals" in ladder
     assert "trained on 8 pairs" in ladder and "backbone embedded" in ladder
-    assert "intervals and p (Holm): over prompts and seeds" in differences
+    assert "lines: 95 %, p: Holm, both over prompts and seeds" in differences
     assert "n=7 with a preference and both ratings, Pearson r=0.91" in words(figures.figure_1(file))
 
 

@@ -62,6 +62,13 @@ def test_annotators_without_company_are_left_out_and_grouped_by_how_much_they_di
     ]  # fmt: skip
 
 
+def test_marks_of_many_annotators_give_way_to_counts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = sum(len(c.get_offsets()) for c in data.annotators_figure(file).axes[0].collections)
+    monkeypatch.setattr(data, "MANY", 2)
+    (cells,) = data.annotators_figure(file).axes[0].collections
+    assert cells.get_array().sum() == n
+
+
 def test_without_known_quality_there_is_one_panel(file: Path) -> None:
     record = records.read(file, kind="annotators").iloc[-1]
     rows = [row | {"known": None} for row in record["outcome.rows"]]

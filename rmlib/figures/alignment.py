@@ -41,7 +41,7 @@ def curves_figure(file: Path, methods: Sequence[str], *, law: bool = True) -> Fi
         fitted = law and (method == BEST_OF_N or method in RL) and _draw_law(axes[1], line, look, method == BEST_OF_N)
         axes[1].plot(line["divergence"], line["gold"], **look | ({"ls": ""} if fitted else {}))
         # Bands of so many curves would cover each other: where a curve ends, side by side, a line is enough.
-        end, shift = line.iloc[-1], 0.014 * table["divergence"].max() * (number + 1)
+        end, shift = line.iloc[-1], 0.009 * table["divergence"].max() * (number + 1)
         for panel, low, high in zip(axes, ("proxy low", "low"), ("proxy high", "high"), strict=True):
             panel.vlines(end["divergence"] + shift, end[low], end[high], color=look["color"], lw=1.5)
     words = ("proxy gained (sd of the reward)", "gold gained (true points, 0-4 scale)")

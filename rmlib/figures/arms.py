@@ -84,13 +84,14 @@ def differences_figure(file: Path) -> Figure:
     shown = table.assign(**{key: 100 * table[key] for key in ("estimate", "low", "high")})
     figure, (axes,) = style.new_figure(9, 0.38 * len(table) + 1.3)
     words = [f"{style.label(str(arm))}\nagainst {style.label(parent)}" for arm, parent in table["against"].items()]
-    heights = style.forest(axes, shown, "difference in accuracy (percentage points)", words=words, chance=0)
+    axis = "difference in accuracy (percentage points; grey: too small to be found)"
+    heights = style.forest(axes, shown, axis, words=words, chance=0)
     axes.tick_params(axis="y", labelsize=8)
     found = 100 * table[DETECTABLE]
     axes.hlines(heights, -found, found, color="0.88", lw=9, zorder=0)
     style.beside(axes, heights, [f"{row['estimate']:+.1f}, p={row['p (Holm)']:.2g}" for _, row in shown.iterrows()])
     n = int(table["n"].iloc[0])
-    detail = f"{n:,} decided test pairs; intervals and p (Holm): over prompts and seeds; grey: too small to be found"
+    detail = f"{n:,} decided test pairs; lines: 95 %, p: Holm, both over prompts and seeds"
     return style.finished(figure, "What one change does", about(ladder(file)), detail, could_have_shown(table))
 
 
@@ -121,9 +122,8 @@ def strata_figure(file: Path) -> Figure:
     """Accuracy by strength of the preference, by rating gap and by length gap, arm by arm."""
     runs, table = ladder(file), breakdowns.strata_table(file)
     shown = compared(runs, file)
-    n = len(runs["outcome.margins"].iloc[-1])
-    everything, table = table, _large(table)
-    few = len(everything.loc[[shown[0]]]) - len(table.loc[[shown[0]]])
+    n, large = len(runs["outcome.margins"].iloc[-1]), _large(table)
+    few, table = (len(table) - len(large)) // table.index.nunique(), large
     properties = [name for name in UNITS if name in set(table["property"])]
     widths = [table.loc[table["property"] == name, "stratum"].nunique() + 1 for name in properties]
     figure, panels = style.new_figure(12.5, 4.2, len(properties), sharey=True, width_ratios=widths)
@@ -282,7 +282,7 @@ def sweep_figure(file: Path) -> Figure:
         panel.set_title(f"{name}: {n:,} pairs" if n else name, fontsize=9)
         panel.set_xlabel(f"factor (dashed: the paper's {EXPO_FACTOR})")
     panels[0].set_ylabel("accuracy")
-    detail = f"{len(table)} seeds; band: 95 % Wilson interval of the mean over pairs; dotted: the strong model"
+    detail = f"{len(table)} seeds; band: 95 % Wilson over pairs; dotted: the strong model"
     weights = "weak: regression, strong: scaled BT from it; weights are weak + factor x (strong - weak)"
     title = "ExPO: how far to walk past the strong model"
     return style.finished(figure, title, about(table), detail, weights, legend=6)

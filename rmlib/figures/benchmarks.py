@@ -28,7 +28,7 @@ TIED = 0.9  # share of comparisons on which a ruler ties: it has nothing to say,
 
 def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Section scores of our models and of the rulers on a benchmark, the overall score first."""
-    table, (names, left_out) = benchmark_tables.benchmark_table(file, kind), _telling(file, kind)
+    table, names = benchmark_tables.benchmark_table(file, kind), _telling(file, kind)
     sections = sorted(dict.fromkeys(table["section"]), key=lambda name: name != OVERALL)
     figure, panels = style.new_figure(11, 0.27 * len(names) + 1.3, len(sections), sharey=True, sharex=True)
     chance = items_record(file, kind)["outcome.chance"]
@@ -37,14 +37,13 @@ def benchmark_figure(file: Path, kind: str = DEFAULT) -> Figure:
         style.forest(panel, part, chance=chance.get(section, 0.5))
         panel.set_title(section)
     panels[len(panels) // 2].set_xlabel("score by the official rule of the benchmark (dotted: chance)")
-    return _finished(figure, file, kind, " sections", OVER, left_out)
+    return _finished(figure, file, kind, " sections", OVER)
 
 
 def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Models best first by the overall score; models that noise does not tell apart share a rank."""
-    names, left_out = _telling(file, kind)
     table = benchmark_tables.leaderboard_table(file, kind)
-    table = table[table.index.isin(names)]
+    table = table[table.index.isin(_telling(file, kind))]
     figure, (axes,) = style.new_figure(9, 0.3 * len(table) + 1.3)
     score = headline_section(kind)
     chance = items_record(file, kind)["outcome.chance"].get(score, 0.5)
@@ -54,16 +53,13 @@ def leaderboard_figure(file: Path, kind: str = DEFAULT) -> Figure:
     for height, (above, below) in zip(heights, pairwise(table["rank"]), strict=False):
         if above < below:
             axes.axhline(height - 0.5, color="0.8", lw=1)
-    rule = (
-        "clearly: paired p by Holm below 0.05, and interval of the difference without 0; or the rank of the model above"
-    )
-    shared = f"{OVER}; rank: 1 + models clearly better"
-    return _finished(figure, file, kind, " leaderboard", shared, rule, "place: its 95 % interval", left_out)
+    rule = "clearly: paired p by Holm below 0.05; or the rank of the model above; place: its 95 % interval"
+    return _finished(figure, file, kind, " leaderboard", f"{OVER}; rank: 1 + models clearly better", rule)
 
 
 def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     """Does a model pay for length? Accuracy over the length difference, and the accuracy left at equal length."""
-    lengths, (names, left_out) = benchmark_tables.length_bias_table(file, kind), _telling(file, kind)
+    lengths, names = benchmark_tables.length_bias_table(file, kind), _telling(file, kind)
     table = benchmark_tables.bias_table(file, kind).loc[names]
     figure, (left, right) = style.new_figure(12, max(4, 0.27 * len(names) + 1.6), 2, width_ratios=(1, 1.1))
     shown = _few(names)
@@ -79,9 +75,8 @@ def length_bias_figure(file: Path, kind: str = DEFAULT) -> Figure:
     heights = style.forest(right, table, words, chance=0.5, columns=columns)
     right.plot(table["comparisons"], heights, "|", color="0.3", ms=9, mew=1.5)
     n = int(lengths.loc[[shown[0]], "n"].sum())
-    how = "equal length: logistic regression on the length difference"
-    more = f"{n:,} comparisons; {OVER}"
-    return _finished(figure, file, kind, ": what length decides", more, how, left_out, legend=len(shown))
+    details = f"{n:,} comparisons; {OVER}", "equal length: logistic regression on the length difference"
+    return _finished(figure, file, kind, ": what length decides", *details, legend=len(shown))
 
 
 def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
@@ -105,10 +100,7 @@ def subsets_figure(file: Path, kind: str = DEFAULT) -> Figure:
         axes.plot(100 * scores, heights, ls="", ms=5, label=style.label(name), **style.look_of(name))
     words = [f"{row['subset']} (n={row['n']})" for row in rows.to_dict("records")]
     axes.set_yticks(heights, words, fontsize=8)
-    axes.set(
-        xlabel="score (percent, mean of the seeds); grey: from the worst to the best arm", ylim=(-0.6, len(rows) - 0.4)
-    )
-    axes.axvline(50, color="0.5", lw=1, ls=":")
+    axes.set(xlabel="score (percent, mean of seeds); grey: from worst to best arm", ylim=(-0.6, len(rows) - 0.4))
     axes.grid(axis="y", visible=False)
     for number, (above, below) in enumerate(pairwise(rows["section"])):
         if above != below:
@@ -202,12 +194,10 @@ def published_benchmarks_figure(_: Path | None = None) -> Figure:
     return style.finished(figure, title, "published", detail, rules, legend=1, fontsize=7.5)
 
 
-def _telling(file: Path, kind: str) -> tuple[list[str], str]:
-    """Models that are drawn, and in words those that are not: rulers that tie nearly everywhere and so score 0."""
+def _telling(file: Path, kind: str) -> list[str]:
+    """Models that are drawn: not the rulers that tie nearly everywhere and score 0 for that."""
     tied = benchmark_tables.bias_table(file, kind).drop(index="chance")["tied"]
-    silent = [str(name) for name in tied.index[tied > TIED] if name not in ARMS]
-    words = f"rulers that tie on more than {100 * TIED:.0f} % are not drawn: {', '.join(silent) or 'none'}"
-    return [str(name) for name in tied.index if name not in silent], words
+    return [str(name) for name, share in tied.items() if share <= TIED or name in ARMS]
 
 
 def _finished(figure: Figure, file: Path, kind: str, what: str, more: str, *rest: str, legend: int = 0) -> Figure:
@@ -216,7 +206,8 @@ def _finished(figure: Figure, file: Path, kind: str, what: str, more: str, *rest
     n, seeds = int(runs["outcome.n"].iloc[-1]), runs.groupby("model")["seed"].nunique().max()
     title = f"{TITLES[kind]}{what}: {runs['outcome.label'].iloc[-1]}"
     detail = f"{n:,} items, up to {seeds} seeds; {more}"
-    return style.finished(figure, title, about(ladder(file)), detail, *rest, legend=legend)
+    silent = f"rulers that tie on more than {100 * TIED:.0f} % of comparisons are not drawn"
+    return style.finished(figure, title, about(ladder(file)), detail, *rest, silent, legend=legend)
 
 
 def _few(names: list[str]) -> list[str]:

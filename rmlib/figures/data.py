@@ -118,10 +118,8 @@ def annotators_figure(file: Path) -> Figure:
     if len(table) > MANY:
         figure.colorbar(shades, ax=list(panels), label="annotators (log scale)")
     panels[0].set_ylabel("estimated quality (share right)")
-    counts = sizes.value_counts(sort=False)
-    classes = ", ".join(f"{count:,} gave {size} annotations" for size, count in counts.items() if count)
-    details = record["asked.source"]["title"], f"{len(table):,} annotators; quality: Dawid and Skene (1979)", classes
-    several = (counts > 0).sum() > 1 and len(table) <= MANY
+    details = record["asked.source"]["title"], f"{len(table):,} annotators; quality: Dawid and Skene (1979)"
+    several = sizes.nunique() > 1 and len(table) <= MANY
     return finished(figure, "Who annotates well?", *details, legend=4 if several else 0)
 
 
