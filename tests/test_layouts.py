@@ -481,6 +481,16 @@ def test_csv_that_is_no_table_is_refused_with_its_row(tmp_path: Path) -> None:
             sources.load(tmp_path)
 
 
+@pytest.mark.parametrize("column", ["rank", "ranks", "ranking"])
+def test_numbers_that_may_be_an_order_of_indices_are_no_ranks(tmp_path: Path, column: str) -> None:
+    row = {"prompt": "Q", "completions": ["a", "b", "c"], column: [2, 0, 1]}
+    says = rf"row 1, field '{column}': \[2, 0, 1\] may be ranks, or an order of indices, .*count from 1"
+    with pytest.raises(DataError, match=says):
+        sources.load(put(tmp_path, "train.jsonl", [row]))
+    folder = put(tmp_path, "train.jsonl", [row | {column: [3, 1, 2]}])
+    assert read(sources.load(folder)) == [("Q", "b", "a"), ("Q", "b", "c"), ("Q", "c", "a")]
+
+
 # --- transcripts ------------------------------------------------------------------------------------------------------
 
 TALK = "\n\nHuman: Hello \n\nAssistant: Hi.\n\nHuman: Two\n\nlines?\n\nAssistant:"

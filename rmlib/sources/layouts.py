@@ -187,6 +187,10 @@ def _by_rank(row: Row, place: Place) -> list[Row]:
         problem = f"{shown(order)} is not one number for each of {len(responses)} {name}"
         raise DataError(place.at(column), problem, "Give ranks (1 is best) or scores (higher is better)")
     numbers = [RANKS[column] * check_number(value, (-math.inf, math.inf), place.at(column)) for value in order]
+    if RANKS[column] == 1 and sorted(numbers) == list(range(len(numbers))):
+        problem = f"{shown(order)} may be ranks, or an order of indices, and these say opposite things"
+        remedy = "Give ranks, one for each response, that count from 1 (1 is best), or scores (higher is better)"
+        raise DataError(place.at(column), problem, remedy)
     return _all_pairs(row, place, responses, numbers)
 
 
