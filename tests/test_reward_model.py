@@ -197,6 +197,13 @@ def test_a_backbone_as_published_is_saved_by_name_only(model: RewardModel, tmp_p
     )
 
 
+def test_a_saved_model_without_its_chat_template_is_a_named_error(decoder: RewardModel, tmp_path: Path) -> None:
+    decoder.save(tmp_path / "saved")
+    (tmp_path / "saved" / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=r"^saved lacks chat_template.jinja, .*; copy the model again, whole$"):
+        RewardModel.load(tmp_path / "saved")
+
+
 def test_the_head_is_redrawn_only_when_asked(decoder: RewardModel, tmp_path: Path) -> None:
     decoder.save(tmp_path / "saved")
     kept, redrawn = RewardModel.load(tmp_path / "saved"), RewardModel.load(tmp_path / "saved", head="redraw", seed=9)

@@ -186,6 +186,8 @@ def test_an_empty_system_message_silences_the_template_s_own(tmp_path: Path) -> 
         ({"system_message": "Be kind."}, "no system here"),
         ({"chat_template": "{% for message in"}, "TemplateSyntaxError"),
         ({"chat_template": "hello"}, "leaves the answer out"),
+        ({"chat_template": "my.jinja"}, r"looks like a path; give the template's text: Path\('my.jinja'\).read_text"),
+        ({"foo": 1}, "{'foo': 1} does not say how conversations are written; give some of chat_template, "),
         ({"special_tokens": "yes"}, "known: text, special"),
     ],
 )

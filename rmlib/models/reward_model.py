@@ -52,7 +52,7 @@ class RewardModel(RewardNetwork):
             torch.manual_seed(seed)
             body, tokenizer = backbones.build(backbone, dtype=dtype, quantization=quantization)
             if chat:
-                templates.adjust(tokenizer, **chat)
+                templates.adjust(tokenizer, **templates.checked_chat(chat))
             if lora is not None:
                 body = with_adapter(body, lora)
             head = new_head(body.config.hidden_size, len(attributes), head_layers)
@@ -90,6 +90,7 @@ class RewardModel(RewardNetwork):
             "format_version": 1, "backbone": self.name, "attributes": self.attributes,
             "identity": self.identity, "body_identity": self.body_identity,
             "adapted": is_adapted(self.backbone), "fresh_head": self.fresh_head, "head_layers": self.head_layers,
+            "has_template": (folder / TEMPLATE_FILE).is_file(),
         }  # fmt: skip
         if self.chat:
             card["chat"] = self.chat
@@ -140,6 +141,9 @@ class RewardModel(RewardNetwork):
             body = PeftModel.from_pretrained(body, str(folder / ADAPTER_FOLDER), is_trainable=True)
         if (folder / TEMPLATE_FILE).is_file():  # the saved one: a backbone that is as published has its own
             tokenizer.chat_template = (folder / TEMPLATE_FILE).read_bytes().decode()
+        elif card.get("has_template"):
+            problem = f"{folder.name} lacks {TEMPLATE_FILE}, the chat template that the model was saved with"
+            raise ModelError(f"{problem}; copy the model again, whole")
         new = draw_head(body.config.hidden_size, len(wanted), seed, n_layers)
         identity, fresh = fingerprint("redraw", card["identity"], wanted, seed, n_layers), True
         if head == "keep":

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,14 @@ REFUSALS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)  
 _PROBE = ({"role": "user", "content": "?"},)
 
 
+def checked_chat(chat: Any) -> Mapping[str, Any]:
+    """What says how conversations are written, if it has no keys but those of `adjust`; else ModelError."""
+    known = ("chat_template", "chat_template_kwargs", "system_message", "special_tokens")
+    if not isinstance(chat, Mapping) or not chat.keys() <= set(known):
+        raise ModelError(f"chat={chat!r} does not say how conversations are written; give some of {', '.join(known)}")
+    return chat
+
+
 def adjust(
     tokenizer: PreTrainedTokenizerBase, chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None, system_message: str | None = None,
@@ -45,6 +54,9 @@ def adjust(
         raise ModelError(f"special_tokens={special_tokens!r} is unknown; known: {', '.join(SPECIAL_TOKENS)}")
     if chat_template is None and tokenizer.chat_template is None:
         raise ModelError("the tokenizer has no chat template that could be told anything; give a chat_template")
+    if isinstance(chat_template, Path) or ("{" not in (chat_template or "{") and Path(chat_template or "").suffix):
+        text = f"Path({str(chat_template)!r}).read_text()"
+        raise ModelError(f"chat_template={str(chat_template)!r} looks like a path; give the template's text: {text}")
     template = tokenizer.get_chat_template() if chat_template is None else chat_template
     before = ""
     for name, value in (chat_template_kwargs or {}).items():
