@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings, strategies
 
@@ -98,17 +100,33 @@ def test_whatever_json_a_message_carries_comes_back_in_its_order_or_is_refused(o
     assert check_response(response, PLACE) == response
 
 
-def test_nulls_that_arrow_adds_deep_in_an_object_count_as_absent_too() -> None:
-    asked = [
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1, "b": None}}}],
-        }
-    ]
+def test_nulls_beside_a_call_count_as_absent_and_those_in_its_arguments_are_the_author_s() -> None:
+    made = {"function": {"name": "f", "arguments": {"a": 1, "b": None, "c": {"d": None}}}}
+    filled = {"id": None, "function": made["function"] | {"strict": None}}
+    asked = [{"role": "assistant", "content": None, "tool_calls": [filled]}]
     found = check_messages([*asked, {"role": "tool", "content": "1"}], PLACE)
-    assert with_own_keys(found[0])["tool_calls"] == [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    assert with_own_keys(found[0])["tool_calls"] == [made]
     assert check_messages(found, PLACE) == found
+
+
+def test_parquet_leaves_out_and_counts_nulls_in_arguments_which_json_keeps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rows(*arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        calls = [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": given}]} for given in arguments]
+        return [{"prompt": f"Question {n}?", "chosen": [call], "rejected": "No."} for n, call in enumerate(calls)]
+
+    def kept(name: str) -> list[dict[str, Any]]:
+        view = preference_view(sources.load(tmp_path / name, split="train"))
+        return [row["chosen"][0]["tool_calls"][0]["arguments"] for row in view]
+
+    given = rows({"a": 1}, {"b": {"c": 2}})
+    parquet.write_table(pa.Table.from_pylist(given), tmp_path / "calls.parquet")
+    assert kept("calls.parquet") == [{"a": 1}, {"b": {"c": 2}}]
+    assert "calls.parquet, column chosen: left out 2 nulls in arguments of calls" in caplog.text
+    with_null = rows({"a": None}, {"b": {"c": 2}})
+    (tmp_path / "calls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in with_null))
+    assert kept("calls.jsonl") == [{"a": None}, {"b": {"c": 2}}]
 
 
 def test_a_pair_is_named_by_all_that_its_messages_carry() -> None:

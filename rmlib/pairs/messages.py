@@ -13,6 +13,7 @@ from rmlib.records.errors import DataError, Place, check_string, check_text, sho
 RESULTS = ("tool", "function", "ipython", "observation", "environment")
 ROLES = ("system", "developer", "user", "assistant", *RESULTS)
 EXTRAS = "extras"
+ARGUMENTS = "arguments"  # of a call in tool_calls or function_call
 MESSAGE = {"role": Value("string"), "content": Value("string")}
 MESSAGES = List(MESSAGE)
 # Of tables in which some message carries more, so that all others stay as they are.
@@ -49,7 +50,8 @@ def check_messages(prompt: Any, place: Place) -> list[dict[str, str]]:
     """The prompt as messages of the table, if it is a list of messages that ends with one to be answered.
 
     A message has a role, a content and any other keys (tool_calls, tool_call_id, name, reasoning_content, ...), which
-    are kept in `extras`; a null anywhere among them counts as absent. What calls a tool needs no content.
+    are kept in `extras`; a null among them counts as absent, but not within the arguments of a call. What calls a tool
+    needs no content.
     """
     if not isinstance(prompt, Sequence) or isinstance(prompt, str) or not prompt:
         raise DataError(place, f"{shown(prompt)} is not a list of messages", "Give [{role, content}, ...]")
@@ -208,9 +210,14 @@ def _object_in(extras: Any) -> dict[str, Any] | None:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Without keys that are null, at any depth: Arrow gives every object of a column the keys of all of them."""
+    """Without keys that are null, since Arrow gives every object of a column the keys of all of them.
+
+    The arguments of a call are the author's own, and a null says something there.
+    """
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            key: item if key == ARGUMENTS else _without_nulls(item) for key, item in value.items() if item is not None
+        }
     return [_without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 

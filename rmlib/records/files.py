@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from rmlib.records.arrow_values import arrow_values
 from rmlib.records.errors import DataError, Place, check_text, shown
 
 logger = logging.getLogger(__name__)
@@ -158,20 +159,11 @@ def _read_parquet(path: Path, origin: str) -> list[dict[str, Any]]:
         _check_names(table.column_names, origin)
         if not table.num_rows:
             raise DataError(Place(origin), "the table has no row", "Fetch or write it again")
-        columns = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
-        for field in table.schema:
-            if "arrow.json" in str(field.type):  # as datasets' Json keeps messages with keys of their own
-                columns[field.name] = [_from_json(value) for value in columns[field.name]]
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        names = table.column_names
+        columns = [arrow_values(table, name, origin) for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, json.JSONDecodeError) as error:
         raise DataError(Place(origin), f"not a readable parquet file ({error})", "Write it again") from error
-
-
-def _from_json(value: Any) -> Any:
-    """What the texts of a column of JSON say, alone or in lists."""
-    if isinstance(value, str):
-        return json.loads(value)
-    return [_from_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_csv(content: bytes, ending: str, origin: str) -> Iterator[dict[str, Any] | DataError]:
