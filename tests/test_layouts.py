@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from rmlib import benchmarks, pairs, sources
 from rmlib.pairs import DataError
 from rmlib.pairs.table import responses_of_row
+from rmlib.sources import folder as folder_of_pairs
 from rmlib.sources.__main__ import main
-from rmlib.sources.layouts import LAYOUTS
+from rmlib.sources.layouts import LAYOUTS, recognise
 from rmlib.sources.options import Options
 
 Row = dict[str, Any]
@@ -512,6 +513,31 @@ def test_transcripts_are_read_as_messages_or_as_texts_but_only_when_that_is_said
     folder = put(tmp_path / "b", "train.jsonl", [{"prompt": TALK, "chosen": "Yes.", "rejected": "No."}])
     assert len(sources.load(folder, transcripts=True)[0]["prompt"]) == 3
     assert sources.load(folder, transcripts=False)[0]["prompt"] == [user(TALK)]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_option_for_transcripts_where_there_are_none_is_refused(tmp_path: Path, said: bool) -> None:
+    folder = put(tmp_path, "train.jsonl", [{"prompt": "Q", "chosen": "Yes.", "rejected": "No."}])
+    with pytest.raises(DataError, match="^transcripts: no text looks like a transcript .*Leave the option out"):
+        sources.load(folder, transcripts=said)
+
+
+def test_a_file_in_no_layout_is_refused_after_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(folder_of_pairs, "recognise", lambda row, place: seen.append(place) or recognise(row, place))
+    with pytest.raises(DataError, match="those of no layout"):
+        sources.load(put(tmp_path, "train.jsonl", [{"text": "?"}] * 500))
+    assert len(seen) == 20
+
+
+def test_the_folder_where_one_stands_has_a_name_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = put(tmp_path / "mine", "train.jsonl", [{"prompt": "Q", "chosen": "Yes.", "rejected": "No."}])
+    (folder / "notes.md").write_text("mine")
+    monkeypatch.chdir(folder)
+    sources.load(".")
+    assert "mine: not used: notes.md" in caplog.text
 
 
 def test_the_command_shows_what_a_file_holds_or_says_in_a_line_why_not(

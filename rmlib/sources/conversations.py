@@ -47,6 +47,11 @@ def in_messages(row: Row, place: Place, transcripts: bool | None) -> Row:
     return made
 
 
+def has_transcript(row: Row) -> bool:
+    """Whether a text of the row looks like a transcript."""
+    return any(isinstance(row[column], str) and _IS_TRANSCRIPT.match(row[column]) for column in TEXTS & row.keys())
+
+
 def _turns(text: str, *, open_end: bool) -> list[dict[str, str]]:
     """The messages of a transcript; the texts are as written but for the one blank after a colon."""
     marks = list(_TURN.finditer(text))

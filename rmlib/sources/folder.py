@@ -20,7 +20,7 @@ from rmlib.records import paths
 from rmlib.records.errors import DataError, Place, shown
 from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, rows_or_errors, warn_of, written_whole
 from rmlib.records.hashing import prompt_key
-from rmlib.sources.conversations import Row, in_messages
+from rmlib.sources.conversations import Row, has_transcript, in_messages
 from rmlib.sources.labels import preferences_of
 from rmlib.sources.layouts import COLUMNS, from_text, recognise, unclear
 from rmlib.sources.options import Options
@@ -29,6 +29,7 @@ from rmlib.sources.split_names import is_split_name, split_named
 logger = logging.getLogger(__name__)
 
 ORIGIN = "the folder of pairs"
+ENOUGH_BAD = 20  # rows of a file in no layout, after which it is refused unread
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Reading:
     bad: list[tuple[DataError, Any]] = field(default_factory=list)
     preferences: str = ""
     notes: dict[str, Counter[str]] = field(default_factory=dict)  # of what is noted, the rows of each file
+    has_transcripts: bool = False  # noted where the option `transcripts` is given
     objects: list[str] = field(default_factory=list)  # files of one object that is no row
 
 
@@ -63,12 +65,16 @@ def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
     Without `draw` all rows are training rows where none is named as held out.
     """
     path = Path(source).expanduser()
+    path = path if path.name else path.absolute()  # of "." the log is to say a name
     reading = Reading()
     names: set[str] = set()
     for file, origin in _files(path):
         names |= {origin} | _read_file(file, origin, options, reading)
     _log_notes(reading.notes, path.name)
     _check_known(names, options)
+    if options.transcripts is not None and not reading.has_transcripts:
+        problem = "no text looks like a transcript (Human: ... Assistant: ...)"
+        raise DataError(Place("transcripts"), problem, "Leave the option out")
     if options.bad_rows == "refuse" or not reading.rows:
         _report(reading.bad, path, options)
     if not reading.rows:
@@ -154,10 +160,13 @@ def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> s
             fits = True
             shared = {name: row.get(name) for name in ("id", "subset")}
             shared["split"] = _split(row, of_file, place, options.split)
+            reading.has_transcripts |= options.transcripts is not None and has_transcript(row)
             pairs = layout.read(in_messages(row, place, options.transcripts), place)
         except DataError as error:
             bad.append((error, given))
             first = first or given
+            if not fits and n_rows >= ENOUGH_BAD and options.bad_rows == "refuse":
+                break
             continue
         for column in row.keys() - layout.columns:
             if column in COLUMNS and row[column] is None:  # of another layout, in a table of several
