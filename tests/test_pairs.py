@@ -254,6 +254,12 @@ def test_annotations_without_names_are_never_taken_for_one_anothers(annotator: s
     assert votes(table(*rows)[0]) == kept
 
 
+def test_a_named_annotator_votes_once_where_lists_of_a_pair_overlap() -> None:
+    x, z = {"annotator": "x", "preference": 1}, {"annotator": "z", "preference": 2}
+    merged = table(row(preference=1, annotations=[x]), row(preference=2, annotations=[x, z]))
+    assert sorted(vote["annotator"] for vote in merged[0]["annotations"]) == ["x", "z"]
+
+
 def test_merged_annotations_turn_with_their_pair_and_a_justification_says_which_way_it_stands() -> None:
     why = {"preference": 2, "justification": "@Response 2 is better.", "ratings_1": ratings(0, 1, 2, 3, 4)}
     plain = {"annotator": "b", "preference": -1, "ratings_2": {"coherence": 4}}

@@ -53,15 +53,15 @@ def one_of(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[Row, bool, 
 def _of_votes(alike: Sequence[Row]) -> Row:
     """Preference, ratings and annotations of rows whose labels differ.
 
-    The same list of annotations counts once where each names its annotator: without names, they are votes of others.
+    The same annotation of a named annotator counts once: without names, they are votes of others.
     """
-    votes, known = [], []
+    votes: list[Row] = []
+    known: list[Row] = []  # named annotations of rows before
     for row in alike:
         given = row["annotations"] or []
-        if given in known and all(vote["annotator"] is not None for vote in given):
-            continue
-        known += [given] if given else []
-        votes += _votes(row)
+        if not given or not all(vote in known for vote in given):
+            votes += [vote for vote in _votes(row) if vote not in known]
+        known += [vote for vote in given if vote["annotator"] is not None]
     given = {row["preference"] for row in alike} - {None}
     preference = _first(given) if len(given) < 2 else preference_of_repeats([vote["preference"] for vote in votes])
     return {"preference": preference, "annotations": votes or None} | {
