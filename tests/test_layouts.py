@@ -522,6 +522,12 @@ def test_an_option_for_transcripts_where_there_are_none_is_refused(tmp_path: Pat
         sources.load(folder, transcripts=said)
 
 
+def test_a_blank_subset_is_refused_with_its_file_and_row(tmp_path: Path) -> None:
+    row = {"prompt": "Q", "chosen": "Yes.", "rejected": "No.", "subset": " "}
+    with pytest.raises(DataError, match=r"^mine.jsonl, row 1, field 'subset': "):
+        benchmarks.load("own", put(tmp_path, "mine.jsonl", [row]))
+
+
 def test_a_file_in_no_layout_is_refused_after_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(folder_of_pairs, "recognise", lambda row, place: seen.append(place) or recognise(row, place))

@@ -109,7 +109,7 @@ def _names(reading: folder.Reading) -> dict[str, dict[str, str]]:
     names: dict[str, dict[str, str]] = {}
     for place, row in reading.rows:
         number = place.row if row["id"] is None else row["id"]
-        subset = ONLY_SUBSET if row["subset"] is None else row["subset"]
+        subset = ONLY_SUBSET if row["subset"] is None else check_text(str(row["subset"]), place.at("subset"))
         name = {"id": f"{place.origin}/{number}" if several else str(number), "subset": str(subset)}
         first, second = responses_of_row(row)
         same = pair_id(row["prompt"], first, second), pair_id(row["prompt"], second, first)
