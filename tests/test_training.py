@@ -493,6 +493,21 @@ def test_a_folder_of_another_run_is_refused(backbone: str, tmp_path: Path) -> No
         train(RewardModel.create(backbone), pairs, settings(backbone, seed=1), folder=tmp_path / "run", progress=False)
 
 
+@pytest.mark.parametrize(
+    ("steps", "says"), [(1, "0 of 0.001, so nothing is learnt"), (4, "0.0003 of 0.001;"), (11, "")]
+)
+def test_a_run_that_ends_within_its_warm_up_is_warned_of(
+    backbone: str, steps: int, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = settings(backbone, max_steps=steps, warmup_steps=10)
+    run = train(RewardModel.create(backbone), made_pairs(4), wanted, progress=False)
+    if not says:
+        assert "warm-up" not in caplog.text and run.history["learning_rate"].max() == 1e-3
+    else:
+        assert f"all {steps} steps lie in the warm-up of 10: the learning rate reaches {says}" in caplog.text
+        assert run.history["learning_rate"].max() == pytest.approx((steps - 1) / 10 * 1e-3)
+
+
 def test_training_leaves_the_caller_s_generator_alone(backbone: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -112,6 +112,7 @@ class _Loop:
             self.examples = prepare(model, pairs, settings)
             self.selection = prepare(model, selection, settings) if selection is not None else None
         self.n_steps = settings.n_steps(len(self.examples))
+        _warn_of_warmup(settings, self.n_steps)
         if model.fresh_head and (settings.loss == "regression" or settings.regression_weight):
             # At this size of step a bias of 0 would crawl to the ratings.
             model.output_layer.bias.data.copy_(mean_rating(self.examples.ratings.flatten(0, 1)))
@@ -227,6 +228,19 @@ class _Loop:
         summary |= {"n_cut": examples.n_cut, "layout": self.model.layout}
         self.processes.on_main(self.curves.close)
         self.processes.on_main(lambda: runs.write_result(self.folder, self.model, summary, whole))
+
+
+def _warn_of_warmup(settings: TrainSettings, n_steps: int) -> None:
+    """Say of a run that ends within its warm-up how high its learning rate gets: of a single step it is 0."""
+    if n_steps > settings.warmup_steps:
+        return
+    highest = settings.learning_rate * (n_steps - 1) / settings.warmup_steps
+    logger.warning(
+        "all %d steps lie in the warm-up of %d: the learning rate reaches %g of %g%s; set warmup_steps below %d, or "
+        "take more steps (max_steps, epochs, fewer pairs_per_step)",
+        n_steps, settings.warmup_steps, highest, settings.learning_rate, "" if highest else ", so nothing is learnt",
+        n_steps,
+    )  # fmt: skip
 
 
 def optimizer_for(model: RewardModel, settings: TrainSettings) -> torch.optim.Optimizer:
