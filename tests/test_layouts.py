@@ -190,8 +190,30 @@ def test_own_pairs_keep_the_names_of_their_rows_as_far_as_these_tell_them_apart(
     assert set(named["item_id"]) <= set(sources.load(tmp_path)["pair_id"])
     ranked = {"prompt": "q", "completions": ["a", "b", "c"], "ranks": [2, 1, 3], "id": 1}
     assert len(benchmarks.load("own", put(tmp_path / "ranked", "mine.jsonl", [ranked]))) == 3
-    with pytest.raises(DataError, match="no decided pair"):
-        benchmarks.load("own", put(tmp_path / "tied", "mine.jsonl", [ranked | {"ranks": [1, 1, 1]}]))
+
+
+def test_own_pairs_that_are_not_scored_or_that_training_takes_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [WRITERS["numbers"](f"q{number}", "x", "y") for number in range(40)]
+    rows[5] |= {"preference": 0}
+    source = put(tmp_path, "mine.jsonl", rows) / "mine.jsonl"
+    n_train = sources.load(source)["split"][:].count("train")
+    assert 0 < n_train < 40 and len(benchmarks.load("own", source)) == 39
+    assert f"mine.jsonl: {n_train} of 40 pairs are training pairs; parts='validation'" in caplog.text
+    assert "mine.jsonl: not scored: ties (1 rows)" in caplog.text
+    caplog.clear()
+    assert len(benchmarks.load("own", source, parts="train")) in (n_train, n_train - 1)
+    assert "training pairs" not in caplog.text
+    for name, written, parts, says in (
+        ("train.jsonl", [{"prompt": "q", "completions": ["a", "b", "c"], "ranks": [1, 1, 1], "split": "train"}], (),
+         "train.jsonl: no decided pair among 3, of which 0 held out: ties 3. Give pairs of which one response"),
+        ("test.jsonl", rows[:8], "train", "test.jsonl: none of 8 pairs is in parts train; 8 held out. Leave parts out"),
+        ("rated.jsonl", [{"prompt": "q", "response": "a", "helpfulness": 3}], (),
+         "no decided pair among 1, .* single responses 1. Give pairs of two responses"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=says):
+            benchmarks.load("own", put(tmp_path / name, name, written) / name, parts=parts)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda text: text.strip())

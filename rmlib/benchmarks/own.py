@@ -22,8 +22,9 @@ from rmlib.benchmarks.rewardbench import prefers_chosen
 from rmlib.pairs import pair_id
 from rmlib.pairs.schema import SPLITS
 from rmlib.pairs.table import responses_of_row
-from rmlib.pairs.views import decided_rows
+from rmlib.pairs.views import decided_rows, has_two, is_decided, left_out
 from rmlib.records.errors import DataError, Place, check_text
+from rmlib.records.files import warn_of
 from rmlib.sources import folder
 from rmlib.sources.options import OPTION_NAMES, Options, refuse_unknown
 from rmlib.statistics import wilson_interval
@@ -57,9 +58,10 @@ class OwnPairs(Benchmark):
     def load(self, source: str | Path | None = None, *, parts: str | Sequence[str] = (), **options: Any) -> Dataset:
         """The decided pairs of a file or folder; `options` are those of `sources.options.Options`.
 
-        `parts`: "validation" for those that are held out, "train" for the others; by default all, and where files name
-        both, this is warned of. Left out, counted and logged: ties, and all that `sources.folder.load` leaves out.
-        Raises ValueError without a source and for unknown parts, and DataError naming file, row and field.
+        `parts`: "validation" for those that are held out, "train" for the others; by default all, which is warned of
+        where training on this source would take some of them. Left out, counted and logged: ties, and all that
+        `sources.folder.load` leaves out. Raises ValueError without a source and for unknown parts, and DataError naming
+        file, row and field.
         """
         if source is None or source == "hub":
             raise ValueError(self.without_hub)
@@ -70,14 +72,17 @@ class OwnPairs(Benchmark):
             raise ValueError("equal responses say nothing of a reward: own pairs have no keep_degenerate")
         options = {name: value for name, value in options.items() if name not in ("partial", "revision")}
         refuse_unknown(options, OPTION_NAMES, self.name)
-        reading = folder.read(source, Options(**options), draw=bool(wanted))
+        reading, name = folder.read(source, Options(**options)), Path(source).name
         pairs = folder.table(reading)
         counts = Counter(pairs["split"][:])
         if wanted:
             pairs = pairs.select([n for n, split in enumerate(pairs["split"][:]) if split in wanted])
-        elif len(counts) > 1:
+        elif counts["train"]:
             message = "%s: %d of %d pairs are training pairs; parts='validation' scores the held-out ones alone"
-            logger.warning(message, Path(source).name, counts["train"], len(pairs))
+            logger.warning(f"{message} (--parts validation in the shell)", name, counts["train"], len(pairs))
+        if not is_decided(pairs).any():
+            raise DataError(Place(name), *_why_none(pairs, counts, wanted))
+        warn_of(Counter({f"not scored: {reason}": n for reason, n in left_out(pairs).items() if n}), name, logger)
         return of_pairs(pairs, folder.label_of(source), _names(reading))
 
     def credits(self, items: Dataset, scores: Scored) -> pd.DataFrame:
@@ -97,6 +102,21 @@ class OwnPairs(Benchmark):
             interval = wilson_interval(round(float(right.sum())), n, level=level)
             sections.loc["Score", ["low", "high"]] = [interval.low, interval.high]
         return replace(report, label=label, complete=not skipped, sections=sections)
+
+
+def _why_none(pairs: Dataset, counts: Mapping[str, int], wanted: Sequence[str]) -> tuple[str, str]:
+    """The problem and its remedy where none of the pairs that are to be scored is decided."""
+    if len(pairs) == 0:
+        problem = (
+            f"none of {sum(counts.values())} pairs is in parts {', '.join(wanted)}; {counts['validation']} held out"
+        )
+        return problem, "Leave parts out to score all, or hold pairs out by a column split or by the option split"
+    reasons = ", ".join(f"{reason} {n}" for reason, n in left_out(pairs).items() if n)
+    held_out = Counter(pairs["split"][:])["validation"]
+    problem = f"no decided pair among {len(pairs)}, of which {held_out} held out: {reasons}"
+    if has_two(pairs).any():
+        return problem, "Give pairs of which one response is better"
+    return problem, "Give pairs of two responses: a score compares them, which ratings of single responses do not"
 
 
 def _names(reading: folder.Reading) -> dict[str, dict[str, str]]:
