@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import runpy
@@ -23,17 +24,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmlib import benchmarks, pairs, sources
+from rmlib.models import RewardModel
+from rmlib.models.templates import rendered
 from rmlib.pairs import DataError
 from rmlib.pairs.table import responses_of_row
 from rmlib.sources import folder as folder_of_pairs
 from rmlib.sources.__main__ import main
 from rmlib.sources.layouts import LAYOUTS, recognise
 from rmlib.sources.options import Options
+from rmlib.training import TrainSettings
 
 Row = dict[str, Any]
 Pair = tuple[str, str, str]  # prompt, better and worse response
 PAGE_OF_DATA = Path(__file__).resolve().parents[1] / "data" / "README.md"
 PAGE = PAGE_OF_DATA.read_text()
+DOCS = PAGE_OF_DATA.parents[1] / "docs"
+CHOSEN = {"chosen": "Three degrees.", "rejected": "Cold."}
 
 
 @pytest.fixture(autouse=True)
@@ -588,7 +594,7 @@ def test_the_three_commands_of_the_page_look_at_a_csv_train_on_it_and_score_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They run as they stand on the page, with the files that stand there, in this process."""
-    page = (PAGE_OF_DATA.parents[1] / "docs" / "your_own_pairs.md").read_text()
+    page = (DOCS / "your_own_pairs.md").read_text()
     blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
     [table], [job] = ([text for kind, text in blocks if kind == wanted] for wanted in ("csv", "json"))
     commands = [text.split() for kind, text in blocks if kind == "sh"]
@@ -606,8 +612,53 @@ def test_the_three_commands_of_the_page_look_at_a_csv_train_on_it_and_score_it(
         shown.append(capsys.readouterr().out)
     assert len(commands) == 3
     assert "own pairs (8 train, 2 validation); preferences: annotated" in shown[0]
-    assert json.loads(shown[1])["step"] == 8
+    trained, asked = json.loads(shown[1]), json.loads(job)["settings"]
+    assert trained["step"] == asked["max_steps"] > asked["warmup_steps"]
+    assert trained["loss"] < 0.5 * math.log(2)  # that of rewards which do not tell the responses apart is ln 2
     assert "own (own pairs): 2 items, 0 ties" in shown[2]
     for option in Options.__dataclass_fields__:
-        assert f"`--{option.replace('_', '-')} " in page and f"`{option}=" in page
+        assert f"`--{option.replace('_', '-')} " in page and f"`{option}=" in page and f'`"{option}": ' in page
     logging.getLogger().handlers.clear()
+
+
+def blocks_of(page: Path, kind: str = "python") -> list[str]:
+    """The blocks of code of one language that stand on a page."""
+    return re.findall(rf"```{kind}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_page_s_python_reads_pairs_and_measures_ratings_and_its_template_tells_tool_calls_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = DOCS / "your_own_pairs.md"
+    reading, measuring, calling = blocks_of(page)
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").write_text(blocks_of(page, "csv")[0])
+    found: Row = {}
+    exec(reading, found)
+    assert len(found["pairs"]) == 10 and len(found["items"]) == 2
+    rows = [f"Count to {n}.,{'so ' * n},{n},{'train' if n == 4 else 'test'}" for n in (1, 2, 3, 4)]
+    Path("ratings.csv").write_text("\n".join(["prompt,response,score,split", *rows]))
+    model = RewardModel.create("embedded", seed=0)
+    model.save(Path("runs/rated/model"))
+    exec(measuring, found)
+    assert sorted(found["rated"]) == [1, 2, 3] and -1 <= found["correlation"] <= 1
+    rewards = [model.score([f"Count to {n}."], ["so " * n])[0] for n in (1, 2, 3)]
+    assert found["error"] == pytest.approx(sum(abs(reward - n) for n, reward in enumerate(rewards, 1)) / 3, abs=1e-5)
+
+    Path("calls.jinja").write_text(blocks_of(page, "jinja")[0])
+    exec(calling, found)
+    job = json.loads(Path("calls.json").read_text())
+    chat = {"chat_template": TrainSettings.from_dict(job["settings"]).chat_template}
+    [call, other] = [[assistant("") | {"tool_calls": [{"name": "warmth", "arguments": {"city": city}}]}]
+                     for city in ("Oslo", "Rome")]  # fmt: skip
+    asked = [user("How warm is it in Oslo?")]
+    put(tmp_path, job["source"], [{"prompt": asked, "chosen": call, "rejected": other},
+                                  {"prompt": asked + call + [{"role": "tool", "content": "3"}], **CHOSEN}])  # fmt: skip
+    calling_model = RewardModel.create("embedded", seed=0, chat=chat)
+    for row in sources.load(job["source"], split="train"):
+        responses = responses_of_row(row)
+        texts = [rendered(calling_model.tokenizer, row["prompt"], response) for response in responses]
+        assert texts[0][0] != texts[1][0] and not texts[0][1] and not texts[1][1]
+        assert len(set(calling_model.score([row["prompt"]] * 2, list(responses)).tolist())) == 2
+    assert texts[0][0].startswith("<|user|>How warm is it in Oslo?<|end|><|assistant|>{")
+    assert "<|end|><|user|>Result: 3<|end|><|assistant|>" in texts[0][0] and texts[0][0].endswith(".<|end|>")

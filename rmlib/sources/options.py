@@ -11,7 +11,7 @@ from rmlib.sources.labels import UNLABELLED
 
 BAD_ROWS = ("refuse", "leave_out")
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "--labels": {"help": "what a column of labels says, e.g. 1/2, a/b/tie or 1..5 (see data/README.md)"},
+    "--labels": {"help": "what a column of labels says, e.g. 1/2, a/b/tie or 1..5 (see docs/your_own_pairs.md)"},
     "--rating-scale": {"nargs": 2, "type": float, "metavar": ("WORST", "BEST"), "help": "of ratings that are not 0 4"},
     "--unlabelled": {"choices": UNLABELLED, "help": "what becomes of rows without a label beside others"},
     "--split": {"nargs": "+", "metavar": "NAME", "help": "of unnamed rows: train or validation; or extra.jsonl=train"},
