@@ -1,6 +1,8 @@
 """A model as the reward of TRL's trainers: a step of GRPO logs what the model gives, and what its export gives."""
 
+import functools
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,28 @@ def test_a_step_of_grpo_logs_the_same_rewards_of_the_model_and_of_its_export(
     logged = next(row for row in trainer.state.log_history if "rewards/helpfulness/mean" in row)
     assert logged["rewards/export/mean"] + bias == pytest.approx(logged["rewards/helpfulness/mean"], abs=1e-4)
     assert logged["rewards/export/std"] == pytest.approx(logged["rewards/helpfulness/std"], abs=1e-4) and bias == 0.5
+
+
+def test_every_block_of_python_on_the_page_runs_as_it_stands(
+    model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the names of the run and the policy, which are the reader's; on the CPU, where TRL has to be told so."""
+    import trl
+
+    page = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
+    exporting, plain, training = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model.save(Path("runs/train/RUN/model"))
+    tiny.save_language_model(Path("POLICY"))
+    on_cpu = functools.partial(trl.GRPOConfig, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True)
+    monkeypatch.setattr(trl, "GRPOConfig", on_cpu)
+    found: dict[str, Any] = {}
+    for block in (exporting, plain, training):
+        exec(compile(block, str(page), "exec"), found)
+    question = [{"role": "user", "content": "Is ice cold?"}]
+    assert found["reward"] == pytest.approx(model.score([question], ["Yes."])[0], abs=1e-5)
+    assert found["offset"] == found["classifier"].config.reward_bias == 0.5
+    assert found["trainer"].state.global_step == 1
 
 
 def test_texts_and_messages_get_the_same_rewards_as_floats_also_where_an_answer_is_empty(model: RewardModel) -> None:

@@ -66,6 +66,22 @@ def test_votes_on_two_models_are_brought_into_one_order_with_the_winner(table: C
     assert read["inconsistent"].tolist() == [False, False, True]
 
 
+def test_the_leaderboard_of_the_page_ranks_the_votes_that_stand_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[1] / "data" / "README.md").read_text()
+    [file], [code] = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("csv", "python"))
+    monkeypatch.chdir(tmp_path)
+    Path("votes.csv").write_text(file)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    table = votes.leaderboard(found["table"], seed=0, prior=1)
+    # Theirs won once and tied once in four votes; the prior is half a win each: 2 to 3, and 400 points are ten to one.
+    assert table["win_rate"].to_dict() == {"ours": 0.625, "theirs": 0.375}
+    assert table["strength"].diff().iloc[1] == pytest.approx(-400 * math.log10(3 / 2))
+    assert votes.agreement(found["table"], seed=0).loc["S1", ["agreement", "n"]].tolist() == [0, 1]
+
+
 def test_votes_that_a_judge_repeats_are_marked_and_counted_and_kept(
     table: Callable[[Rows], pd.DataFrame], caplog: pytest.LogCaptureFixture
 ) -> None:
