@@ -248,8 +248,11 @@ def test_single_responses_train_a_regression_model_and_no_preference_model(backb
     before = evaluate(model, prepare(model, singles, wanted), wanted)["loss"]
     trained = train(model, singles, wanted, selection=singles, progress=False).model
     assert evaluate(trained, prepare(trained, singles, wanted), wanted)["loss"] < before / 2
-    with pytest.raises(TrainingError, match="no pair is left .*'single responses': 8"):
+    with pytest.raises(TrainingError, match="no pair is left .*: single responses 8. .* set loss to 'regression'"):
         prepare(model, singles, settings(backbone))
+    unrated = make_pairs([dict(row) | {"ratings_1": None, "ratings_2": None} for row in made_pairs(3)], origin="unrated")
+    with pytest.raises(TrainingError, match="left out: no rating 3. .* set loss to 'bradley_terry'"):
+        prepare(model, unrated, wanted)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -559,7 +562,7 @@ def test_a_pair_that_cutting_makes_identical_is_left_out_and_counted(tmp_path: P
 
 def test_nothing_left_to_train_on_is_an_error(backbone: str) -> None:
     ties = make_pairs([dict(row) | {"preference": 0} for row in made_pairs(3)], origin="ties")
-    with pytest.raises(TrainingError, match="no pair is left to train on"):
+    with pytest.raises(TrainingError, match="no pair is left to train on; left out: ties 3. Give pairs of which one"):
         train(RewardModel.create(backbone), ties, settings(backbone), progress=False)
 
 
@@ -616,6 +619,8 @@ def test_a_run_file_without_names_or_without_training_pairs_is_refused(
     for job, says in (
         ({"source": "", "folder": "", "settings": {}}, "source is an empty text: name one, or leave it out; folder"),
         ({"source": str(tmp_path / "test.jsonl"), "settings": {}}, "0 of 1 pairs are training pairs"),
+        ({"source": str(tmp_path / "test.jsonl")}, 'settings is missing (give "settings": {} for the defaults)'),
+        ({"settings": {}}, "error: source is missing\n"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(job))
         assert main([str(tmp_path / "run.json")]) == 1 and says in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,7 +84,8 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
         else:
             keep.append(index)
     if not keep:
-        raise TrainingError(f"no pair is left to train on; left out: {dict(left_out)}")
+        counts = ", ".join(f"{reason} {n}" for reason, n in left_out.items() if n)
+        raise TrainingError(f"no pair is left to train on; left out: {counts}. {_remedy(settings, left_out)}")
     rows = np.flatnonzero(np.isin(np.repeat(np.arange(len(sizes)), sizes), keep))
     cut = encoded.cut[rows]
     if left_out or cut.any():
@@ -98,6 +99,17 @@ def prepare(model: RewardModel, pairs: Dataset, settings: TrainSettings) -> Exam
         kept_sizes = examples.sizes(range(len(keep)))
         examples.features = pad_sequence(torch.from_numpy(features).split(kept_sizes), batch_first=True)
     return examples
+
+
+def _remedy(settings: TrainSettings, left_out: Mapping[str, int]) -> str:
+    """What to do where nothing is left to train on: most often, the labels are those of another loss."""
+    if left_out.get("no rating"):
+        return "Loss 'regression' needs ratings: set loss to 'bradley_terry' to learn from preferences"
+    if left_out.get("single responses"):
+        return f"Loss {settings.loss!r} compares two responses: set loss to 'regression' to learn from ratings of one"
+    if left_out.get("ties") or left_out.get("no preference"):
+        return "Give pairs of which one response is better, or ratings with loss set to 'regression'"
+    return "Look at the reasons, or give other pairs"
 
 
 def _why_same(responses: Sequence[Response]) -> str:

@@ -197,7 +197,9 @@ def from_json(kind: type[Made], values: Any) -> Made:
         except ValueError as error:  # of settings inside; what stands beside them is still looked at
             wrong.append(f"{name}: {error}")
             made[name] = hints[name]()
-    wrong += [f"{name} is missing" for name in sorted(needed - values.keys())]
+    for name in sorted(needed - values.keys()):
+        has_defaults = hasattr(hints[name], "from_dict")
+        wrong.append(f"{name} is missing" + f' (give "{name}": {{}} for the defaults)' * has_defaults)
     if not needed <= made.keys():
         refuse(wrong)
     try:
