@@ -98,9 +98,11 @@ def test_columns_without_use_are_named(table: Callable[[Rows], pd.DataFrame], ca
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"winner": "ada"}, "field 'winner': 'ada' is not a winner"),
-        ({"winner": None}, "field 'winner': None is not a winner"),
-        ({"winner": ["tie"]}, "field 'winner': ['tie'] is not a winner"),
+        ({"winner": "cyd"}, "field 'winner': 'cyd' is neither a winner nor one of the two models. Use one of model_a,"),
+        ({"winner": None}, "field 'winner': None is neither a winner"),
+        ({"winner": ["tie"]}, "field 'winner': ['tie'] is neither a winner"),
+        ({"model_b": "A", "winner": "A"}, "field 'winner': 'A' is the name of model_b, and also a word for model_a"),
+        ({"Winner": "tie"}, "two columns have one name but for case, blanks and dashes"),
         ({"model_b": "ada"}, "field 'model_b': 'ada' is compared with itself"),
         ({"judge": ["gpt", "pair"]}, "field 'judge': ['gpt', 'pair'] is not a text"),
         ({"judge": ""}, "field 'judge': the text is empty"),
@@ -147,6 +149,17 @@ def test_a_vote_that_both_are_bad_is_a_tie_of_its_own_kind_in_every_layout(
         read["repeated"].sum()
         == ("id" not in layout) * (read.duplicated("question_id").sum()) * (read["judge"] != "unnamed").all()
     )
+
+
+@pytest.mark.parametrize("names", [("Model A", "model-B"), ("model_1", "Model 2"), (" MODEL_X", "model y")])
+def test_the_winner_may_be_named_as_the_model_and_columns_written_in_any_case(
+    names: tuple[str, str], table: Callable[[Rows], pd.DataFrame]
+) -> None:
+    rows = [dict(zip((*names, "Winner"), one, strict=True)) for one in
+            (("bob", "ada", "ada"), ("bob", "ada", "bob"), ("bob", "ada", "Model 1"), ("A", "B", "A"))]  # fmt: skip
+    read = table(rows)
+    assert read["model_a"].tolist() == ["ada"] * 3 + ["A"] and read["swapped"].tolist() == [True] * 3 + [False]
+    assert read["winner"].tolist() == ["model_a", "model_b", "model_b", "model_a"]
 
 
 def test_the_winner_may_stand_in_three_columns(table: Callable[[Rows], pd.DataFrame]) -> None:

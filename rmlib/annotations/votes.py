@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
+from rmlib.annotations import tie_models
 from rmlib.records.errors import DataError, Place, check_text, shown
 from rmlib.records.files import read_rows, value_of, warn_of
 from rmlib.statistics import redrawn_sums
@@ -36,7 +37,7 @@ _TOLERANCE = 1e-9  # of the gradient, in wins, relative to an item's comparisons
 INCONSISTENT, BOTH_BAD = "tie (inconsistent)", "both bad"
 # What winners are called, without case, spaces and signs.
 _WINNERS = {
-    "model_a": ("modela", "a", "left", "modelx"), "model_b": ("modelb", "b", "right", "modely"),
+    "model_a": ("modela", "a", "left", "modelx", "model1"), "model_b": ("modelb", "b", "right", "modely", "model2"),
     "tie": ("tie", "draw", "equal"), INCONSISTENT: ("tieinconsistent",),
     BOTH_BAD: ("bothbad", "tiebothbad", "bothbadtie", "botharebad", "bothfailed", "neither"),
 }  # fmt: skip
@@ -50,8 +51,8 @@ _COLUMNS = {
     "judge": ("judge", "annotator", "worker", "user_id"),
     "question_id": ("question_id", "prompt_id", "prompt", "id"),
     "turn": ("turn",),
-    "model_a": ("model_a", "model_x", "left"),
-    "model_b": ("model_b", "model_y", "right"),
+    "model_a": ("model_a", "model_x", "model_1", "left"),
+    "model_b": ("model_b", "model_y", "model_2", "right"),
     "winner": ("winner",),
 }
 _ONE_OF_THREE = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie": "tie"}
@@ -68,15 +69,17 @@ _WITHOUT = {
 def read(path: str | Path) -> pd.DataFrame:
     """The votes of a file (JSON lines, csv or parquet, plain or gzip) as a table of votes.
 
-    The columns are named as in MT-bench's files or as in those of arenas and crowds; the winner is a column `winner`,
-    or three columns winner_model_a, winner_model_b, winner_tie of which one is 1. Turns count from 1. Columns of no use
+    The columns are named as in MT-bench's files or as in those of arenas and crowds, case, blanks and dashes aside; the
+    winner is a column `winner`, which may hold the name of one of the two models, or three columns winner_model_a,
+    winner_model_b, winner_tie of which one is 1. Turns count from 1. Columns of no use
     here, columns that are not there, and votes that a judge repeats, are counted and logged; no vote is left out.
     Raises DataError naming file, row and field.
     """
     path, rows, notes = Path(path).expanduser(), [], Counter[str]()
     if not path.is_file():
         raise DataError(Place(str(path)), "there is no such file", "Name a file of votes")
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, given in enumerate(read_rows(path), start=1):
+        row = _named(given, Place(path.name, number))
         columns = {field: next((name for name in names if name in row), field) for field, names in _COLUMNS.items()}
         rows.append(_checked(row, columns, Place(path.name, number)))
         notes.update(text for field, text in _WITHOUT.items() if columns[field] not in row)
@@ -193,7 +196,7 @@ def fit_with_ties(
         raise DataError(
             Place("the votes"), "every vote is a tie, here or in a draw", "Use ties='half', or give a prior"
         )
-    outcomes = {"davidson": _davidson, "rao_kupper": _rao_kupper}[model]
+    outcomes = {"davidson": tie_models.davidson, "rao_kupper": tie_models.rao_kupper}[model]
     n_tables, n_items = wins.shape[:2]
     seen = np.stack([wins, wins.transpose(0, 2, 1), ties])  # won, lost, tied by the first of each two
     n, has_ties = seen.sum(axis=0), ties.any(axis=(1, 2))
@@ -221,25 +224,6 @@ def fit_with_ties(
     raise RuntimeError(f"the likelihood of {model} was not maximised in {_MAX_STEPS} steps")
 
 
-Outcomes = tuple[np.ndarray, np.ndarray, np.ndarray]  # of won, lost, tied: probability, derivative by d and by the last
-
-
-def _davidson(d: np.ndarray, log_n: np.ndarray) -> Outcomes:
-    weights = np.exp(np.stack([d / 2, -d / 2, np.broadcast_to(log_n, d.shape)]))
-    won, lost, tied = p = weights / weights.sum(axis=0)
-    mean = (won - lost) / 2
-    by_d = p * (np.stack([np.full_like(d, 0.5), np.full_like(d, -0.5), np.zeros_like(d)]) - mean)
-    return p, by_d, np.stack([-won * tied, -lost * tied, tied * (1 - tied)])
-
-
-def _rao_kupper(d: np.ndarray, log_m: np.ndarray) -> Outcomes:
-    m = np.exp(log_m)
-    won, lost = expit(d - m), expit(-d - m)
-    of_won, of_lost = won * (1 - won), lost * (1 - lost)
-    by_m = np.stack([-of_won, -of_lost, of_won + of_lost]) * m  # by log m, which is free of m >= 0
-    return np.stack([won, lost, 1 - won - lost]), np.stack([of_won, -of_lost, of_lost - of_won]), by_m
-
-
 def components(wins: Float[np.ndarray, "item item"]) -> Int[np.ndarray, "item"]:
     """The group of each item, numbered from 0, inside which every item reaches every other by a chain of wins.
 
@@ -251,6 +235,15 @@ def components(wins: Float[np.ndarray, "item item"]) -> Int[np.ndarray, "item"]:
 def has_maximum(wins: Float[np.ndarray, "table item item"]) -> Bool[np.ndarray, "table"]:
     """For each table, whether finite strengths exist: whether all items are one group of `components`."""
     return np.array([not components(table).any() for table in wins], dtype=bool)
+
+
+def _named(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The row with its columns in lower case, and _ for blanks and dashes."""
+    row = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): value for name, value in given.items()}
+    if len(row) < len(given):
+        problem = f"two columns have one name but for case, blanks and dashes: {shown(', '.join(map(str, given)))}"
+        raise DataError(place, problem, "Rename or remove one")
+    return row
 
 
 def _checked(row: Mapping[str, Any], columns: Mapping[str, str], place: Place) -> tuple[Any, ...]:
@@ -269,7 +262,7 @@ def _checked(row: Mapping[str, Any], columns: Mapping[str, str], place: Place) -
     if turn is None or turn < 1:
         raise DataError(place.at("turn"), f"{shown(row['turn'])} is not a turn", "Give a whole number from 1")
     asked = place.row if columns["question_id"] not in row else question
-    return judge, str(asked), turn, model_a, model_b, _winner(row, place)
+    return judge, str(asked), turn, model_a, model_b, _winner(row, place, (model_a, model_b))
 
 
 def _whole(value: Any) -> int | None:
@@ -279,7 +272,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _winner(row: Mapping[str, Any], place: Place) -> str:
+def _winner(row: Mapping[str, Any], place: Place, models: tuple[str, str]) -> str:
     if "winner" not in row and _ONE_OF_THREE.keys() <= row.keys():
         marks = {winner: _whole(row[column]) for column, winner in _ONE_OF_THREE.items()}
         won = [winner for winner, mark in marks.items() if mark == 1]
@@ -289,9 +282,14 @@ def _winner(row: Mapping[str, Any], place: Place) -> str:
         return won[0]
     winner = value_of(row, "winner", place)
     meant = _MEANING.get(re.sub(r"[\W_]", "", winner.lower())) if isinstance(winner, str) else None
-    if meant is None:
-        raise DataError(place.at("winner"), f"{shown(winner)} is not a winner", f"Use one of {', '.join(_WINNERS)}")
-    return meant
+    named = _MODELS[models.index(winner)] if winner in models else None
+    if meant and named and meant != named:
+        problem = f"{shown(winner)} is the name of {named}, and also a word for {meant}"
+        raise DataError(place.at("winner"), problem, f"Use {', '.join(_WINNERS)}")
+    if meant is None and named is None:
+        remedy = f"Use one of {', '.join(_WINNERS)}, or the name of one of the two models"
+        raise DataError(place.at("winner"), f"{shown(winner)} is neither a winner nor one of the two models", remedy)
+    return meant or str(named)
 
 
 def _table(rows: Iterable[tuple[Any, ...]], origin: str) -> pd.DataFrame:
