@@ -54,6 +54,7 @@ def test_own_pairs_are_summarised_by_strict_accuracy_over_all_and_by_subset(
     assert main(["score", "own", "--source", pairs, "--model", "longer", "--record"]) == 0
     shown = capsys.readouterr().out
     assert "own (own pairs): 4 items, 1 ties" in shown
+    assert f"recorded in {tmp_path / 'results' / 'scores' / 'own.jsonl'}\n" in shown
     outcome = recorded(tmp_path)["outcome"]
     assert outcome["subsets"]["food"]["estimate"] == 1.0 and outcome["subsets"]["things"]["estimate"] == 0.0
     score, by_hand = outcome["sections"]["Score"], wilson_interval(2, 4)
@@ -140,7 +141,10 @@ def test_the_list_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["score", "own", "--model", "longer"], "name the file of your pairs"),
+        (
+            ["score", "own", "--model", "longer"],
+            "name the file of your pairs, or their folder, as source (in the shell: --source",
+        ),
         (
             ["score", "own", "--source", "nowhere.jsonl", "--model", "longer"],
             "nowhere.jsonl: there is no such file or folder",

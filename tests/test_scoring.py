@@ -171,5 +171,13 @@ def test_a_folder_of_ours_a_classifier_and_a_ruler_are_opened_by_name(tmp_path: 
 
 
 def test_a_name_that_is_neither_is_a_named_error() -> None:
-    with pytest.raises(BackboneError, match="no model 'nobody/nothing'"):
+    with pytest.raises(BackboneError, match="no model 'nobody/nothing': there is no such folder; as a hub id"):
         scorers.open_scorer("nobody/nothing")
+    with pytest.raises(BackboneError, match="no model 'runs/none/model': there is no such folder; it is no hub id"):
+        scorers.open_scorer("runs/none/model")
+
+
+def test_the_folder_of_a_run_in_place_of_its_model_is_a_named_error(tmp_path: Path) -> None:
+    RewardModel.create(tiny.save_backbone(tmp_path / "b")).save(tmp_path / "run" / "model")
+    with pytest.raises(BackboneError, match="run holds no model itself; did you mean .*run/model"):
+        scorers.open_scorer(tmp_path / "run")

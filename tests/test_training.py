@@ -250,7 +250,9 @@ def test_single_responses_train_a_regression_model_and_no_preference_model(backb
     assert evaluate(trained, prepare(trained, singles, wanted), wanted)["loss"] < before / 2
     with pytest.raises(TrainingError, match="no pair is left .*: single responses 8. .* set loss to 'regression'"):
         prepare(model, singles, settings(backbone))
-    unrated = make_pairs([dict(row) | {"ratings_1": None, "ratings_2": None} for row in made_pairs(3)], origin="unrated")
+    unrated = make_pairs(
+        [dict(row) | {"ratings_1": None, "ratings_2": None} for row in made_pairs(3)], origin="unrated"
+    )
     with pytest.raises(TrainingError, match="left out: no rating 3. .* set loss to 'bradley_terry'"):
         prepare(model, unrated, wanted)
 
@@ -492,7 +494,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 def test_a_folder_of_another_run_is_refused(backbone: str, tmp_path: Path) -> None:
     model, pairs = RewardModel.create(backbone), made_pairs(8)
     train(model, pairs, settings(backbone), folder=tmp_path / "run", progress=False)
-    with pytest.raises(TrainingError, match="settings, data or initial model differ"):
+    with pytest.raises(TrainingError, match=f"{tmp_path}/run holds run .*: settings, data or initial model differ"):
         train(RewardModel.create(backbone), pairs, settings(backbone, seed=1), folder=tmp_path / "run", progress=False)
 
 

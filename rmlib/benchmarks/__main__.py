@@ -117,7 +117,7 @@ def _finish(
     asked = {"benchmark": report.benchmark, "source": report.source} | about
     outcome = report.to_records() | found
     records.append(file, kind="score", asked=asked, outcome=outcome, seconds=seconds, seed=options.seed)
-    print(f"recorded in {file.parent.name}/{file.name}")
+    print(f"recorded in {file}")
 
 
 def _items(options: argparse.Namespace) -> Dataset:

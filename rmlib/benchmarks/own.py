@@ -157,5 +157,6 @@ def _item(row: Row, place: Place) -> Given:
 
 BENCHMARK = OwnPairs(
     NAME, {}, prefers_chosen, _item, about=__doc__,
-    without_hub="name the file of your pairs, or their folder (layouts: data/README.md)", micro=True,
+    without_hub="name the file of your pairs, or their folder, as source (in the shell: --source; layouts: data/README.md)",
+    micro=True,
 )  # fmt: skip

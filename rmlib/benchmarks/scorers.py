@@ -75,17 +75,25 @@ def default_device() -> str:
 
 
 def local_folder(name: str) -> Path:
-    """The folder itself, or the local copy of a hub id. Raises BackboneError where there is neither."""
-    if Path(name).is_dir():
-        return Path(name)
+    """The folder itself, or the local copy of a hub id.
+
+    Raises BackboneError where there is neither, or where the folder is that of a run and not of its model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        inside = sorted(folder.glob(f"*/{CARD_FILE}"))
+        if inside and not any((folder / file).is_file() for file in (CARD_FILE, "config.json")):
+            raise BackboneError(f"{name} holds no model itself; did you mean {inside[0].parent}?")
+        return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        of_hub = "it is no hub id" if isinstance(error, HFValidationError) else f"as a hub id: {error}"
         raise BackboneError(
-            f"no model {name!r}: {error}\nName {', '.join(RULERS)}, a folder, or a hub id that this machine can reach."
+            f"no model {name!r}: there is no such folder; {of_hub}\nName {', '.join(RULERS)}, a folder, or a hub id that this machine can reach."
         ) from error
 
 

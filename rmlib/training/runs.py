@@ -163,7 +163,7 @@ def claim(folder: Path, settings: dict[str, Any], identity: str) -> bool:
     if (folder / SETTINGS_FILE).is_file():
         if (found := RunFolder(folder).identity) != identity:
             raise TrainingError(
-                f"{folder.name} holds run {found}, not {identity}: settings, data or initial model differ; "
+                f"{folder} holds run {found}, not {identity}: settings, data or initial model differ; "
                 "name another folder, or remove that one"
             )
         return False
