@@ -205,7 +205,13 @@ def test_own_pairs_that_are_not_scored_or_that_training_takes_are_counted(
     rows[5] |= {"preference": 0}
     source = put(tmp_path, "mine.jsonl", rows) / "mine.jsonl"
     n_train = sources.load(source)["split"][:].count("train")
-    assert 0 < n_train < 40 and len(benchmarks.load("own", source)) == 39
+    items = benchmarks.load("own", source)
+    assert 0 < n_train < 40 and len(items) == 39
+    equal = {name: [0.5, 0.5] for name in items["item_id"]}
+    benchmarks.summarise(items, equal | {items["item_id"][0]: [1.0, 0.5]})
+    assert "are ties" not in caplog.text
+    benchmarks.summarise(items, equal)
+    assert "all 39 items are ties" in caplog.text
     assert f"mine.jsonl: {n_train} of 40 pairs are training pairs; parts='validation'" in caplog.text
     assert "mine.jsonl: not scored: ties (1 rows)" in caplog.text
     caplog.clear()

@@ -191,12 +191,18 @@ def test_swapping_the_responses_of_every_pair_mirrors_accuracy_and_keeps_the_los
     assert right + wrong == pytest.approx(1.0)
 
 
-def test_a_model_that_gives_every_text_the_same_reward_has_accuracy_zero(backbone: str) -> None:
-    model, wanted = RewardModel.create(backbone), settings(backbone)
+def test_a_model_that_gives_every_text_the_same_reward_has_accuracy_zero_and_is_warned_of(
+    backbone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, wanted = RewardModel.create(backbone, seed=1), settings(backbone)
+    examples = prepare(model, made_pairs(7), wanted)
     with torch.no_grad():
+        model.head.weight.normal_()
+        evaluate(model, examples, wanted)
+        assert "equal rewards" not in caplog.text
         model.head.weight.zero_()
-    scores = evaluate(model, prepare(model, made_pairs(7), wanted), wanted)
-    assert scores["accuracy"] == 0.0
+    assert evaluate(model, examples, wanted)["accuracy"] == 0.0
+    assert "both responses of each of 7 pairs got equal rewards" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["scaled_bradley_terry", "regression"])
@@ -509,7 +515,7 @@ def test_a_run_that_ends_within_its_warm_up_is_warned_of(
     if not says:
         assert "warm-up" not in caplog.text and run.history["learning_rate"].max() == 1e-3
     else:
-        assert f"all {steps} steps lie in the warm-up of 10: the learning rate reaches {says}" in caplog.text
+        assert f"within its warm-up, after {steps} of 10 steps: the learning rate reaches {says}" in caplog.text
         assert run.history["learning_rate"].max() == pytest.approx((steps - 1) / 10 * 1e-3)
 
 

@@ -94,6 +94,10 @@ class OwnPairs(Benchmark):
     ) -> Report:
         """The accuracy of each subset and over all pairs (Wilson intervals); options as for every benchmark."""
         report = _with_subsets_of(items).summarise(items, scores, level=level, **options)
+        if report.ties == report.n > 1:
+            logger.warning(
+                "all %d items are ties: the model tells no two responses apart, as one that diverged", report.n
+            )
         skipped = sum(report.skipped.values())
         label = f"own pairs, partial: {skipped:,} skipped" if skipped else "own pairs"
         sections = report.sections.loc[["Score"]].copy()
@@ -157,6 +161,7 @@ def _item(row: Row, place: Place) -> Given:
 
 BENCHMARK = OwnPairs(
     NAME, {}, prefers_chosen, _item, about=__doc__,
-    without_hub="name the file of your pairs, or their folder, as source (in the shell: --source; layouts: data/README.md)",
+    without_hub="name the file of your pairs, or their folder, as source (in the shell: --source); layouts: "
+    "data/README.md",
     micro=True,
 )  # fmt: skip

@@ -93,7 +93,8 @@ def local_folder(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         of_hub = "it is no hub id" if isinstance(error, HFValidationError) else f"as a hub id: {error}"
         raise BackboneError(
-            f"no model {name!r}: there is no such folder; {of_hub}\nName {', '.join(RULERS)}, a folder, or a hub id that this machine can reach."
+            f"no model {name!r}: there is no such folder; {of_hub}\n"
+            f"Name {', '.join(RULERS)}, a folder, or a hub id that this machine can reach."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from rmlib.models.batches import Batch
 from rmlib.training.examples import Examples
 from rmlib.training.parallel import ALONE, Processes, shares
 from rmlib.training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 # A batch of distinct texts, and which of them each response is (None: they are all distinct).
 Merged = tuple[Batch, np.ndarray | None]
@@ -116,10 +119,11 @@ def evaluate(
     """Mean loss and strict accuracy of the first attribute over all examples, each counted once by one process.
 
     A tie counts as wrong; accuracy is over decided pairs, of a ranking all its pairs, and NaN where there are none.
+    Where all of several pairs are ties, as after a run that diverged, this is warned of.
     """
     was_training = model.training
     model.eval()
-    total, correct, decided = 0.0, 0, 0
+    total, correct, tied, decided = 0.0, 0, 0, 0
     for indices, counts in passes(model, examples, range(len(examples)), settings.token_budget, processes):
         rewards = rewards_of(model, examples, indices, settings.precision)
         if not counts:
@@ -129,9 +133,15 @@ def evaluate(
         margin = (rewards[:, first, 0] - rewards[:, second, 0]).cpu() * examples.strength[indices, None]
         compared = is_response(rewards, examples, indices)[:, second].cpu() & (examples.strength[indices, None] != 0)
         correct += int((margin[compared] > 0).sum())
+        tied += int((margin[compared] == 0).sum())
         decided += int(compared.sum())
     model.train(was_training)
-    total, n_correct, n_decided = processes.sum(total, correct, decided)
+    total, n_correct, n_tied, n_decided = processes.sum(total, correct, tied, decided)
+    if n_tied == n_decided > 1:
+        logger.warning(
+            "both responses of each of %d pairs got equal rewards: if this model was trained, it may have diverged; "
+            "lower the learning rate", n_decided,
+        )  # fmt: skip
     count = n_valid(settings.loss, examples, range(len(examples)))
     return {"loss": total / count, "accuracy": n_correct / n_decided if n_decided else math.nan}
 

@@ -236,8 +236,8 @@ def _warn_of_warmup(settings: TrainSettings, n_steps: int) -> None:
         return
     highest = settings.learning_rate * (n_steps - 1) / settings.warmup_steps
     logger.warning(
-        "all %d steps lie in the warm-up of %d: the learning rate reaches %g of %g%s; set warmup_steps below %d, or "
-        "take more steps (max_steps, epochs, fewer pairs_per_step)",
+        "the run ends within its warm-up, after %d of %d steps: the learning rate reaches %g of %g%s; set "
+        "warmup_steps below %d, or take more steps (max_steps, epochs, fewer pairs_per_step)",
         n_steps, settings.warmup_steps, highest, settings.learning_rate, "" if highest else ", so nothing is learnt",
         n_steps,
     )  # fmt: skip
