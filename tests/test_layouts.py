@@ -393,6 +393,18 @@ def test_names_and_columns_that_contradict_each_other_are_refused(tmp_path: Path
 # --- what is not used, and what cannot be read ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("column", ["system", "tools", "history"])
+def test_a_column_that_says_what_was_asked_is_never_passed_over(tmp_path: Path, column: str) -> None:
+    row = {"prompt": "Q", "chosen": "a", "rejected": "b"}
+    lines = "".join(
+        json.dumps(row | {column: value, "prompt": f"Q{value}"}) + "\n" for value in (None, "", "Be brief.")
+    )
+    (tmp_path / "train.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=f"row 3, field '{column}': .* it says what was asked"):
+        sources.load(tmp_path)
+    assert len(sources.load(tmp_path, columns={column: None})) == 3
+
+
 def test_every_file_and_column_that_is_not_used_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [row | {"chosen_score": 3, "": None, "source": "x"} for row in TRAIN]
     folder = put(put(tmp_path, "train.jsonl", rows), "sub/test.jsonl", OTHER)

@@ -22,7 +22,7 @@ from rmlib.records.files import TABLE_ENDINGS, contents, ending_of, rows_or_erro
 from rmlib.records.hashing import prompt_key
 from rmlib.sources.conversations import Row, has_transcript, in_messages
 from rmlib.sources.labels import preferences_of
-from rmlib.sources.layouts import COLUMNS, from_text, recognise, unclear
+from rmlib.sources.layouts import COLUMNS, from_text, recognise, refuse_part_of_prompt, unclear
 from rmlib.sources.options import Options
 from rmlib.sources.split_names import is_split_name, split_named
 
@@ -158,6 +158,7 @@ def _read_file(file: Path, origin: str, options: Options, reading: Reading) -> s
             row = from_text(row) if ending_of(file) in (".csv", ".tsv") else row
             layout = recognise(row, place)
             fits = True
+            refuse_part_of_prompt(row, layout, place)
             shared = {name: row.get(name) for name in ("id", "subset")}
             shared["split"] = _split(row, of_file, place, options.split)
             reading.has_transcripts |= options.transcripts is not None and has_transcript(row)

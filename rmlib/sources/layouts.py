@@ -28,6 +28,7 @@ LABELS |= dict.fromkeys(  # column of a label: its kind
 UNKNOWN_STRENGTH: Row = {"note": "strength unknown, taken as 1"}  # a note is counted and logged
 NAMES = frozenset(("split", "id", "subset"))
 SHARED = ("prompt", *sorted(NAMES))  # read in every layout
+ASKED = ("system", "system_prompt", "history", "input", "tools")  # say what was asked, beside the prompt
 TABLE = ("annotations", "truth_1", "truth_2", "truth_preference", "pair_id")
 RANKS = {"rank": 1, "ranks": 1, "ranking": 1, "scores": -1, "score": -1}  # column of an order: 1 where low is good
 
@@ -67,6 +68,15 @@ def recognise(row: Row, place: Place) -> Layout:
         problem = f"its columns {', '.join(row)} fit more than one layout: {', '.join(each.name for each in fitting)}"
         raise DataError(place, problem, "Leave out the columns of all but one: columns={'their name': None}")
     raise DataError(place, *unclear(row))
+
+
+def refuse_part_of_prompt(row: Row, layout: Layout, place: Place) -> None:
+    """Raise DataError for a column that says what the model was asked where the layout does not read it."""
+    for column in ASKED:
+        if column not in layout.columns and row.get(column):
+            problem = f"a layout of {layout.name} does not read it, and it says what was asked"
+            remedy = f"Put it into the messages of the prompt, or leave it out: columns={{'{column}': None}}"
+            raise DataError(place.at(column), problem, remedy)
 
 
 def unclear(row: Row) -> tuple[str, str]:
