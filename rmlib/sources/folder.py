@@ -59,11 +59,8 @@ def table(reading: Reading) -> Dataset:
     return make_pairs(rows, origin=ORIGIN, preferences=reading.preferences, places=[place for place, _ in reading.rows])
 
 
-def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
-    """The rows of the table with their places, and with `id` and `subset` where files give them.
-
-    Without `draw` all rows are training rows where none is named as held out.
-    """
+def read(source: str | Path, options: Options) -> Reading:
+    """The rows of the table with their places, and with `id` and `subset` where files give them."""
     path = Path(source).expanduser()
     path = path if path.name else path.absolute()  # of "." the log is to say a name
     reading = Reading()
@@ -80,7 +77,7 @@ def read(source: str | Path, options: Options, *, draw: bool = True) -> Reading:
     if not reading.rows:
         problem = f"no rows: {'; '.join(reading.objects) or 'no file holds one that can be read'}"
         raise DataError(Place(str(path)), problem, "Give a list or lines of rows, or name another folder")
-    _fill_splits(reading.rows, options.split, draw=draw)
+    _fill_splits(reading.rows, options.split)
     labelled, reading.preferences = preferences_of(
         reading.rows, labels=options.labels, scale=options.rating_scale, unlabelled=options.unlabelled, bad=reading.bad
     )
@@ -259,7 +256,7 @@ def _refuse_other_split(unused: Mapping[str, set[Any] | None], origin: str) -> N
             raise DataError(place, problem, f"Say what it is: columns={{'{column}': 'split'}}, or {{'{column}': None}}")
 
 
-def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | None, *, draw: bool) -> None:
+def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | None) -> None:
     """Give rows without a split the one that the user says; where no row has one, draw a tenth of the prompts by hash.
 
     So also where all rows are named as training alone. Raises DataError for rows without a split beside others.
@@ -277,9 +274,7 @@ def _fill_splits(rows: list[tuple[Place, Row]], said: str | Mapping[str, str] | 
         return
     for _, row in rows:
         digest = hashlib.sha256(prompt_key(row["prompt"]).encode()).hexdigest()
-        row["split"] = "validation" if draw and int(digest, 16) % 10 == 0 else "train"
-    if not draw:
-        return
+        row["split"] = "validation" if int(digest, 16) % 10 == 0 else "train"
     drawn = sum(row["split"] == "validation" for _, row in rows)
     logger.warning("no validation named for %d pairs: %d drawn by a hash of the prompt", len(rows), drawn)
 
