@@ -35,7 +35,7 @@ def test_no_contract_makes_an_exception() -> None:
 
 def test_the_library_is_thin() -> None:
     found = architecture.counts()
-    assert found["lines"] <= 26_200 and found["entries"] <= 14
+    assert found["lines"] <= 26_300 and found["entries"] <= 14
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
