@@ -60,6 +60,7 @@ def compare_models(
     unless a third one is clearly better than the lower of them alone.
     """
     tables = _tables(credits, scores)
+    scores = {model: scores[model].round(DIGITS) for model in tables}
     estimates = np.array([scores[model][0].mean() for model in tables]).round(DIGITS)
     drawn = np.stack([_over_seeds(scores[model][1:], seed) for model in tables], axis=1).round(DIGITS)
     differences = _differences(tables, scores, None if groups is None else np.asarray(groups))
@@ -101,9 +102,7 @@ def _differences(
     for one, other in combinations(tables, 2):
         a, b = matched_seeds(tables[one], tables[other])
         apart = len(np.unique(units[(a != b).any(axis=0)]))
-        found = crossed_scores(
-            scores[one].round(DIGITS), scores[other].round(DIGITS), units=int(units.max()) + 1, apart=apart, n=n
-        )
+        found = crossed_scores(scores[one], scores[other], units=int(units.max()) + 1, apart=apart, n=n)
         interval = found.interval(LEVEL)
         rows.append((one, other, round(found.estimate, DIGITS), interval.low, interval.high, found.p_value))
     table = pd.DataFrame(rows, columns=["model", "against", "estimate", "low", "high", "p"])

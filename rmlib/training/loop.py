@@ -59,9 +59,7 @@ def train(
     is_new = processes.on_main(lambda: runs.claim(path, settings.to_dict(), identity))
     if not processes.on_main(lambda: run.is_finished):
         try:
-            _train(
-                model, pairs, selection, watched, settings, path, identity, processes, progress and processes.is_main
-            )
+            _train(model, pairs, selection, watched, settings, path, identity, processes, progress)
         except BaseException:
             if is_new and processes.is_main:
                 runs.give_up(path)

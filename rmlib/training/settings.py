@@ -51,8 +51,7 @@ class Settings:
         yield from outside(self, not_negative, "must not be negative", lambda value: value >= 0)
         numbers = [name for name in (*positive, *not_negative) if name != "clip_norm"]  # infinite: never clipped
         yield from outside(self, numbers, "must be finite", lambda value: value < math.inf)
-        betas = [name for name in ("betas",) if hasattr(self, name)]
-        yield from outside(self, betas, "must be two numbers from 0 to below 1", _are_betas)
+        yield from outside(self, ["betas"], "must be two numbers from 0 to below 1", _are_betas)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as names and records hold them; `from_dict` reads them."""
@@ -218,9 +217,9 @@ def _checked(hint: Any, value: Any) -> Any:
 
 
 def outside(settings: Any, names: Iterable[str], rule: str, holds: Callable[[Any], bool]) -> Iterable[str]:
-    """A sentence for each of these settings that is given and breaks the rule."""
+    """A sentence for each of these settings that is there, is given and breaks the rule."""
     for name in names:
-        value = getattr(settings, name)
+        value = getattr(settings, name, None)
         if value is not None and not holds(value):
             yield f"{name} {rule}, got {value}"
 
